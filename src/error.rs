@@ -1,0 +1,139 @@
+//! What can be wrong with an argument: one variant for each pair of things that can disagree.
+
+use crate::Level;
+
+/// A result whose error is [`Error`].
+pub type Result<T> = std::result::Result<T, Error>;
+
+/// Why an operation refused its arguments. The outputs of a refused operation are untouched.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// A rate that is no probability.
+    #[error("rate is {rate}: it must be a probability to drop, from 0 to 1")]
+    Rate {
+        /// The rate that was given.
+        rate: f64,
+    },
+
+    /// Two sizes that must be equal are not.
+    #[error("{left} is {left_value}, but {right} is {right_value}: they must be equal")]
+    Mismatch {
+        /// What the first size is.
+        left: &'static str,
+        /// The first size.
+        left_value: usize,
+        /// What the second size is.
+        right: &'static str,
+        /// The second size.
+        right_value: usize,
+    },
+
+    /// A slice too short for the matrix it should hold.
+    #[error(
+        "{rows} rows of {cols} columns, {stride} apart, need {needed} elements, but the slice has {len}"
+    )]
+    TooShort {
+        /// Rows of the matrix.
+        rows: usize,
+        /// Columns of the matrix.
+        cols: usize,
+        /// Elements from one row to the next.
+        stride: usize,
+        /// Elements the matrix spans.
+        needed: usize,
+        /// Elements the slice has.
+        len: usize,
+    },
+
+    /// A row stride smaller than a row.
+    #[error("the row stride is {stride}, but a row has {cols} columns: rows would overlap")]
+    Stride {
+        /// Elements from one row to the next.
+        stride: usize,
+        /// Columns of the matrix.
+        cols: usize,
+    },
+
+    /// A matrix with more elements than an address can count.
+    #[error("{rows} rows {stride} elements apart: more than memory can hold")]
+    Overflow {
+        /// Rows of the matrix.
+        rows: usize,
+        /// Elements from one row to the next.
+        stride: usize,
+    },
+
+    /// Rows, columns or a layer outside what a mask can address.
+    #[error("{what}: {first} + {count} goes past {limit}, the last that a mask can address")]
+    Address {
+        /// Which coordinate.
+        what: &'static str,
+        /// The origin.
+        first: u64,
+        /// How many from there.
+        count: u64,
+        /// The exclusive end of what can be addressed.
+        limit: u64,
+    },
+
+    /// A number outside the range it must lie in.
+    #[error("{name} is {value}: it must be {expected}")]
+    Parameter {
+        /// Which number.
+        name: &'static str,
+        /// The number that was given.
+        value: f64,
+        /// The range it must lie in.
+        expected: &'static str,
+    },
+
+    /// A label that names no class.
+    #[error("label {label} of example {index} names no class: there are {classes}")]
+    Label {
+        /// Position of the label.
+        index: usize,
+        /// The label that was given.
+        label: u32,
+        /// Number of classes.
+        classes: usize,
+    },
+
+    /// Backward needs something that forward did not keep.
+    #[error("the backward pass of {activation} needs {missing}, which was not saved")]
+    NotSaved {
+        /// The activation function.
+        activation: &'static str,
+        /// What is missing.
+        missing: &'static str,
+    },
+
+    /// A level's name that is not known.
+    #[error("unknown level {name:?}: the levels are portable, avx2 and avx512")]
+    UnknownLevel {
+        /// The name that was given.
+        name: String,
+    },
+
+    /// A level this machine does not have.
+    #[error("level {level} was asked for, but this machine's best is {best}")]
+    LevelUnavailable {
+        /// The level that was asked for.
+        level: Level,
+        /// The best level of this machine.
+        best: Level,
+    },
+}
+
+/// `Ok` when the two sizes are equal, else an error that names both.
+pub(crate) fn check_equal(
+    left: &'static str,
+    left_value: usize,
+    right: &'static str,
+    right_value: usize,
+) -> Result<()> {
+    if left_value == right_value {
+        return Ok(());
+    }
+    Err(Error::Mismatch { left, left_value, right, right_value })
+}

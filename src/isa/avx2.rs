@@ -1,0 +1,154 @@
+//! The vector verbs in AVX2 and FMA.
+
+use std::arch::x86_64::*;
+
+use super::{Isa, Kernel, TileKernel};
+
+/// Proof that this CPU has AVX2 and FMA.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Avx2(());
+
+impl Avx2 {
+    /// The token, if this CPU (and its operating system) can.
+    #[inline]
+    pub(crate) fn detect() -> Option<Self> {
+        (is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma")).then_some(Self(()))
+    }
+}
+
+/// For each `n`, `MASKS[8 - n..]` starts with `n` lanes of ones.
+static MASKS: [i32; 16] = [-1, -1, -1, -1, -1, -1, -1, -1, 0, 0, 0, 0, 0, 0, 0, 0];
+
+#[inline]
+#[target_feature(enable = "avx2")]
+fn first(n: usize) -> __m256i {
+    let n = n.min(8);
+    // SAFETY: 8 - n + 8 <= 16.
+    unsafe { _mm256_loadu_si256(MASKS.as_ptr().add(8 - n).cast()) }
+}
+
+/// A method whose body is intrinsics of this file's features.
+macro_rules! verbs {
+    ($($(#[$attr:meta])* fn $name:ident $(<const $n:ident: i32>)? ($($arg:ident: $ty:ty),*) -> $ret:ty { $body:expr })*) => {$(
+        #[inline(always)]
+        fn $name $(<const $n: i32>)? (self, $($arg: $ty),*) -> $ret {
+            // SAFETY: `self` proves that the CPU has AVX2 and FMA.
+            unsafe { $body }
+        }
+    )*};
+}
+
+impl Isa for Avx2 {
+    const LANES: usize = 8;
+    const WIDE: usize = 4;
+    // 12 accumulators, 2 vectors of B and 1 of A: 15 of 16 registers.
+    const MR: usize = 6;
+    const NV: usize = 2;
+
+    type F32 = __m256;
+    type I32 = __m256i;
+    type Mask = __m256;
+    type Word = __m256i;
+    type U64 = __m256i;
+
+    #[inline]
+    fn vectorize<K: Kernel>(self, kernel: K) -> K::Output {
+        #[target_feature(enable = "avx2,fma")]
+        fn inner<K: Kernel>(isa: Avx2, kernel: K) -> K::Output {
+            kernel.run(isa)
+        }
+        // SAFETY: `self` proves that the CPU has these features.
+        unsafe { inner(self, kernel) }
+    }
+
+    #[inline(always)]
+    fn tile<K: TileKernel>(self, kernel: K) {
+        kernel.run::<Self, { Self::MR }, { Self::NV }>(self);
+    }
+
+    #[inline(always)]
+    unsafe fn load(self, p: *const f32) -> __m256 {
+        // SAFETY: the caller's promise; `self` proves AVX2.
+        unsafe { _mm256_loadu_ps(p) }
+    }
+    #[inline(always)]
+    unsafe fn load_first(self, p: *const f32, n: usize) -> __m256 {
+        // SAFETY: lanes from `n` on are not accessed; `self` proves AVX2.
+        unsafe { _mm256_maskload_ps(p, first(n)) }
+    }
+    #[inline(always)]
+    unsafe fn store(self, p: *mut f32, v: __m256) {
+        // SAFETY: the caller's promise; `self` proves AVX2.
+        unsafe { _mm256_storeu_ps(p, v) }
+    }
+    #[inline(always)]
+    unsafe fn store_first(self, p: *mut f32, n: usize, v: __m256) {
+        // SAFETY: lanes from `n` on are not accessed; `self` proves AVX2.
+        unsafe { _mm256_maskstore_ps(p, first(n), v) }
+    }
+    #[inline(always)]
+    unsafe fn stream(self, p: *mut f32, v: __m256) {
+        // SAFETY: the caller's promise, alignment included; `self` proves AVX2.
+        unsafe { _mm256_stream_ps(p, v) }
+    }
+    #[inline(always)]
+    unsafe fn store_zipped(self, p: *mut u32, a: __m256i, b: __m256i) {
+        // SAFETY: the caller's promise; `self` proves AVX2.
+        unsafe {
+            let even = _mm256_unpacklo_epi64(a, b);
+            let odd = _mm256_unpackhi_epi64(a, b);
+            _mm256_storeu_si256(p.cast(), _mm256_permute2x128_si256::<0x20>(even, odd));
+            _mm256_storeu_si256(p.add(8).cast(), _mm256_permute2x128_si256::<0x31>(even, odd));
+        }
+    }
+
+    verbs! {
+        fn fence() -> () { _mm_sfence() }
+        fn prefetch(p: *const f32) -> () { _mm_prefetch::<_MM_HINT_T0>(p.cast()) }
+        fn splat(x: f32) -> __m256 { _mm256_set1_ps(x) }
+        fn add(a: __m256, b: __m256) -> __m256 { _mm256_add_ps(a, b) }
+        fn sub(a: __m256, b: __m256) -> __m256 { _mm256_sub_ps(a, b) }
+        fn mul(a: __m256, b: __m256) -> __m256 { _mm256_mul_ps(a, b) }
+        fn div(a: __m256, b: __m256) -> __m256 { _mm256_div_ps(a, b) }
+        fn sqrt(a: __m256) -> __m256 { _mm256_sqrt_ps(a) }
+        fn mul_add(a: __m256, b: __m256, c: __m256) -> __m256 { _mm256_fmadd_ps(a, b, c) }
+        fn neg_mul_add(a: __m256, b: __m256, c: __m256) -> __m256 { _mm256_fnmadd_ps(a, b, c) }
+        fn abs(a: __m256) -> __m256 { _mm256_andnot_ps(_mm256_set1_ps(-0.0), a) }
+        fn with_sign_of(a: __m256, b: __m256) -> __m256 {
+            _mm256_or_ps(a, _mm256_and_ps(_mm256_set1_ps(-0.0), b))
+        }
+        fn lt(a: __m256, b: __m256) -> __m256 { _mm256_cmp_ps::<_CMP_LT_OQ>(a, b) }
+        fn le(a: __m256, b: __m256) -> __m256 { _mm256_cmp_ps::<_CMP_LE_OQ>(a, b) }
+        fn select(m: __m256, a: __m256, b: __m256) -> __m256 { _mm256_blendv_ps(b, a, m) }
+        fn keep(m: __m256, a: __m256) -> __m256 { _mm256_and_ps(m, a) }
+        fn zero_where(m: __m256, a: __m256) -> __m256 { _mm256_andnot_ps(m, a) }
+        fn word(bits: u32) -> __m256i { _mm256_set1_epi32(bits.cast_signed()) }
+        fn lanes(word: __m256i, at: usize) -> __m256 {{
+            let bit = _mm256_setr_epi32(
+                1 << at, 2 << at, 4 << at, 8 << at, 16 << at, 32 << at, 64 << at, 128 << at,
+            );
+            _mm256_castsi256_ps(_mm256_cmpeq_epi32(_mm256_and_si256(word, bit), bit))
+        }}
+        fn to_bits(a: __m256) -> __m256i { _mm256_castps_si256(a) }
+        fn from_bits(a: __m256i) -> __m256 { _mm256_castsi256_ps(a) }
+        fn splat_i32(x: i32) -> __m256i { _mm256_set1_epi32(x) }
+        fn add_i32(a: __m256i, b: __m256i) -> __m256i { _mm256_add_epi32(a, b) }
+        fn sub_i32(a: __m256i, b: __m256i) -> __m256i { _mm256_sub_epi32(a, b) }
+        fn shl_i32<const N: i32>(a: __m256i) -> __m256i { _mm256_slli_epi32::<N>(a) }
+        fn shr_i32<const N: i32>(a: __m256i) -> __m256i { _mm256_srai_epi32::<N>(a) }
+        fn splat_u64(x: u64) -> __m256i { _mm256_set1_epi64x(x.cast_signed()) }
+        fn iota_u64(x: u64) -> __m256i {
+            _mm256_add_epi64(_mm256_set1_epi64x(x.cast_signed()), _mm256_setr_epi64x(0, 1, 2, 3))
+        }
+        fn mul_low(a: __m256i, b: __m256i) -> __m256i { _mm256_mul_epu32(a, b) }
+        fn xor_u64(a: __m256i, b: __m256i) -> __m256i { _mm256_xor_si256(a, b) }
+        fn and_u64(a: __m256i, b: __m256i) -> __m256i { _mm256_and_si256(a, b) }
+        fn or_u64(a: __m256i, b: __m256i) -> __m256i { _mm256_or_si256(a, b) }
+        fn and_not_u64(a: __m256i, b: __m256i) -> __m256i { _mm256_andnot_si256(a, b) }
+        fn high(a: __m256i) -> __m256i { _mm256_srli_epi64::<32>(a) }
+        fn pair(low: __m256i, high: __m256i) -> __m256i {
+            _mm256_blend_epi32::<0b1010_1010>(low, _mm256_slli_epi64::<32>(high))
+        }
+        fn is_zero(a: __m256i) -> bool { _mm256_testz_si256(a, a) == 1 }
+    }
+}

@@ -1,0 +1,155 @@
+//! The instruction set as a value: found once, forced by tests, handed to every task.
+
+use std::cell::Cell;
+use std::fmt;
+use std::str::FromStr;
+use std::sync::OnceLock;
+
+use super::{Isa, Kernel, Portable};
+#[cfg(target_arch = "x86_64")]
+use super::{Avx2, Avx512};
+use crate::error::{Error, Result};
+
+/// The environment variable that forces a level for a whole program.
+const VARIABLE: &str = "FUSED_DROPOUT_LEVEL";
+
+/// An instruction set that the kernels are compiled for.
+///
+/// Operations use the best level of the machine, found once. To force another, set the environment
+/// variable `FUSED_DROPOUT_LEVEL` to `portable`, `avx2` or `avx512` for a whole program, or call
+/// [`Level::install`] around a piece of code.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Level {
+    /// 128-bit vectors of the crate `wide`: SSE2, NEON or wasm simd128, whatever the build enables.
+    Portable,
+    /// AVX2 and FMA.
+    Avx2,
+    /// AVX-512F.
+    Avx512,
+}
+
+thread_local! {
+    static INSTALLED: Cell<Option<Level>> = const { Cell::new(None) };
+}
+
+impl Level {
+    const ALL: [Level; 3] = [Level::Portable, Level::Avx2, Level::Avx512];
+
+    /// The levels this machine has, the slowest first.
+    pub fn available() -> impl Iterator<Item = Level> {
+        Self::ALL.into_iter().filter(|level| level.is_available())
+    }
+
+    /// Whether this machine has the level.
+    pub fn is_available(self) -> bool {
+        match self {
+            Level::Portable => true,
+            #[cfg(target_arch = "x86_64")]
+            Level::Avx2 => Avx2::detect().is_some(),
+            #[cfg(target_arch = "x86_64")]
+            Level::Avx512 => Avx512::detect().is_some(),
+            #[cfg(not(target_arch = "x86_64"))]
+            _ => false,
+        }
+    }
+
+    /// The best level of this machine.
+    pub fn best() -> Level {
+        Self::available().last().unwrap_or(Level::Portable)
+    }
+
+    /// The level that operations called from this thread use: the innermost [`Level::install`],
+    /// else `FUSED_DROPOUT_LEVEL`, else [`Level::best`].
+    ///
+    /// # Errors
+    ///
+    /// When the variable names no level, or one that this machine does not have.
+    pub fn current() -> Result<Level> {
+        static PROGRAM: OnceLock<Result<Level>> = OnceLock::new();
+        match INSTALLED.get() {
+            Some(level) => Ok(level),
+            None => PROGRAM.get_or_init(Self::from_environment).clone(),
+        }
+    }
+
+    fn from_environment() -> Result<Level> {
+        match std::env::var_os(VARIABLE) {
+            None => Ok(Self::best()),
+            Some(name) => name.to_string_lossy().parse::<Level>()?.checked(),
+        }
+    }
+
+    fn checked(self) -> Result<Level> {
+        if self.is_available() {
+            return Ok(self);
+        }
+        Err(Error::LevelUnavailable { level: self, best: Self::best() })
+    }
+
+    /// Runs `f` with this level forced for the operations it calls from this thread; the tasks
+    /// these operations start follow it.
+    ///
+    /// # Errors
+    ///
+    /// When this machine does not have the level; `f` is not called then.
+    pub fn install<R>(self, f: impl FnOnce() -> R) -> Result<R> {
+        struct Restore(Option<Level>);
+        impl Drop for Restore {
+            fn drop(&mut self) {
+                INSTALLED.set(self.0);
+            }
+        }
+        let level = self.checked()?;
+        let _restore = Restore(INSTALLED.replace(Some(level)));
+        Ok(f())
+    }
+
+    /// Whether the level's multiply-add rounds once. Such levels agree with each other and with
+    /// [`reference`](crate::reference) bit for bit; a portable build without it agrees in the masks
+    /// and within a tolerance in the values.
+    pub fn has_fma(self) -> bool {
+        self != Level::Portable
+            || cfg!(any(target_feature = "fma", all(target_arch = "aarch64", target_feature = "neon")))
+    }
+
+    /// Runs a kernel compiled for this level.
+    #[inline]
+    pub(crate) fn vectorize<K: Kernel>(self, kernel: K) -> K::Output {
+        #[cfg(target_arch = "x86_64")]
+        match self {
+            Level::Avx512 => {
+                if let Some(isa) = Avx512::detect() {
+                    return isa.vectorize(kernel);
+                }
+            }
+            Level::Avx2 => {
+                if let Some(isa) = Avx2::detect() {
+                    return isa.vectorize(kernel);
+                }
+            }
+            Level::Portable => {}
+        }
+        Portable.vectorize(kernel)
+    }
+}
+
+impl fmt::Display for Level {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Level::Portable => "portable",
+            Level::Avx2 => "avx2",
+            Level::Avx512 => "avx512",
+        })
+    }
+}
+
+impl FromStr for Level {
+    type Err = Error;
+
+    fn from_str(name: &str) -> Result<Level> {
+        Self::ALL
+            .into_iter()
+            .find(|level| level.to_string() == name)
+            .ok_or_else(|| Error::UnknownLevel { name: name.to_owned() })
+    }
+}

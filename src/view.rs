@@ -1,0 +1,291 @@
+//! Matrices as borrowed views: data, rows, columns, row stride, and reading in transposed order.
+//!
+//! | constructor | element (r, c) |
+//! |---|---|
+//! | `new(data, rows, cols)` | `data[r * cols + c]` |
+//! | `with_stride(data, rows, cols, stride)` | `data[r * stride + c]` |
+//! | `view.t()` | element (c, r) of `view` |
+//!
+//! A view's shape is checked when it is made. Elements between the end of a row and the next are
+//! never read and never written.
+
+use crate::error::{Error, Result};
+
+/// A matrix to read.
+#[derive(Clone, Copy, Debug)]
+pub struct MatRef<'a, T = f32> {
+    data: &'a [T],
+    shape: Shape,
+}
+
+/// A matrix to write.
+#[derive(Debug)]
+pub struct MatMut<'a, T = f32> {
+    data: &'a mut [T],
+    shape: Shape,
+}
+
+/// Rows and columns, and the distance in elements from one to the next; one of the two is 1.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Shape {
+    rows: usize,
+    cols: usize,
+    row_step: usize,
+    col_step: usize,
+}
+
+impl Shape {
+    /// The shape, if `len` elements hold it.
+    fn new(len: usize, rows: usize, cols: usize, stride: usize) -> Result<Self> {
+        if stride < cols {
+            return Err(Error::Stride { stride, cols });
+        }
+        let needed = match (rows, cols) {
+            (0, _) | (_, 0) => Some(0),
+            _ => (rows - 1).checked_mul(stride).and_then(|n| n.checked_add(cols)),
+        };
+        // Addresses are counted in bytes, and pointer offsets are signed.
+        let needed = needed.filter(|n| n.checked_mul(8).is_some_and(|b| isize::try_from(b).is_ok()));
+        match needed {
+            None => Err(Error::Overflow { rows, stride }),
+            Some(needed) if needed > len => {
+                Err(Error::TooShort { rows, cols, stride, needed, len })
+            }
+            Some(_) => Ok(Self { rows, cols, row_step: stride, col_step: 1 }),
+        }
+    }
+
+    fn t(self) -> Self {
+        Self {
+            rows: self.cols,
+            cols: self.rows,
+            row_step: self.col_step,
+            col_step: self.row_step,
+        }
+    }
+
+    fn index(&self, row: usize, col: usize) -> Option<usize> {
+        (row < self.rows && col < self.cols).then(|| row * self.row_step + col * self.col_step)
+    }
+
+    /// The part of the slice from `row` on, and the shape of `count` rows there.
+    fn rows_from(self, row: usize, count: usize) -> Result<(usize, Self)> {
+        if row.checked_add(count).is_none_or(|end| end > self.rows) {
+            return Err(Error::Mismatch {
+                left: "end of the row range",
+                left_value: row.saturating_add(count),
+                right: "rows of the matrix",
+                right_value: self.rows,
+            });
+        }
+        let start = if count == 0 || self.cols == 0 { 0 } else { row * self.row_step };
+        Ok((start, Self { rows: count, ..self }))
+    }
+}
+
+impl<'a, T> MatRef<'a, T> {
+    /// A matrix whose rows follow each other without a gap.
+    ///
+    /// # Errors
+    ///
+    /// When `data` is too short, or the size overflows.
+    pub fn new(data: &'a [T], rows: usize, cols: usize) -> Result<Self> {
+        Self::with_stride(data, rows, cols, cols)
+    }
+
+    /// A matrix whose rows start `stride` elements apart.
+    ///
+    /// # Errors
+    ///
+    /// When `data` is too short, `stride < cols`, or the size overflows.
+    pub fn with_stride(data: &'a [T], rows: usize, cols: usize, stride: usize) -> Result<Self> {
+        Ok(Self { shape: Shape::new(data.len(), rows, cols, stride)?, data })
+    }
+
+    /// A slice as one row.
+    pub fn row_vector(data: &'a [T]) -> Self {
+        let shape = Shape { rows: 1, cols: data.len(), row_step: data.len(), col_step: 1 };
+        Self { data, shape }
+    }
+
+    /// The transposed matrix, over the same data.
+    pub fn t(self) -> Self {
+        Self { data: self.data, shape: self.shape.t() }
+    }
+
+    /// Number of rows.
+    pub fn rows(&self) -> usize {
+        self.shape.rows
+    }
+
+    /// Number of columns.
+    pub fn cols(&self) -> usize {
+        self.shape.cols
+    }
+
+    /// Element (row, col), if there is one.
+    pub fn get(&self, row: usize, col: usize) -> Option<T>
+    where
+        T: Copy,
+    {
+        self.shape.index(row, col).map(|i| self.data[i])
+    }
+
+    /// `count` rows from `row` on.
+    ///
+    /// # Errors
+    ///
+    /// When the matrix has fewer rows.
+    pub fn rows_from(self, row: usize, count: usize) -> Result<Self> {
+        let (start, shape) = self.shape.rows_from(row, count)?;
+        Ok(Self { data: &self.data[start..], shape })
+    }
+
+    /// Where the elements are.
+    pub(crate) fn source(&self) -> Source<T> {
+        let Shape { row_step, col_step, .. } = self.shape;
+        Source { ptr: self.data.as_ptr(), row_step, col_step }
+    }
+}
+
+impl<'a, T> MatMut<'a, T> {
+    /// A matrix whose rows follow each other without a gap.
+    ///
+    /// # Errors
+    ///
+    /// When `data` is too short, or the size overflows.
+    pub fn new(data: &'a mut [T], rows: usize, cols: usize) -> Result<Self> {
+        Self::with_stride(data, rows, cols, cols)
+    }
+
+    /// A matrix whose rows start `stride` elements apart.
+    ///
+    /// # Errors
+    ///
+    /// When `data` is too short, `stride < cols`, or the size overflows.
+    pub fn with_stride(data: &'a mut [T], rows: usize, cols: usize, stride: usize) -> Result<Self> {
+        Ok(Self { shape: Shape::new(data.len(), rows, cols, stride)?, data })
+    }
+
+    /// A slice as one row.
+    pub fn row_vector(data: &'a mut [T]) -> Self {
+        let shape = Shape { rows: 1, cols: data.len(), row_step: data.len(), col_step: 1 };
+        Self { data, shape }
+    }
+
+    /// The transposed matrix, over the same data.
+    pub fn t(self) -> Self {
+        Self { data: self.data, shape: self.shape.t() }
+    }
+
+    /// Number of rows.
+    pub fn rows(&self) -> usize {
+        self.shape.rows
+    }
+
+    /// Number of columns.
+    pub fn cols(&self) -> usize {
+        self.shape.cols
+    }
+
+    /// The same matrix, to read.
+    pub fn as_ref(&self) -> MatRef<'_, T> {
+        MatRef { data: self.data, shape: self.shape }
+    }
+
+    /// The same matrix, borrowed for a shorter time.
+    pub fn reborrow(&mut self) -> MatMut<'_, T> {
+        MatMut { data: self.data, shape: self.shape }
+    }
+
+    /// Writes element (row, col); what lies outside is ignored.
+    pub fn set(&mut self, row: usize, col: usize, value: T) {
+        if let Some(i) = self.shape.index(row, col) {
+            self.data[i] = value;
+        }
+    }
+
+    /// `count` rows from `row` on.
+    ///
+    /// # Errors
+    ///
+    /// When the matrix has fewer rows.
+    pub fn rows_from(self, row: usize, count: usize) -> Result<Self> {
+        let (start, shape) = self.shape.rows_from(row, count)?;
+        Ok(Self { data: &mut self.data[start..], shape })
+    }
+
+    /// Where the elements are.
+    pub(crate) fn target(&mut self) -> Target<T> {
+        let Shape { row_step, col_step, .. } = self.shape;
+        Target { ptr: self.data.as_mut_ptr(), row_step, col_step }
+    }
+}
+
+/// The elements of a [`MatRef`], for kernels: element (r, c) is at `r * row_step + c * col_step`.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Source<T = f32> {
+    ptr: *const T,
+    pub(crate) row_step: usize,
+    pub(crate) col_step: usize,
+}
+
+/// The elements of a [`MatMut`], for kernels whose tasks write disjoint parts of it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Target<T = f32> {
+    ptr: *mut T,
+    pub(crate) row_step: usize,
+    pub(crate) col_step: usize,
+}
+
+// SAFETY: a Source is a shared borrow without its lifetime; whoever dereferences it promises that
+// the borrow lives.
+unsafe impl<T: Sync> Send for Source<T> {}
+// SAFETY: as above.
+unsafe impl<T: Sync> Sync for Source<T> {}
+// SAFETY: a Target is an exclusive borrow without its lifetime; whoever dereferences it promises
+// that the borrow lives and that no other task accesses the same element.
+unsafe impl<T: Send> Send for Target<T> {}
+// SAFETY: as above.
+unsafe impl<T: Send> Sync for Target<T> {}
+
+impl<T> Source<T> {
+    /// The address of element (row, col).
+    ///
+    /// # Safety
+    ///
+    /// The element lies in the matrix, or one past its last.
+    #[inline(always)]
+    pub(crate) unsafe fn at(self, row: usize, col: usize) -> *const T {
+        // SAFETY: the view's constructor checked that the whole matrix lies in its slice.
+        unsafe { self.ptr.add(row * self.row_step + col * self.col_step) }
+    }
+
+    /// The same elements, in transposed order.
+    pub(crate) fn t(self) -> Self {
+        Self { ptr: self.ptr, row_step: self.col_step, col_step: self.row_step }
+    }
+}
+
+impl<T> Target<T> {
+    /// The address of element (row, col).
+    ///
+    /// # Safety
+    ///
+    /// The element lies in the matrix, or one past its last.
+    #[inline(always)]
+    pub(crate) unsafe fn at(self, row: usize, col: usize) -> *mut T {
+        // SAFETY: the view's constructor checked that the whole matrix lies in its slice.
+        unsafe { self.ptr.add(row * self.row_step + col * self.col_step) }
+    }
+
+    /// The same elements, to read: for operations in place.
+    pub(crate) fn source(self) -> Source<T> {
+        Source { ptr: self.ptr, row_step: self.row_step, col_step: self.col_step }
+    }
+
+    /// The same elements, in transposed order.
+    pub(crate) fn t(self) -> Self {
+        Self { ptr: self.ptr, row_step: self.col_step, col_step: self.row_step }
+    }
+}
