@@ -29,6 +29,25 @@ pub enum Error {
         right_value: usize,
     },
 
+    /// Two matrices that must have the same shape have not.
+    #[error(
+        "{left} is {left_rows} x {left_cols}, but {right} is {right_rows} x {right_cols}: they must have the same shape"
+    )]
+    Shape {
+        /// What the first matrix is.
+        left: &'static str,
+        /// Rows of the first matrix.
+        left_rows: usize,
+        /// Columns of the first matrix.
+        left_cols: usize,
+        /// What the second matrix is.
+        right: &'static str,
+        /// Rows of the second matrix.
+        right_rows: usize,
+        /// Columns of the second matrix.
+        right_cols: usize,
+    },
+
     /// A slice too short for the matrix it should hold.
     #[error(
         "{rows} rows of {cols} columns, {stride} apart, need {needed} elements, but the slice has {len}"
@@ -108,6 +127,16 @@ pub enum Error {
         missing: &'static str,
     },
 
+    /// An activation's name that is not known.
+    #[error(
+        "unknown activation {name:?}: the activations are identity, relu, leaky-relu, \
+         leaky-relu:SLOPE, sigmoid, tanh, gelu, gelu-tanh and silu"
+    )]
+    UnknownActivation {
+        /// The name that was given.
+        name: String,
+    },
+
     /// A level's name that is not known.
     #[error("unknown level {name:?}: the levels are portable, avx2 and avx512")]
     UnknownLevel {
@@ -136,4 +165,15 @@ pub(crate) fn check_equal(
         return Ok(());
     }
     Err(Error::Mismatch { left, left_value, right, right_value })
+}
+
+/// `Ok` when the two matrices, given as name, rows and columns, have the same shape.
+pub(crate) fn check_shape(
+    (left, left_rows, left_cols): (&'static str, usize, usize),
+    (right, right_rows, right_cols): (&'static str, usize, usize),
+) -> Result<()> {
+    if (left_rows, left_cols) == (right_rows, right_cols) {
+        return Ok(());
+    }
+    Err(Error::Shape { left, left_rows, left_cols, right, right_rows, right_cols })
 }

@@ -175,3 +175,25 @@ pub(crate) trait Isa: Copy + Send + Sync + 'static {
     /// `p` is valid for writes of `4 * WIDE` words of 32 bits.
     unsafe fn store_zipped(self, p: *mut u32, a: Self::U64, b: Self::U64);
 }
+
+/// Loads `n` lanes, all of them where `n` is known to be `LANES`.
+///
+/// # Safety
+///
+/// `p` is valid for reads of `n` floats.
+#[inline(always)]
+pub(crate) unsafe fn load<I: Isa>(isa: I, p: *const f32, n: usize) -> I::F32 {
+    // SAFETY: the caller's promise.
+    unsafe { if n == I::LANES { isa.load(p) } else { isa.load_first(p, n) } }
+}
+
+/// Stores `n` lanes.
+///
+/// # Safety
+///
+/// `p` is valid for writes of `n` floats.
+#[inline(always)]
+pub(crate) unsafe fn store<I: Isa>(isa: I, p: *mut f32, n: usize, v: I::F32) {
+    // SAFETY: the caller's promise.
+    unsafe { if n == I::LANES { isa.store(p, v) } else { isa.store_first(p, n, v) } }
+}

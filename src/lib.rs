@@ -1,11 +1,23 @@
 //! Fused dropout.
+pub mod activation;
+pub mod dense;
+pub mod elementwise;
 mod error;
+mod gemm;
 mod isa;
 mod mask;
+mod math;
+pub mod nn;
 pub mod philox;
+pub mod reference;
+mod saved;
 mod threads;
 mod view;
+pub use activation::Activation;
+pub use dense::*;
+pub use elementwise::*;
 pub use error::{Error, Result};
 pub use isa::Level;
 pub use mask::{Dropout, Mask, MaskKey, Scaling};
+pub use saved::{Saved, SavedValues};
 pub use view::{MatMut, MatRef};

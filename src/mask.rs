@@ -141,9 +141,8 @@ impl Mask {
         self.cols.div_ceil(32)
     }
 
-    /// `Ok` when the mask has this shape.
-    pub(crate) fn check_shape(&self, rows: usize, cols: usize) -> Result<()> {
-        crate::error::check_equal("rows of the mask", self.rows, "rows of the matrix", rows)?;
-        crate::error::check_equal("columns of the mask", self.cols, "columns of the matrix", cols)
+    /// `Ok` when the mask has the shape of the matrix, given as name, rows and columns.
+    pub(crate) fn check(&self, matrix: (&'static str, usize, usize)) -> Result<()> {
+        crate::error::check_shape(("the mask", self.rows, self.cols), matrix)
     }
 }

@@ -141,6 +141,11 @@ impl<'a, T> MatRef<'a, T> {
         Ok(Self { data: &self.data[start..], shape })
     }
 
+    /// Name, rows and columns, for the checks.
+    pub(crate) fn named(&self, name: &'static str) -> (&'static str, usize, usize) {
+        (name, self.shape.rows, self.shape.cols)
+    }
+
     /// Where the elements are.
     pub(crate) fn source(&self) -> Source<T> {
         let Shape { row_step, col_step, .. } = self.shape;
@@ -213,6 +218,11 @@ impl<'a, T> MatMut<'a, T> {
     pub fn rows_from(self, row: usize, count: usize) -> Result<Self> {
         let (start, shape) = self.shape.rows_from(row, count)?;
         Ok(Self { data: &mut self.data[start..], shape })
+    }
+
+    /// Name, rows and columns, for the checks.
+    pub(crate) fn named(&self, name: &'static str) -> (&'static str, usize, usize) {
+        (name, self.shape.rows, self.shape.cols)
     }
 
     /// Where the elements are.

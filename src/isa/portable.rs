@@ -13,12 +13,12 @@ pub(crate) struct Portable;
 
 #[inline(always)]
 fn bits_of(a: f32x4) -> i32x4 {
-    i32x4::from(a.to_array().map(|x| x.to_bits().cast_signed()))
+    wide::bytemuck::cast(a)
 }
 
 #[inline(always)]
 fn floats_of(a: i32x4) -> f32x4 {
-    f32x4::from(a.to_array().map(|x| f32::from_bits(x.cast_unsigned())))
+    wide::bytemuck::cast(a)
 }
 
 impl Isa for Portable {

@@ -31,6 +31,10 @@ pub struct MaskKey {
 }
 
 impl MaskKey {
+    /// Seed 0, layer 0, step 0.
+    pub(crate) const FIRST: MaskKey =
+        MaskKey { seed: 0, layer: 0, step: 0, row0: 0, col0: 0, domain: Domain::Elements };
+
     /// The mask of `layer` in `step`, for elements, with its origin at row 0 and column 0.
     ///
     /// # Errors

@@ -20,3 +20,98 @@ pub fn for_each_level(f: impl Fn(Level)) {
 pub fn with_threads<R: Send>(threads: usize, f: impl FnOnce() -> R + Send) -> R {
     rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap().install(f)
 }
+
+/// Numbers of mixed size and sign, the same for the same seed.
+pub fn numbers(len: usize, seed: u64) -> Vec<f32> {
+    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
+    let mut next = || {
+        state = state.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+        (state >> 40) as f32 / (1u64 << 23) as f32 - 1.0
+    };
+    (0..len).map(|_| next() * 2.0).collect()
+}
+
+/// The bits of floats, all NaN being alike: which NaN an operation returns is not specified.
+pub fn bits(values: &[f32]) -> Vec<u32> {
+    values.iter().map(|x| if x.is_nan() { 0x7fc0_0000 } else { x.to_bits() }).collect()
+}
+
+/// Asserts that two results are the same bits, or, where the level multiplies and adds in two
+/// roundings, that they differ by no more than the rounding of sums of `terms` terms of magnitude
+/// `size` each.
+#[track_caller]
+pub fn assert_same(
+    level: Level,
+    fast: &[f32],
+    reference: &[f32],
+    (terms, size): (usize, f32),
+    what: &str,
+) {
+    assert_eq!(fast.len(), reference.len(), "{what}");
+    if level.has_fma() {
+        if let Some(i) = (0..fast.len()).find(|&i| bits(&fast[i..=i]) != bits(&reference[i..=i])) {
+            panic!("{what} on {level}: element {i} is {:?}, not {:?}", fast[i], reference[i]);
+        }
+        return;
+    }
+    // Two roundings a term, and some more in an activation and its derivative.
+    let bound = (2 * terms + 32) as f32 * (terms + 1) as f32 * size * f32::EPSILON;
+    for (i, (a, b)) in fast.iter().zip(reference).enumerate() {
+        let same = a == b || (a.is_nan() && b.is_nan()) || (a - b).abs() <= bound;
+        assert!(same, "{what} on {level}: element {i} is {a:?}, not {b:?} within {bound:?}");
+    }
+}
+
+/// A matrix inside a larger slice: rows `stride` apart, what is between them filled with a value that
+/// must never be read or written, and perhaps stored in transposed order.
+#[derive(Clone, Debug)]
+pub struct Padded {
+    pub data: Vec<f32>,
+    pub rows: usize,
+    pub cols: usize,
+    pub stride: usize,
+    pub transposed: bool,
+}
+
+/// The padding: a signalling pattern that arithmetic does not produce.
+const PADDING: u32 = 0x7fa5_5a5a;
+
+impl Padded {
+    pub fn new(values: &[f32], rows: usize, cols: usize, extra: usize, transposed: bool) -> Self {
+        assert_eq!(values.len(), rows * cols);
+        let (lines, line) = if transposed { (cols, rows) } else { (rows, cols) };
+        let stride = line + extra;
+        let mut data = vec![f32::from_bits(PADDING); lines * stride];
+        for r in 0..rows {
+            for c in 0..cols {
+                let at = if transposed { c * stride + r } else { r * stride + c };
+                data[at] = values[r * cols + c];
+            }
+        }
+        Self { data, rows, cols, stride, transposed }
+    }
+
+    pub fn view(&self) -> fused_dropout::MatRef<'_> {
+        let (lines, line) = if self.transposed { (self.cols, self.rows) } else { (self.rows, self.cols) };
+        let view = fused_dropout::MatRef::with_stride(&self.data, lines, line, self.stride).unwrap();
+        if self.transposed { view.t() } else { view }
+    }
+
+    pub fn view_mut(&mut self) -> fused_dropout::MatMut<'_> {
+        let (lines, line) = if self.transposed { (self.cols, self.rows) } else { (self.rows, self.cols) };
+        let view = fused_dropout::MatMut::with_stride(&mut self.data, lines, line, self.stride).unwrap();
+        if self.transposed { view.t() } else { view }
+    }
+
+    /// The elements, row after row, after a check that the padding is untouched.
+    pub fn values(&self) -> Vec<f32> {
+        let (lines, line) = if self.transposed { (self.cols, self.rows) } else { (self.rows, self.cols) };
+        for l in 0..lines {
+            for x in &self.data[l * self.stride + line..(l + 1) * self.stride] {
+                assert_eq!(x.to_bits(), PADDING, "padding was written");
+            }
+        }
+        let view = self.view();
+        (0..self.rows * self.cols).map(|i| view.get(i / self.cols, i % self.cols).unwrap()).collect()
+    }
+}

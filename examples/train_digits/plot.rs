@@ -1,0 +1,126 @@
+//! Draws the learning curves: train and test error over the epochs, mean over the seeds.
+
+use std::error::Error;
+use std::fs::{self, OpenOptions};
+use std::path::Path;
+
+use plotters::element::DashedPathElement;
+use plotters::prelude::*;
+
+use crate::report::{count, mean};
+use crate::train::{Plan, Point, Results, Run};
+
+// All in pixels.
+const SIZE: (u32, u32) = (960, 520);
+const LEGEND_WIDTH: u32 = 205;
+const LEGEND_TOP: i32 = 60;
+const LEGEND_STEP: i32 = 26;
+const DASH: u32 = 7;
+const GAP: u32 = 4;
+
+/// One colour a setting, told apart also by readers who see few colours (Okabe and Ito).
+const COLORS: [RGBColor; 4] =
+    [RGBColor(0, 114, 178), RGBColor(213, 94, 0), RGBColor(0, 158, 115), RGBColor(204, 121, 167)];
+
+/// The file that the picture goes to.
+pub(crate) struct Picture<'a> {
+    path: &'a Path,
+}
+
+impl<'a> Picture<'a> {
+    /// Makes sure that the file can be written, and makes its folder if there is none. What the
+    /// file has in it stays until there is a picture.
+    pub(crate) fn create(path: &'a Path) -> Result<Self, String> {
+        let picture = Self { path };
+        if let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
+            fs::create_dir_all(folder).map_err(|error| picture.failed(&error))?;
+        }
+        OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .open(path)
+            .map_err(|error| picture.failed(&error))?;
+        Ok(picture)
+    }
+
+    /// Draws the learning curves into the file.
+    pub(crate) fn draw(&self, plan: &Plan, results: &Results) -> Result<(), String> {
+        let mut svg = String::new();
+        render(&mut svg, plan, results).map_err(|error| self.failed(&*error))?;
+        fs::write(self.path, svg).map_err(|error| self.failed(&error))
+    }
+
+    fn failed(&self, error: &dyn Error) -> String {
+        format!("{}: cannot be written: {error}", self.path.display())
+    }
+}
+
+fn render(svg: &mut String, plan: &Plan, results: &Results) -> Result<(), Box<dyn Error>> {
+    let curves: Vec<_> = results
+        .iter()
+        .map(|runs| (curve(runs, |p| p.train.error_rate()), curve(runs, |p| p.test.error_rate())))
+        .collect();
+    let top = curves
+        .iter()
+        .flat_map(|(train, test)| train.iter().chain(test))
+        .fold(1.0, |top: f64, &(_, error)| top.max(error));
+
+    let root = SVGBackend::with_string(svg, SIZE).into_drawing_area();
+    root.fill(&WHITE)?;
+    // The legend stands beside the chart: inside, some curve would pass behind it.
+    let (left, right) = root.split_horizontally(SIZE.0 - LEGEND_WIDTH);
+    let title = format!("Train and test error, mean over {}", count(plan.seeds, "seed"));
+    let mut chart = ChartBuilder::on(&left)
+        .caption(title, ("sans-serif", 22))
+        .margin(15)
+        // For the last label, which is centred on the end of the axis.
+        .margin_right(25)
+        .x_label_area_size(45)
+        .y_label_area_size(55)
+        // A little room below 0 keeps a curve that reaches it off the axis.
+        .build_cartesian_2d(0..plan.epochs, -0.02 * top..1.05 * top)?;
+    chart
+        .configure_mesh()
+        .light_line_style(TRANSPARENT)
+        .bold_line_style(BLACK.mix(0.12))
+        .x_desc("epoch")
+        .y_desc("error, percent")
+        // Rounded, because ticks are sums of steps; + 0.0 turns -0 into 0.
+        .y_label_formatter(&|error| format!("{}", (error * 100.0).round() / 100.0 + 0.0))
+        .label_style(("sans-serif", 15))
+        .axis_desc_style(("sans-serif", 17))
+        .draw()?;
+
+    let mut y = LEGEND_TOP;
+    for (index, (setting, (train, test))) in plan.settings.iter().zip(curves).enumerate() {
+        let color = COLORS[index % COLORS.len()];
+        let (thick, thin) = (color.stroke_width(3), color.stroke_width(2));
+        // A single point makes no line.
+        let points = test.iter().chain(&train).filter(|_| test.len() == 1);
+        chart.draw_series(points.map(|&point| Circle::new(point, 5, color.filled())))?;
+        chart.draw_series(LineSeries::new(test, thick))?;
+        chart.draw_series(DashedLineSeries::new(train, DASH, GAP, thin))?;
+
+        let text = |what| format!("{what}, {}", setting.name);
+        let sample = |y| [(0, y + 7), (30, y + 7)];
+        right.draw(&PathElement::new(sample(y), thick))?;
+        right.draw(&Text::new(text("test"), (38, y), ("sans-serif", 16)))?;
+        y += LEGEND_STEP;
+        right.draw(&DashedPathElement::new(sample(y), DASH, GAP, thin))?;
+        right.draw(&Text::new(text("train"), (38, y), ("sans-serif", 16)))?;
+        y += LEGEND_STEP;
+    }
+    root.present()?;
+    Ok(())
+}
+
+/// A quantity in percent at each epoch where it was measured, mean over the runs.
+fn curve(runs: &[Run], quantity: impl Fn(&Point) -> f64) -> Vec<(u32, f64)> {
+    (0..runs[0].len())
+        .map(|index| {
+            let values: Vec<f64> = runs.iter().map(|run| 100.0 * quantity(&run[index])).collect();
+            (runs[0][index].epoch, mean(&values))
+        })
+        .collect()
+}

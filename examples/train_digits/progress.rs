@@ -1,0 +1,69 @@
+//! Shows on standard error how far the training is: a bar on a terminal, else a line every 10 %.
+
+use std::io::{IsTerminal, stderr};
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use indicatif::{HumanDuration, ProgressBar, ProgressStyle};
+
+pub(crate) struct Progress {
+    start: Instant,
+    total: u64,
+    display: Display,
+}
+
+enum Display {
+    Bar(ProgressBar),
+    /// The number of epochs done.
+    Lines(Mutex<u64>),
+}
+
+impl Progress {
+    pub(crate) fn new(total: u64) -> Self {
+        let display = if stderr().is_terminal() {
+            let template = "training [{bar:40}] {percent:>3} % of {len} epochs, {eta} to go";
+            let style = ProgressStyle::with_template(template)
+                .unwrap_or_else(|_| ProgressStyle::default_bar())
+                .progress_chars("=> ");
+            let bar = ProgressBar::new(total).with_style(style);
+            bar.enable_steady_tick(Duration::from_millis(200));
+            Display::Bar(bar)
+        } else {
+            Display::Lines(Mutex::new(0))
+        };
+        Self { start: Instant::now(), total, display }
+    }
+
+    /// One epoch of one run is done.
+    pub(crate) fn step(&self) {
+        match &self.display {
+            Display::Bar(bar) => bar.inc(1),
+            Display::Lines(done) => {
+                // Printed under the lock, so that lines of two threads stay in order.
+                let mut done = done.lock().unwrap_or_else(PoisonError::into_inner);
+                let before = *done * 10 / self.total;
+                *done += 1;
+                let after = *done * 10 / self.total;
+                if after > before {
+                    let seconds = self.start.elapsed().as_secs_f64();
+                    eprintln!("training: {:>3} % after {seconds:.1} s", after * 10);
+                }
+            }
+        }
+    }
+
+    /// All is done.
+    pub(crate) fn finish(&self, runs: usize, threads: usize) {
+        if let Display::Bar(bar) = &self.display {
+            bar.finish_and_clear();
+        }
+        let elapsed = self.start.elapsed();
+        let time = if elapsed < Duration::from_secs(120) {
+            format!("{:.1} s", elapsed.as_secs_f64())
+        } else {
+            HumanDuration(elapsed).to_string()
+        };
+        let plural = if threads == 1 { "" } else { "s" };
+        eprintln!("trained {runs} networks in {time} on {threads} thread{plural}");
+    }
+}

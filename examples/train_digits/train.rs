@@ -1,0 +1,222 @@
+//! Trains every setting with every seed. This is the part that uses the library.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, PoisonError};
+use std::thread;
+
+use fused_dropout::nn::{Evaluation, Mlp, MlpSpec, Schedule, Sgd};
+use fused_dropout::{Error, MatRef, Scaling};
+use rand_xoshiro::Xoshiro256PlusPlus;
+use rand_xoshiro::rand_core::{Rng, SeedableRng};
+use rayon::ThreadPoolBuilder;
+
+use crate::data::{CLASSES, Data, Examples};
+use crate::options::Options;
+use crate::progress::Progress;
+
+const MOMENTUM: f32 = 0.9;
+
+/// Points of a learning curve: enough to look smooth, few enough to cost little.
+const CURVE_POINTS: u32 = 50;
+
+/// A network beyond this many weights is a slip of the keyboard, not an example.
+const MAX_WEIGHTS: u64 = 100_000_000;
+
+/// One of the things that are compared. The first setting is what the others are compared with.
+pub(crate) struct Setting {
+    pub(crate) name: &'static str,
+    pub(crate) spec: MlpSpec,
+}
+
+/// Everything that is decided before training.
+pub(crate) struct Plan {
+    pub(crate) settings: Vec<Setting>,
+    /// Name of the activation of the hidden layers.
+    pub(crate) activation: String,
+    pub(crate) seeds: u32,
+    pub(crate) epochs: u32,
+    pub(crate) batch: usize,
+    pub(crate) sgd: Sgd,
+    pub(crate) threads: usize,
+}
+
+/// A point of a learning curve.
+#[derive(Clone, Copy)]
+pub(crate) struct Point {
+    pub(crate) epoch: u32,
+    pub(crate) train: Evaluation,
+    pub(crate) test: Evaluation,
+}
+
+/// The learning curve of one network; its last point is the result.
+pub(crate) type Run = Vec<Point>;
+
+/// `results[setting][seed]`
+pub(crate) type Results = Vec<Vec<Run>>;
+
+impl Plan {
+    pub(crate) fn new(options: &Options, data: &Data) -> Result<Self, String> {
+        if options.batch > data.train {
+            return Err(format!(
+                "--batch is {}, but there are {} training examples",
+                options.batch, data.train
+            ));
+        }
+        let steps = data.train.div_ceil(options.batch) as u64 * u64::from(options.epochs);
+        let steps = u32::try_from(steps).map_err(|_| {
+            format!(
+                "--epochs {} makes {steps} steps, expected at most {}",
+                options.epochs,
+                u32::MAX
+            )
+        })?;
+
+        let mut sizes = vec![data.pixels()];
+        sizes.extend(&options.layers);
+        sizes.push(CLASSES);
+        let weights = sizes.windows(2).fold(0_u64, |sum, pair| {
+            sum.saturating_add((pair[0] as u64).saturating_mul(pair[1] as u64))
+        });
+        if weights > MAX_WEIGHTS {
+            return Err(format!(
+                "the network {} has {weights} weights, expected at most {MAX_WEIGHTS}",
+                join(&sizes)
+            ));
+        }
+
+        let plain = MlpSpec { activation: options.activation.activation, ..MlpSpec::new(&sizes) };
+        let dropout = MlpSpec {
+            input_rate: options.input_rate,
+            hidden_rate: options.hidden_rate,
+            scaling: if options.classical { Scaling::Classical } else { Scaling::Inverted },
+            ..plain.clone()
+        };
+        Ok(Self {
+            settings: vec![
+                Setting { name: "without dropout", spec: plain },
+                Setting { name: "with dropout", spec: dropout },
+            ],
+            activation: options.activation.name.clone(),
+            seeds: options.seeds,
+            epochs: options.epochs,
+            batch: options.batch,
+            sgd: Sgd {
+                momentum: MOMENTUM,
+                schedule: Schedule::Linear { steps },
+                ..Sgd::new(options.learning_rate)
+            },
+            threads: options
+                .threads
+                .unwrap_or_else(|| thread::available_parallelism().map_or(1, usize::from)),
+        })
+    }
+}
+
+/// Layer sizes as in `64-256-256-10`.
+pub(crate) fn join(sizes: &[usize]) -> String {
+    sizes.iter().map(usize::to_string).collect::<Vec<_>>().join("-")
+}
+
+/// Trains every setting with every seed and returns the learning curves.
+///
+/// Networks this small do not keep several threads busy, so each is trained by one worker, as many
+/// as there are threads. Threads left over, when there are fewer networks than threads, are shared
+/// out among the workers' pools, where the library's kernels use them. The results have the same
+/// bits either way.
+pub(crate) fn run(plan: &Plan, data: &Data) -> Result<Results, String> {
+    let settings = plan.settings.len();
+    let jobs = settings * plan.seeds as usize;
+    let workers = plan.threads.min(jobs);
+    let pools = (0..workers)
+        .map(|worker| {
+            let threads = plan.threads / workers + usize::from(worker < plan.threads % workers);
+            ThreadPoolBuilder::new().num_threads(threads).build()
+        })
+        .collect::<Result<Vec<_>, _>>()
+        .map_err(|error| format!("cannot start {} threads: {error}", plan.threads))?;
+
+    let progress = Progress::new(jobs as u64 * u64::from(plan.epochs));
+    let next = AtomicUsize::new(0);
+    let finished = Mutex::new(Vec::new());
+    thread::scope(|scope| {
+        for pool in &pools {
+            scope.spawn(|| {
+                pool.install(|| {
+                    loop {
+                        let job = next.fetch_add(1, Ordering::Relaxed);
+                        if job >= jobs {
+                            break;
+                        }
+                        let seed = (job / settings) as u64;
+                        let run =
+                            train(plan, &plan.settings[job % settings], seed, data, &progress);
+                        // After an error nobody needs the rest.
+                        if run.is_err() {
+                            next.store(jobs, Ordering::Relaxed);
+                        }
+                        finished.lock().unwrap_or_else(PoisonError::into_inner).push((job, run));
+                    }
+                });
+            });
+        }
+    });
+
+    let mut finished = finished.into_inner().unwrap_or_else(PoisonError::into_inner);
+    finished.sort_by_key(|&(job, _)| job);
+    let mut results: Results = vec![Vec::new(); settings];
+    for (job, run) in finished {
+        results[job % settings].push(run.map_err(|error| error.to_string())?);
+    }
+    progress.finish(jobs, plan.threads);
+    Ok(results)
+}
+
+/// Trains one network. For one seed, every setting has the same split of the data, the same initial
+/// weights and the same mini-batches, so that differences between settings are paired.
+fn train(
+    plan: &Plan,
+    setting: &Setting,
+    seed: u64,
+    data: &Data,
+    progress: &Progress,
+) -> Result<Run, Error> {
+    let mut mlp = Mlp::new(&MlpSpec { seed, ..setting.spec.clone() })?;
+    let mut rng = Xoshiro256PlusPlus::seed_from_u64(seed);
+    // Far from the numbers that the initial weights are made of.
+    rng.long_jump();
+    let split = data.split(&mut rng);
+    let mut order: Vec<usize> = (0..split.train.labels.len()).collect();
+    let (mut images, mut labels) = (Vec::new(), Vec::new());
+
+    let every = plan.epochs.div_ceil(CURVE_POINTS);
+    let mut run = Run::new();
+    for epoch in 1..=plan.epochs {
+        shuffle(&mut order, &mut rng);
+        for batch in order.chunks(plan.batch) {
+            split.train.gather(batch, &mut images, &mut labels);
+            let x = MatRef::new(&images, labels.len(), split.train.pixels)?;
+            mlp.train_step(x, &labels, &plan.sgd)?;
+        }
+        if epoch % every == 0 || epoch == plan.epochs {
+            let train = evaluate(&mut mlp, &split.train)?;
+            let test = evaluate(&mut mlp, &split.test)?;
+            run.push(Point { epoch, train, test });
+        }
+        progress.step();
+    }
+    Ok(run)
+}
+
+fn evaluate(mlp: &mut Mlp, examples: &Examples) -> Result<Evaluation, Error> {
+    let x = MatRef::new(&examples.images, examples.labels.len(), examples.pixels)?;
+    mlp.evaluate(x, &examples.labels)
+}
+
+/// The shuffle of Fisher and Yates.
+pub(crate) fn shuffle(order: &mut [usize], rng: &mut Xoshiro256PlusPlus) {
+    for last in (1..order.len()).rev() {
+        // The high half of a 64 x 64-bit product is uniform up to a bias of 2^-64 times the length.
+        let other = (u128::from(rng.next_u64()) * (last as u128 + 1)) >> 64;
+        order.swap(last, other as usize);
+    }
+}

@@ -1,0 +1,290 @@
+//! The dense layer: matmul, bias, activation and dropout in one pass, and its gradients.
+//!
+//! ```text
+//! x~ = x, or keep_in ? x · scale_in : 0     input dropout, on request
+//! z  = x~ · W + b
+//! y  = keep ? act(z) · scale : 0
+//!
+//! dz = keep ? dy · scale · act'(z) : 0
+//! dW = x~ᵀ · dz,   db = column sums of dz
+//! dx = dz · Wᵀ, or keep_in ? (dz · Wᵀ) · scale_in : 0
+//! ```
+//!
+//! | | shape |
+//! |---|---|
+//! | x, dx | [batch, inputs] |
+//! | W, dW | [inputs, units], or [units, inputs] as `w.t()` |
+//! | b, db | [units] |
+//! | z, y, dy | [batch, units] |
+//!
+//! Every element of a product is one chain of fused multiply-adds, p ascending, from the bias or 0:
+//! its bits do not depend on the level, the threads, the blocking or the other rows of the batch.
+
+use std::cell::Cell;
+
+use crate::Level;
+use crate::activation::{Activation, Function, WithFunction};
+use crate::elementwise::{BiasActivationDropout, bias_activation_dropout_backward};
+use crate::error::{Result, check_equal, check_shape};
+use crate::gemm::epilogue::{Activate, Drop, Store};
+use crate::gemm::{Operand, Product};
+use crate::mask::{Bits, Dropout, Mask, MaskKey};
+use crate::saved::Saved;
+use crate::view::{MatMut, MatRef, Target};
+
+/// A dense layer's arguments, for forward and backward.
+#[derive(Clone, Copy, Debug)]
+pub struct DenseArgs<'a, T = f32> {
+    /// The layer's input, [batch, inputs].
+    pub x: MatRef<'a, T>,
+    /// The weights, [inputs, units].
+    pub w: MatRef<'a, T>,
+    /// One value a unit, where sums start.
+    pub bias: Option<&'a [T]>,
+    /// Applied to z.
+    pub activation: Activation,
+    /// How much of the output to drop.
+    pub dropout: Dropout,
+    /// Which mask the output has.
+    pub key: MaskKey,
+    /// Dropout of the input, with its own key.
+    pub input_dropout: Option<(Dropout, MaskKey)>,
+}
+
+impl<'a, T> DenseArgs<'a, T> {
+    /// `x · W`, and nothing else: bias, activation and dropout are fields to be set.
+    pub fn new(x: MatRef<'a, T>, w: MatRef<'a, T>) -> Self {
+        Self {
+            x,
+            w,
+            bias: None,
+            activation: Activation::Identity,
+            dropout: Dropout::NONE,
+            key: MaskKey::FIRST,
+            input_dropout: None,
+        }
+    }
+
+    /// Batch, inputs and units, if all arguments agree.
+    pub(crate) fn check(&self) -> Result<(usize, usize, usize)> {
+        let (batch, inputs, units) = (self.x.rows(), self.x.cols(), self.w.cols());
+        self.activation.check()?;
+        check_equal("columns of x", inputs, "rows of W", self.w.rows())?;
+        if let Some(bias) = self.bias {
+            check_equal("length of the bias", bias.len(), "columns of W", units)?;
+        }
+        self.key.check(batch, units)?;
+        if let Some((_, key)) = &self.input_dropout {
+            key.check(batch, inputs)?;
+        }
+        Ok((batch, inputs, units))
+    }
+}
+
+impl DenseArgs<'_> {
+    /// The layer's input as a factor of a product, dropout applied.
+    fn input(&self) -> Operand {
+        match &self.input_dropout {
+            None => Operand::new(self.x.source()),
+            Some((dropout, key)) => {
+                let bits = Bits::generate(dropout, key, None);
+                Operand::dropped(self.x.source(), bits, dropout.scale())
+            }
+        }
+    }
+}
+
+/// What [`dense_backward`] computes; what is left out costs nothing.
+#[derive(Debug)]
+pub struct Gradients<'a, T = f32> {
+    /// The gradient of the input, [batch, inputs].
+    pub dx: Option<MatMut<'a, T>>,
+    /// The gradient of the weights, [inputs, units].
+    pub dw: Option<MatMut<'a, T>>,
+    /// The gradient of the bias, [units].
+    pub db: Option<&'a mut [T]>,
+}
+
+/// `y = keep ? act(x~ · W + b) · scale : 0`, storing z and the mask on request.
+///
+/// y and z with rows that are not contiguous (transposed views) cost a copy.
+///
+/// # Errors
+///
+/// When shapes disagree, the activation's slope is invalid, or a key's origin and the shape go past
+/// what a mask can address.
+pub fn dense_forward(
+    args: &DenseArgs<'_>,
+    mut y: MatMut<'_>,
+    mut z: Option<MatMut<'_>>,
+    mask: Option<&mut Mask>,
+) -> Result<()> {
+    let (batch, inputs, units) = args.check()?;
+    let output = ("x · W", batch, units);
+    check_shape(y.named("y"), output)?;
+    if let Some(z) = &z {
+        check_shape(z.named("z"), output)?;
+    }
+    if let Some(mask) = &mask {
+        mask.check(output)?;
+    }
+    let level = Level::current()?;
+    let bits = Bits::generate(&args.dropout, &args.key, mask);
+    by_rows(Some(&mut y), |y| {
+        by_rows(z.as_mut(), |z| {
+            let Some(y) = y else { return };
+            let product = Product {
+                m: batch,
+                n: units,
+                k: inputs,
+                a: args.input(),
+                b: Operand::new(args.w.source()),
+                bias: args.bias.map(<[f32]>::as_ptr),
+                partial: y,
+                epilogue: Store { c: y },
+                bits,
+            };
+            args.activation.with(Forward { level, product, z, scale: args.dropout.scale() });
+        });
+    });
+    Ok(())
+}
+
+/// A forward product, waiting for the activation function's type.
+struct Forward {
+    level: Level,
+    product: Product<Store>,
+    z: Option<Target>,
+    scale: f32,
+}
+
+impl WithFunction for Forward {
+    type Output = ();
+
+    fn call<F: Function>(self, f: F) {
+        let Forward { level, product, z, scale } = self;
+        let y = product.partial;
+        match z {
+            Some(z) => product.with(Activate::<F, true> { f, scale, y, z }).run(level),
+            None => product.with(Activate::<F, false> { f, scale, y, z: y }).run(level),
+        }
+    }
+}
+
+/// The gradients of [`dense_forward`] with respect to input, weights and bias, from the gradient
+/// `dy` of its output and what it saved.
+///
+/// # Errors
+///
+/// When shapes disagree, or `saved` lacks what the activation needs.
+pub fn dense_backward(
+    args: &DenseArgs<'_>,
+    saved: &Saved<'_>,
+    dy: MatRef<'_>,
+    gradients: Gradients<'_>,
+) -> Result<()> {
+    let Gradients { mut dx, mut dw, db } = gradients;
+    let (batch, inputs, units) = args.check()?;
+    check_shape(dy.named("dy"), ("x · W", batch, units))?;
+    saved.check(args.activation, batch, units)?;
+    if let Some(dx) = &dx {
+        check_shape(dx.named("dx"), args.x.named("x"))?;
+    }
+    if let Some(dw) = &dw {
+        check_shape(dw.named("dW"), args.w.named("W"))?;
+    }
+    if let Some(db) = &db {
+        check_equal("length of db", db.len(), "columns of W", units)?;
+    }
+    let level = Level::current()?;
+    let len = batch.checked_mul(units).filter(|n| *n <= isize::MAX as usize / 4);
+    let len = len.ok_or(crate::Error::Overflow { rows: batch, stride: units })?;
+    let mut buffer = BUFFER.take();
+    buffer.resize(buffer.len().max(len), 0.0);
+    let mut dz = MatMut::new(&mut buffer, batch, units)?;
+    let pass = BiasActivationDropout {
+        bias: None,
+        activation: args.activation,
+        dropout: args.dropout,
+        key: args.key,
+    };
+    bias_activation_dropout_backward(&pass, saved, dy, dz.reborrow(), db)?;
+    let dz = Operand::new(dz.as_ref().source());
+    if let Some(dw) = &mut dw {
+        weight_gradient(level, args.input(), dz, (inputs, units, batch), dw);
+    }
+    by_rows(dx.as_mut(), |dx| {
+        let Some(dx) = dx else { return };
+        let product = Product {
+            m: batch,
+            n: inputs,
+            k: units,
+            a: dz,
+            b: Operand::new(args.w.source()).t(),
+            bias: None,
+            partial: dx,
+            epilogue: Store { c: dx },
+            bits: Bits::Uniform(true, None),
+        };
+        match &args.input_dropout {
+            None => product.run(level),
+            Some((dropout, key)) => {
+                let bits = Bits::generate(dropout, key, None);
+                let scale = dropout.scale();
+                Product { bits, ..product.with(Drop { c: dx, scale }) }.run(level);
+            }
+        }
+    });
+    BUFFER.set(buffer);
+    Ok(())
+}
+
+thread_local! {
+    /// dz, kept from call to call.
+    static BUFFER: Cell<Vec<f32>> = const { Cell::new(Vec::new()) };
+}
+
+/// `dw = x~ᵀ · dz`. Where the columns of dw are contiguous, `dwᵀ = dzᵀ · x~` is computed: the same
+/// chains, since a product does not depend on the order of its factors.
+fn weight_gradient(
+    level: Level,
+    x: Operand,
+    dz: Operand,
+    (inputs, units, batch): (usize, usize, usize),
+    dw: &mut MatMut<'_>,
+) {
+    let c = dw.target();
+    let transposed = c.col_step != 1;
+    let (a, b, m, n, c) =
+        if transposed { (dz.t(), x, units, inputs, c.t()) } else { (x.t(), dz, inputs, units, c) };
+    let product = Product {
+        m,
+        n,
+        k: batch,
+        a,
+        b,
+        bias: None,
+        partial: c,
+        epilogue: Store { c },
+        bits: Bits::Uniform(true, None),
+    };
+    product.run(level);
+}
+
+/// Calls `f` with an output whose rows are contiguous: the matrix itself, or a buffer that is copied
+/// to it afterwards.
+fn by_rows(matrix: Option<&mut MatMut<'_>>, f: impl FnOnce(Option<Target>)) {
+    let Some(matrix) = matrix else { return f(None) };
+    let target = matrix.target();
+    if target.col_step == 1 {
+        return f(Some(target));
+    }
+    let (rows, cols) = (matrix.rows(), matrix.cols());
+    let mut buffer = vec![0.0; rows * cols];
+    if let Ok(mut by_rows) = MatMut::new(&mut buffer, rows, cols) {
+        f(Some(by_rows.target()));
+    }
+    for (i, value) in buffer.into_iter().enumerate() {
+        matrix.set(i / cols, i % cols, value);
+    }
+}

@@ -1,0 +1,289 @@
+//! Element-wise kernels for trainers that keep their own matmul, and for what is no product: dropout,
+//! bias + activation + dropout, the same with a residual, and their backward passes.
+//!
+//! ```text
+//! dropout_forward                    y  = keep ? x · scale : 0
+//! dropout_backward                   dx = keep ? dy · scale : 0
+//! bias_activation_dropout_forward    y  = [residual +] (keep ? act(x + b) · scale : 0)
+//! bias_activation_dropout_backward   dz = keep ? dy · scale · act'(x + b) : 0,  db = column sums of dz
+//! ```
+//!
+//! All matrices of a call have the same shape [rows, cols]; b and db have `cols` elements. Row `r`,
+//! column `c` of a call has the mask bit of logical row `row0 + r` and column `col0 + c` of its
+//! key. A dropped element is +0.0 whatever the value was. The gradient with respect to the residual
+//! is dy itself.
+//!
+//! Every function works in place too, over any row stride, and over transposed views (slower).
+
+mod cross_entropy;
+mod kernel;
+mod update;
+
+use crate::Level;
+use crate::activation::{Activation, Function, WithFunction};
+use crate::error::{Result, check_equal, check_shape};
+use crate::mask::{Bits, Dropout, Mask, MaskKey};
+use crate::saved::{Saved, SavedValues};
+use crate::view::{MatMut, MatRef, Source, Target};
+pub use cross_entropy::{Loss, softmax_cross_entropy};
+pub(crate) use cross_entropy::{LOSS_BLOCK, check_labels};
+use kernel::{Backward, Forward, Pass};
+pub(crate) use update::check_limit;
+pub use update::{SgdStep, max_norm, sgd_update};
+
+/// Bias, activation and dropout of one layer in one step.
+#[derive(Clone, Copy, Debug)]
+pub struct BiasActivationDropout<'a, T = f32> {
+    /// One value a column, added first.
+    pub bias: Option<&'a [T]>,
+    /// Applied to `x + bias`.
+    pub activation: Activation,
+    /// How much to drop.
+    pub dropout: Dropout,
+    /// Which mask.
+    pub key: MaskKey,
+}
+
+impl<T> BiasActivationDropout<'_, T> {
+    /// `Ok` when the operation can be applied to `rows` x `cols` elements.
+    pub(crate) fn check(&self, rows: usize, cols: usize) -> Result<()> {
+        self.activation.check()?;
+        self.key.check(rows, cols)?;
+        match self.bias {
+            Some(bias) => check_equal("length of the bias", bias.len(), "columns of x", cols),
+            None => Ok(()),
+        }
+    }
+}
+
+/// Dropout alone, without bias and activation.
+fn only_dropout(dropout: &Dropout, key: &MaskKey) -> BiasActivationDropout<'static> {
+    BiasActivationDropout {
+        bias: None,
+        activation: Activation::Identity,
+        dropout: *dropout,
+        key: *key,
+    }
+}
+
+/// `y = keep ? x · scale : 0`, storing the mask on request.
+///
+/// # Errors
+///
+/// When shapes differ, or the key's origin and the shape go past what a mask can address.
+pub fn dropout_forward(
+    x: MatRef<'_>,
+    y: MatMut<'_>,
+    dropout: &Dropout,
+    key: &MaskKey,
+    mask: Option<&mut Mask>,
+) -> Result<()> {
+    bias_activation_dropout_forward(&only_dropout(dropout, key), x, None, y, mask)
+}
+
+/// [`dropout_forward`] with `x` overwritten by `y`.
+///
+/// # Errors
+///
+/// As for [`dropout_forward`].
+pub fn dropout_forward_in_place(
+    x: MatMut<'_>,
+    dropout: &Dropout,
+    key: &MaskKey,
+    mask: Option<&mut Mask>,
+) -> Result<()> {
+    bias_activation_dropout_forward_in_place(&only_dropout(dropout, key), x, None, mask)
+}
+
+/// `dx = keep ? dy · scale : 0`, with the stored mask or, without one, the mask of the key.
+///
+/// # Errors
+///
+/// As for [`dropout_forward`].
+pub fn dropout_backward(
+    dy: MatRef<'_>,
+    dx: MatMut<'_>,
+    dropout: &Dropout,
+    key: &MaskKey,
+    mask: Option<&Mask>,
+) -> Result<()> {
+    let saved = Saved { values: SavedValues::None, mask };
+    bias_activation_dropout_backward(&only_dropout(dropout, key), &saved, dy, dx, None)
+}
+
+/// [`dropout_backward`] with `dy` overwritten by `dx`.
+///
+/// # Errors
+///
+/// As for [`dropout_forward`].
+pub fn dropout_backward_in_place(
+    dy: MatMut<'_>,
+    dropout: &Dropout,
+    key: &MaskKey,
+    mask: Option<&Mask>,
+) -> Result<()> {
+    let saved = Saved { values: SavedValues::None, mask };
+    bias_activation_dropout_backward_in_place(&only_dropout(dropout, key), &saved, dy, None)
+}
+
+/// `y = [residual +] (keep ? act(x + b) · scale : 0)`, storing the mask on request.
+///
+/// # Errors
+///
+/// When shapes differ, the activation's slope is invalid, or the key's origin and the shape go past
+/// what a mask can address.
+pub fn bias_activation_dropout_forward(
+    args: &BiasActivationDropout<'_>,
+    x: MatRef<'_>,
+    residual: Option<MatRef<'_>>,
+    mut y: MatMut<'_>,
+    mask: Option<&mut Mask>,
+) -> Result<()> {
+    check_shape(x.named("x"), y.named("y"))?;
+    forward(args, x.source(), residual, y.target(), (y.rows(), y.cols()), mask)
+}
+
+/// [`bias_activation_dropout_forward`] with `x` overwritten by `y`.
+///
+/// # Errors
+///
+/// As for [`bias_activation_dropout_forward`].
+pub fn bias_activation_dropout_forward_in_place(
+    args: &BiasActivationDropout<'_>,
+    mut x: MatMut<'_>,
+    residual: Option<MatRef<'_>>,
+    mask: Option<&mut Mask>,
+) -> Result<()> {
+    let y = x.target();
+    forward(args, y.source(), residual, y, (x.rows(), x.cols()), mask)
+}
+
+/// `dz = keep ? dy · scale · act'(z) : 0` with `z = x + b`, and `db`, the column sums of dz.
+///
+/// `saved` holds what the derivative is computed from. Its `PreActivation` is forward's `x`, to
+/// which the bias of `args` is added again; its `Output` is forward's `y`, if no residual was added.
+/// The sum of a column adds its rows in ascending order.
+///
+/// # Errors
+///
+/// As for [`bias_activation_dropout_forward`], and when `saved` lacks what the activation needs.
+pub fn bias_activation_dropout_backward(
+    args: &BiasActivationDropout<'_>,
+    saved: &Saved<'_>,
+    dy: MatRef<'_>,
+    mut dz: MatMut<'_>,
+    db: Option<&mut [f32]>,
+) -> Result<()> {
+    check_shape(dy.named("dy"), dz.named("dz"))?;
+    backward(args, saved, dy.source(), dz.target(), (dz.rows(), dz.cols()), db)
+}
+
+/// [`bias_activation_dropout_backward`] with `dy` overwritten by `dz`.
+///
+/// # Errors
+///
+/// As for [`bias_activation_dropout_backward`].
+pub fn bias_activation_dropout_backward_in_place(
+    args: &BiasActivationDropout<'_>,
+    saved: &Saved<'_>,
+    mut dy: MatMut<'_>,
+    db: Option<&mut [f32]>,
+) -> Result<()> {
+    let dz = dy.target();
+    backward(args, saved, dz.source(), dz, (dy.rows(), dy.cols()), db)
+}
+
+fn forward(
+    args: &BiasActivationDropout<'_>,
+    x: Source,
+    residual: Option<MatRef<'_>>,
+    y: Target,
+    (rows, cols): (usize, usize),
+    mask: Option<&mut Mask>,
+) -> Result<()> {
+    args.check(rows, cols)?;
+    let level = Level::current()?;
+    if let Some(residual) = &residual {
+        check_shape(residual.named("the residual"), ("x", rows, cols))?;
+    }
+    if let Some(mask) = &mask {
+        mask.check(("x", rows, cols))?;
+    }
+    let pass = Pass {
+        rows,
+        cols,
+        main: x,
+        second: residual.map(|r| r.source()),
+        bias: args.bias.map(<[f32]>::as_ptr),
+        out: y,
+        sum: None,
+        bits: Bits::generate(&args.dropout, &args.key, mask),
+    };
+    args.activation.with(Run { level, pass, step: Step::Forward { scale: args.dropout.scale() } });
+    Ok(())
+}
+
+fn backward(
+    args: &BiasActivationDropout<'_>,
+    saved: &Saved<'_>,
+    dy: Source,
+    dz: Target,
+    (rows, cols): (usize, usize),
+    db: Option<&mut [f32]>,
+) -> Result<()> {
+    args.check(rows, cols)?;
+    saved.check(args.activation, rows, cols)?;
+    let level = Level::current()?;
+    if let Some(db) = &db {
+        check_equal("length of db", db.len(), "columns of dy", cols)?;
+    }
+    let (second, from_output) = match saved.values {
+        SavedValues::None => (None, false),
+        SavedValues::Output(y) => (Some(y.source()), true),
+        SavedValues::PreActivation(z) => (Some(z.source()), false),
+    };
+    let pass = Pass {
+        rows,
+        cols,
+        main: dy,
+        second,
+        bias: args.bias.map(<[f32]>::as_ptr),
+        out: dz,
+        sum: db.map(<[f32]>::as_mut_ptr),
+        bits: saved.bits(args.activation, &args.dropout, &args.key),
+    };
+    let (scale, unscale) = (args.dropout.scale(), args.dropout.unscale() as f32);
+    args.activation.with(Run { level, pass, step: Step::Backward { scale, unscale, from_output } });
+    Ok(())
+}
+
+/// A pass, waiting for the activation function's type.
+struct Run {
+    level: Level,
+    pass: Pass,
+    step: Step,
+}
+
+enum Step {
+    Forward { scale: f32 },
+    Backward { scale: f32, unscale: f32, from_output: bool },
+}
+
+impl WithFunction for Run {
+    type Output = ();
+
+    fn call<F: Function>(self, f: F) {
+        let Run { level, pass, step } = self;
+        match step {
+            Step::Forward { scale } => match (pass.bias, pass.second) {
+                (None, None) => pass.run(level, Forward::<F, false, false> { f, scale }),
+                (Some(_), None) => pass.run(level, Forward::<F, true, false> { f, scale }),
+                (None, Some(_)) => pass.run(level, Forward::<F, false, true> { f, scale }),
+                (Some(_), Some(_)) => pass.run(level, Forward::<F, true, true> { f, scale }),
+            },
+            Step::Backward { scale, unscale, from_output } => {
+                Backward::choose(f, scale, unscale, from_output, level, pass);
+            }
+        }
+    }
+}

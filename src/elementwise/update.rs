@@ -1,0 +1,209 @@
+//! Parameter updates: stochastic gradient descent with momentum and weight decay, and the max-norm
+//! constraint of the dropout papers.
+
+use crate::Level;
+use crate::error::{Error, Result, check_shape};
+use crate::isa::{Isa, Kernel, load, store};
+use crate::threads::{Grid, Part, for_each};
+use crate::view::{MatMut, MatRef, Source, Target};
+
+/// Elements worth a task.
+const TASK: usize = 1 << 17;
+
+/// The numbers of one update.
+///
+/// ```text
+/// g = dw + weight_decay · w
+/// v = momentum · v + g          (where there is a velocity; else v = g)
+/// w = w - learning_rate · v
+/// ```
+///
+/// each a fused multiply-add. This is the form of Sutskever et al. 2013 ("On the importance of
+/// initialization and momentum in deep learning") with the learning rate outside the velocity.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct SgdStep {
+    /// The step along the velocity.
+    pub learning_rate: f32,
+    /// What is left of the last velocity.
+    pub momentum: f32,
+    /// The L2 penalty's factor.
+    pub weight_decay: f32,
+}
+
+impl SgdStep {
+    /// `Ok` when all numbers are finite and not negative.
+    pub(crate) fn check(&self) -> Result<()> {
+        let numbers = [
+            ("learning_rate", self.learning_rate),
+            ("momentum", self.momentum),
+            ("weight_decay", self.weight_decay),
+        ];
+        for (name, value) in numbers {
+            if !(value.is_finite() && value >= 0.0) {
+                let expected = "finite and not negative";
+                return Err(Error::Parameter { name, value: value.into(), expected });
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Updates `w`, and `velocity` where there is one, with the gradient `dw`.
+///
+/// # Errors
+///
+/// When shapes differ, or a number of `step` is negative or not finite.
+pub fn sgd_update(
+    mut w: MatMut<'_>,
+    dw: MatRef<'_>,
+    mut velocity: Option<MatMut<'_>>,
+    step: &SgdStep,
+) -> Result<()> {
+    step.check()?;
+    check_shape(w.named("w"), dw.named("dw"))?;
+    if let Some(velocity) = &velocity {
+        check_shape(w.named("w"), velocity.named("the velocity"))?;
+    }
+    let level = Level::current()?;
+    let (mut rows, mut cols) = (w.rows(), w.cols());
+    let (mut w, mut dw) = (w.target(), dw.source());
+    let mut velocity = velocity.as_mut().map(MatMut::target);
+    if w.col_step != 1 {
+        (rows, cols) = (cols, rows);
+        (w, dw, velocity) = (w.t(), dw.t(), velocity.map(Target::t));
+    }
+    let grid = Grid::new(rows, cols, TASK, 1, 32);
+    for_each(grid.len(), |i| {
+        level.vectorize(Update { part: grid.part(i), w, dw, velocity, step: *step });
+    });
+    Ok(())
+}
+
+struct Update {
+    part: Part,
+    w: Target,
+    dw: Source,
+    velocity: Option<Target>,
+    step: SgdStep,
+}
+
+impl Kernel for Update {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<I: Isa>(self, isa: I) {
+        let Part { row, rows, col, cols } = self.part;
+        let by_rows = self.dw.col_step == 1 && self.velocity.is_none_or(|v| v.col_step == 1);
+        for r in row..row + rows {
+            let mut c = col;
+            while c < col + cols {
+                let most = if by_rows { I::LANES } else { 1 };
+                let n = most.min(col + cols - c);
+                // SAFETY: the part lies in the matrices and is this task's alone.
+                unsafe {
+                    let (w, dw) = (self.w.at(r, c), self.dw.at(r, c));
+                    let g = load(isa, dw, n);
+                    match self.velocity {
+                        Some(velocity) => {
+                            let velocity = velocity.at(r, c);
+                            let old = load(isa, velocity.cast_const(), n);
+                            let (w_new, v_new) =
+                                self.step.apply(isa, load(isa, w.cast_const(), n), g, Some(old));
+                            store(isa, velocity, n, v_new);
+                            store(isa, w, n, w_new);
+                        }
+                        None => {
+                            let old = load(isa, w.cast_const(), n);
+                            store(isa, w, n, self.step.apply(isa, old, g, None).0);
+                        }
+                    }
+                }
+                c += n;
+            }
+        }
+    }
+}
+
+impl SgdStep {
+    /// The new weight and velocity.
+    #[inline(always)]
+    pub(crate) fn apply<I: Isa>(
+        &self,
+        isa: I,
+        w: I::F32,
+        dw: I::F32,
+        velocity: Option<I::F32>,
+    ) -> (I::F32, I::F32) {
+        let g = isa.mul_add(isa.splat(self.weight_decay), w, dw);
+        let v = match velocity {
+            Some(velocity) => isa.mul_add(isa.splat(self.momentum), velocity, g),
+            None => g,
+        };
+        (isa.neg_mul_add(isa.splat(self.learning_rate), v, w), v)
+    }
+}
+
+/// Scales each unit's incoming weights, a column of `w` [inputs, units], back to the norm `limit`
+/// where they are longer (Srebro and Shraibman 2005; Srivastava et al. 2014, section 5.1).
+///
+/// The squared norm of a column is one chain of fused multiply-adds, inputs ascending.
+///
+/// # Errors
+///
+/// When `limit` is NaN or not positive.
+pub fn max_norm(mut w: MatMut<'_>, limit: f32) -> Result<()> {
+    check_limit(limit)?;
+    let level = Level::current()?;
+    let (rows, cols) = (w.rows(), w.cols());
+    let w = w.target();
+    let strip = (TASK / rows.max(1)).max(1).next_multiple_of(64);
+    let grid = Grid::with_parts(rows, cols, rows, strip);
+    for_each(grid.len(), |i| {
+        level.vectorize(MaxNorm { part: grid.part(i), w, limit });
+    });
+    Ok(())
+}
+
+pub(crate) fn check_limit(limit: f32) -> Result<()> {
+    if limit > 0.0 {
+        return Ok(());
+    }
+    Err(Error::Parameter { name: "max_norm", value: limit.into(), expected: "positive" })
+}
+
+struct MaxNorm {
+    part: Part,
+    w: Target,
+    limit: f32,
+}
+
+impl Kernel for MaxNorm {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<I: Isa>(self, isa: I) {
+        let Part { rows, col, cols, .. } = self.part;
+        let mut c = col;
+        while c < col + cols {
+            let by_rows = self.w.col_step == 1;
+            let n = if by_rows { I::LANES.min(col + cols - c) } else { 1 };
+            let limit = isa.splat(self.limit);
+            // SAFETY: the columns lie in the matrix and are this task's alone.
+            unsafe {
+                let mut squares = isa.splat(0.0);
+                for r in 0..rows {
+                    let w = load(isa, self.w.at(r, c).cast_const(), n);
+                    squares = isa.mul_add(w, w, squares);
+                }
+                let norm = isa.sqrt(squares);
+                let longer = isa.lt(limit, norm);
+                let factor = isa.select(longer, isa.div(limit, norm), isa.splat(1.0));
+                for r in 0..rows {
+                    let w = self.w.at(r, c);
+                    store(isa, w, n, isa.mul(load(isa, w.cast_const(), n), factor));
+                }
+            }
+            c += n;
+        }
+    }
+}

@@ -1,0 +1,94 @@
+//! C = epilogue(start + A · B): one product, blocked as in BLIS (Van Zee and van de Geijn, "BLIS: a
+//! framework for rapidly instantiating BLAS functionality", ACM TOMS 41, 2015), with an epilogue
+//! that works on the accumulators.
+//!
+//! | matrix | shape | read through |
+//! |---|---|---|
+//! | A | m x k | [`Operand`] |
+//! | B | k x n | [`Operand`] |
+//! | C, and what the epilogue writes | m x n | [`Target`] with contiguous rows |
+//!
+//! **One sum, one chain.** Every element is `acc = fma(a_ip, b_pj, acc)` for p ascending, from the
+//! bias of its column or 0. A block of k that is not the first starts from the stored partial
+//! result. So the bits of an element depend on its row of A and its column of B and on nothing else.
+//!
+//! Threads share nothing: C is cut into a grid of blocks, and each task packs what its block needs.
+
+mod block;
+pub(crate) mod epilogue;
+mod few_rows;
+mod operand;
+mod pack;
+mod scratch;
+mod tile;
+
+pub(crate) use operand::Operand;
+
+use crate::Level;
+use epilogue::Epilogue;
+use crate::mask::Bits;
+use crate::threads::{Grid, for_each};
+use crate::view::Target;
+
+/// A product and what becomes of it.
+#[derive(Clone, Copy)]
+pub(crate) struct Product<E> {
+    pub(crate) m: usize,
+    pub(crate) n: usize,
+    pub(crate) k: usize,
+    pub(crate) a: Operand,
+    pub(crate) b: Operand,
+    /// Where sums start: one value a column.
+    pub(crate) bias: Option<*const f32>,
+    /// Where partial sums wait for the next block of k; the epilogue may write the same elements.
+    pub(crate) partial: Target,
+    pub(crate) epilogue: E,
+    /// The mask of the epilogue.
+    pub(crate) bits: Bits,
+}
+
+// SAFETY: the pointers are borrows that live until `Product::run` returns; tasks write disjoint
+// blocks of the outputs.
+unsafe impl<E: Epilogue> Send for Product<E> {}
+// SAFETY: as above.
+unsafe impl<E: Epilogue> Sync for Product<E> {}
+
+/// Multiply-adds that are worth a task of their own: some 20 microseconds.
+const TASK: usize = 1 << 20;
+
+impl<E: Epilogue> Product<E> {
+    /// The same product with another end.
+    pub(crate) fn with<F: Epilogue>(self, epilogue: F) -> Product<F> {
+        let Product { m, n, k, a, b, bias, partial, bits, .. } = self;
+        Product { m, n, k, a, b, bias, partial, epilogue, bits }
+    }
+
+    /// Computes the product.
+    pub(crate) fn run(self, level: Level) {
+        let grid = self.grid(rayon::current_num_threads());
+        for_each(grid.len(), |i| {
+            level.vectorize(block::Block { product: &self, part: grid.part(i) });
+        });
+    }
+
+    /// A grid of about one block a thread, of the shape that packs least.
+    fn grid(&self, threads: usize) -> Grid {
+        let work = self.m.saturating_mul(self.n).saturating_mul(self.k.max(1));
+        let tasks = threads.min(work / TASK).max(1);
+        // Columns of a block start at a whole word of mask bits.
+        let part = |down: usize| {
+            let across = tasks.div_ceil(down);
+            let rows = self.m.div_ceil(down);
+            let cols = self.n.div_ceil(across).next_multiple_of(32);
+            (rows.max(1), cols.max(1))
+        };
+        // An element is packed at the cost of some 8 multiply-adds of a vector's lane.
+        let cost = |(rows, cols): (usize, usize)| {
+            let rounds = (self.m.div_ceil(rows) * self.n.div_ceil(cols)).div_ceil(threads);
+            rounds.saturating_mul(rows.saturating_mul(cols.saturating_add(8)).saturating_add(8 * cols))
+        };
+        let (rows, cols) =
+            (1..=tasks).map(part).min_by_key(|part| cost(*part)).unwrap_or((self.m, self.n));
+        Grid::with_parts(self.m, self.n, rows, cols)
+    }
+}

@@ -1,0 +1,408 @@
+//! One task's block of C: the five loops around the tile.
+
+use super::epilogue::Epilogue;
+use super::few_rows::{FEW_ROWS, FewRows};
+use super::pack::{Strip, pack};
+use super::scratch::{self, Scratch};
+use super::tile::{EdgeTile, Panels, TILE, accumulate};
+use super::{Operand, Product};
+use crate::isa::{Isa, Kernel, TileKernel, load};
+use crate::mask::{TILE_WORDS, Tile};
+use crate::threads::Part;
+
+/// Columns whose mask bits are made together: a block of the mask, 8 panels of B on AVX2.
+const GROUP: usize = 128;
+/// Columns of B that are packed at once where several blocks of A share them: KC x NC floats are
+/// 3 MiB, a part of the level-3 cache.
+const NC: usize = 2048;
+
+/// KC and MC for vectors of so many lanes.
+///
+/// A panel of B (KC x NR floats) takes 24 KiB (AVX2: 384 x 16) or 32 KiB (AVX-512: 256 x 32) of the
+/// level-1 cache, a block of A (MC x KC) 252 KiB or 240 KiB, half of a level-2 cache of 512 KiB.
+const fn block_sizes(lanes: usize) -> (usize, usize) {
+    match lanes {
+        16 => (256, 240),
+        8 => (384, 168),
+        _ => (384, 160),
+    }
+}
+
+/// `n` cut into the fewest parts of at most `most`: the size of a part, a multiple of `multiple`.
+fn balanced(n: usize, most: usize, multiple: usize) -> usize {
+    let parts = n.div_ceil(most).max(1);
+    n.div_ceil(parts).next_multiple_of(multiple).max(multiple)
+}
+
+/// Rows cut into panels of at most `mr` whose heights differ by one at most, so that no tile is much
+/// smaller than the others: (first row, rows) of each.
+fn panels(rows: usize, mr: usize) -> impl Iterator<Item = (usize, usize)> {
+    let count = rows.div_ceil(mr).max(1);
+    let (height, higher) = (rows / count, rows % count);
+    (0..count).map(move |i| (i * height + i.min(higher), height + usize::from(i < higher)))
+}
+
+/// A block of the output.
+pub(super) struct Block<'a, E> {
+    pub(super) product: &'a Product<E>,
+    pub(super) part: Part,
+}
+
+/// A block of k: its range, and whether sums start or end in it.
+#[derive(Clone, Copy)]
+struct Depth {
+    first: usize,
+    count: usize,
+    starts: bool,
+    ends: bool,
+}
+
+/// One tile's work: where it is, what it reads, and its mask bits, from bit `shift` of each row on.
+#[derive(Clone, Copy)]
+struct Task {
+    depth: Depth,
+    part: Part,
+    panels: Panels,
+    bits: Tile,
+    shift: usize,
+}
+
+/// The buffers of a block.
+#[derive(Clone, Copy)]
+struct Buffers {
+    a: *mut f32,
+    b: *mut f32,
+    /// Elements of an operand that are computed before they are packed.
+    operand: *mut f32,
+    /// An edge tile.
+    tile: *mut f32,
+}
+
+impl<E: Epilogue> Kernel for Block<'_, E> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<I: Isa>(self, isa: I) {
+        isa.tile(self);
+    }
+}
+
+impl<E: Epilogue> TileKernel for Block<'_, E> {
+    #[inline(always)]
+    fn run<I: Isa, const MR: usize, const NV: usize>(self, isa: I) {
+        let b = &self.product.b;
+        let mut scratch = scratch::take();
+        if self.part.rows <= FEW_ROWS && b.is_plain() && b.source().col_step == 1 {
+            self.few_rows(isa, &mut scratch);
+        } else {
+            self.packed::<I, MR, NV>(isa, &mut scratch);
+        }
+        scratch::put_back(scratch);
+    }
+}
+
+impl<E: Epilogue> Block<'_, E> {
+    /// The five loops of BLIS, each around the next.
+    #[inline(always)]
+    fn packed<I: Isa, const MR: usize, const NV: usize>(&self, isa: I, scratch: &mut Scratch) {
+        let Part { row, rows, col, cols } = self.part;
+        let product = self.product;
+        let (kc_most, mc_most) = const { block_sizes(I::LANES) };
+        let kc = balanced(product.k, kc_most, 32);
+        let mc = balanced(rows, mc_most, MR);
+        // Where one block of A has all rows, each panel of B is packed just before its only use.
+        let one_block = mc >= rows;
+        let nc = if one_block { cols } else { NC.min(cols) };
+        let b_cols = if one_block { GROUP.min(cols) } else { nc };
+        let computed = |operand: &Operand, n: usize| if operand.is_plain() { 0 } else { n };
+        let operand = computed(&product.a, mc * kc).max(computed(&product.b, b_cols * kc));
+        let mut tile = [0.0; TILE];
+        let buffers = Buffers {
+            a: scratch.a.room(mc * kc),
+            b: scratch.b.room(b_cols.next_multiple_of(NV * I::LANES) * kc),
+            operand: scratch.operand.room(operand),
+            tile: tile.as_mut_ptr(),
+        };
+        // Loop 5: columns of C.
+        for jc in (col..col + cols).step_by(nc) {
+            let jc_cols = nc.min(col + cols - jc);
+            // Loop 4: k; once where it is 0, since sums start from the bias.
+            for pc in (0..product.k.max(1)).step_by(kc) {
+                let count = kc.min(product.k - pc);
+                let ends = pc + count == product.k;
+                let depth = Depth { first: pc, count, starts: pc == 0, ends };
+                if !one_block {
+                    self.pack_b::<I, NV>(isa, depth, jc, jc_cols, buffers);
+                }
+                // Loop 3: rows of C.
+                for ic in (row..row + rows).step_by(mc) {
+                    let rows = mc.min(row + rows - ic);
+                    self.pack_a::<I, MR>(isa, depth, ic, rows, buffers);
+                    let block = Part { row: ic, rows, col: jc, cols: jc_cols };
+                    self.tiles::<I, MR, NV>(isa, depth, block, one_block, buffers);
+                }
+            }
+        }
+    }
+
+    /// Packs all panels of a block of A.
+    #[inline(always)]
+    fn pack_a<I: Isa, const MR: usize>(
+        &self,
+        isa: I,
+        depth: Depth,
+        row: usize,
+        rows: usize,
+        buffers: Buffers,
+    ) {
+        let part = Part { row, rows, col: depth.first, cols: depth.count };
+        // SAFETY: the part lies in A; the buffers were made for a block of A.
+        unsafe {
+            let (first, outer_step, k_step) = self.product.a.elements(isa, part, buffers.operand);
+            for (start, width) in panels(rows, MR) {
+                let first = first.add(start * outer_step);
+                let strip = Strip { first, outer_step, k_step, width, k: depth.count };
+                pack(isa, strip, buffers.a.add(start * depth.count), width);
+            }
+        }
+    }
+
+    /// Packs panels of B, the last filled with zeros.
+    #[inline(always)]
+    fn pack_b<I: Isa, const NV: usize>(
+        &self,
+        isa: I,
+        depth: Depth,
+        col: usize,
+        cols: usize,
+        buffers: Buffers,
+    ) {
+        let nr = NV * I::LANES;
+        let part = Part { row: depth.first, rows: depth.count, col, cols };
+        // SAFETY: the part lies in B; the buffers were made for so many panels of B.
+        unsafe {
+            let (first, k_step, outer_step) = self.product.b.elements(isa, part, buffers.operand);
+            for start in (0..cols).step_by(nr) {
+                let first = first.add(start * outer_step);
+                let width = nr.min(cols - start);
+                let strip = Strip { first, outer_step, k_step, width, k: depth.count };
+                pack(isa, strip, buffers.b.add(start * depth.count), nr);
+            }
+        }
+    }
+
+    /// The tiles of a block of A and panels of B. The mask bits of a group of columns, and its panels
+    /// of B where no other block needs them, are made just before.
+    #[inline(always)]
+    fn tiles<I: Isa, const MR: usize, const NV: usize>(
+        &self,
+        isa: I,
+        depth: Depth,
+        block: Part,
+        pack_b: bool,
+        buffers: Buffers,
+    ) {
+        let nr = NV * I::LANES;
+        let mut scratch = [0; TILE_WORDS];
+        for jg in (block.col..block.col + block.cols).step_by(GROUP) {
+            let cols = GROUP.min(block.col + block.cols - jg);
+            if pack_b {
+                self.pack_b::<I, NV>(isa, depth, jg, cols, buffers);
+            }
+            let b_from = if pack_b { jg } else { block.col };
+            let mut bits = Tile { words: scratch.as_ptr(), stride: 0 };
+            if E::MASKED && depth.ends {
+                // SAFETY: the mask has the shape of C, and blocks start at whole words.
+                bits = unsafe {
+                    self.product.bits.tile(isa, Part { col: jg, cols, ..block }, &mut scratch)
+                };
+            }
+            // Loop 2: panels of B.
+            for jr in (0..cols).step_by(nr) {
+                // Loop 1: panels of A.
+                for (start, rows) in panels(block.rows, MR) {
+                    let part =
+                        Part { row: block.row + start, rows, col: jg + jr, cols: nr.min(cols - jr) };
+                    // SAFETY: panels stand one after the other in their buffers, `depth.count` floats
+                    // a row or column; the bits are those of the group. The tile lies in the block,
+                    // which is this task's alone.
+                    unsafe {
+                        let a = buffers.a.add(start * depth.count);
+                        let b = buffers.b.add((jg + jr - b_from) * depth.count);
+                        let words = bits.words.add(start * bits.stride + jr / 32);
+                        let task = Task {
+                            depth,
+                            part,
+                            panels: Panels { a, b, b_step: nr, k: depth.count },
+                            bits: Tile { words, ..bits },
+                            shift: jr % 32,
+                        };
+                        if rows == MR && part.cols == nr {
+                            self.full_tile::<I, MR, NV>(isa, task);
+                        } else {
+                            self.edge_tile::<I, NV>(isa, task, buffers.tile);
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    /// A whole tile: sums start, grow and end in registers.
+    ///
+    /// # Safety
+    ///
+    /// The tile lies in C, and no other task accesses it; panels and bits are its own.
+    #[inline(always)]
+    unsafe fn full_tile<I: Isa, const MR: usize, const NV: usize>(&self, isa: I, task: Task) {
+        let Task { depth, part: Part { row, col, .. }, bits, shift, .. } = task;
+        let product = self.product;
+        let mut acc = [[isa.splat(0.0); NV]; MR];
+        // SAFETY: the caller's promise.
+        unsafe {
+            if !depth.starts {
+                for (r, sums) in acc.iter_mut().enumerate() {
+                    for (v, sum) in sums.iter_mut().enumerate() {
+                        *sum = isa.load(product.partial.at(row + r, col + v * I::LANES));
+                    }
+                }
+            } else if let Some(bias) = product.bias {
+                for sums in &mut acc {
+                    for (v, sum) in sums.iter_mut().enumerate() {
+                        *sum = isa.load(bias.add(col + v * I::LANES));
+                    }
+                }
+            }
+            accumulate(isa, Panels { b_step: NV * I::LANES, ..task.panels }, &mut acc);
+            if depth.ends && !E::LONG {
+                for (r, sums) in acc.into_iter().enumerate() {
+                    let word = if E::MASKED { *bits.words.add(r * bits.stride) >> shift } else { 0 };
+                    let word = isa.word(word);
+                    for (v, sum) in sums.into_iter().enumerate() {
+                        let (at, keep) = (col + v * I::LANES, isa.lanes(word, v * I::LANES));
+                        product.epilogue.finish(isa, row + r, at, I::LANES, sum, keep);
+                    }
+                }
+                return;
+            }
+            for (r, sums) in acc.into_iter().enumerate() {
+                for (v, sum) in sums.into_iter().enumerate() {
+                    isa.store(product.partial.at(row + r, col + v * I::LANES), sum);
+                }
+            }
+            if depth.ends {
+                self.finish(isa, task, product.partial.at(row, col), product.partial.row_step);
+            }
+        }
+    }
+
+    /// What does not fill a tile, by way of `tile`.
+    ///
+    /// # Safety
+    ///
+    /// As for `full_tile`; `tile` has room for any tile.
+    #[inline(always)]
+    unsafe fn edge_tile<I: Isa, const NV: usize>(&self, isa: I, task: Task, tile: *mut f32) {
+        let Task { depth, part, panels, .. } = task;
+        let partial = self.product.partial;
+        let step = NV * I::LANES;
+        // SAFETY: the caller's promise; lanes beyond the tile's columns stay in `tile`.
+        unsafe {
+            for r in 0..part.rows {
+                let to = tile.add(r * step);
+                match self.product.bias {
+                    _ if !depth.starts => partial
+                        .at(part.row + r, part.col)
+                        .copy_to_nonoverlapping(to, part.cols),
+                    Some(bias) => bias.add(part.col).copy_to_nonoverlapping(to, part.cols),
+                    None => to.write_bytes(0, part.cols),
+                }
+            }
+            let vectors = part.cols.div_ceil(I::LANES);
+            isa.vectorize(EdgeTile { panels, rows: part.rows, vectors, tile, step });
+            if depth.ends {
+                self.finish(isa, task, tile, step);
+            } else {
+                for r in 0..part.rows {
+                    let to = partial.at(part.row + r, part.col);
+                    to.copy_from_nonoverlapping(tile.add(r * step), part.cols);
+                }
+            }
+        }
+    }
+
+    /// Hands sums in memory, rows `step` apart, to the epilogue.
+    ///
+    /// # Safety
+    ///
+    /// As for `full_tile`; `sums` holds the tile.
+    #[inline(always)]
+    unsafe fn finish<I: Isa>(&self, isa: I, task: Task, sums: *const f32, step: usize) {
+        let Task { part, bits, .. } = task;
+        // SAFETY: the caller's promise.
+        unsafe {
+            for r in 0..part.rows {
+                let mut words = bits.words.add(r * bits.stride);
+                let mut shift = task.shift;
+                let mut col = 0;
+                while col < part.cols {
+                    let bits = if E::MASKED { *words >> shift } else { 0 };
+                    let keep = isa.lanes(isa.word(bits), 0);
+                    let n = I::LANES.min(part.cols - col);
+                    let sum = load(isa, sums.add(r * step + col), n);
+                    self.product.epilogue.finish(isa, part.row + r, part.col + col, n, sum, keep);
+                    col += I::LANES;
+                    shift += I::LANES;
+                    if shift == 32 {
+                        (words, shift) = (words.add(1), 0);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Rows too few to pay for packing B: sums grow in C, from which the epilogue takes them.
+    #[inline(always)]
+    fn few_rows<I: Isa>(&self, isa: I, scratch: &mut Scratch) {
+        let Part { row, rows, col, cols } = self.part;
+        let product = self.product;
+        let a = Part { row, rows, col: 0, cols: product.k };
+        let computed = if product.a.is_plain() { 0 } else { rows * product.k };
+        let buffer = scratch.operand.room(computed);
+        // SAFETY: the part lies in A, B and C, of which C's is this task's alone.
+        unsafe {
+            let (a, a_row_step, a_k_step) = product.a.elements(isa, a, buffer);
+            let b = product.b.source();
+            let partial = product.partial;
+            for r in 0..rows {
+                let to = partial.at(row + r, col);
+                match product.bias {
+                    Some(bias) => bias.add(col).copy_to_nonoverlapping(to, cols),
+                    None => to.write_bytes(0, cols),
+                }
+            }
+            isa.vectorize(FewRows {
+                a,
+                a_row_step,
+                a_k_step,
+                b: b.at(0, col),
+                b_step: b.row_step,
+                c: partial.at(row, col),
+                c_step: partial.row_step,
+                rows,
+                cols,
+                k: product.k,
+            });
+            let mut scratch = [0; TILE_WORDS];
+            for c in (0..cols).step_by(32 * TILE_WORDS / FEW_ROWS) {
+                let cols = (cols - c).min(32 * TILE_WORDS / FEW_ROWS);
+                let part = Part { row, rows, col: col + c, cols };
+                let bits = product.bits.tile(isa, part, &mut scratch);
+                let depth = Depth { first: 0, count: 0, starts: true, ends: true };
+                let panels = Panels { a, b: a, b_step: 0, k: 0 };
+                let task = Task { depth, part, panels, bits, shift: 0 };
+                self.finish(isa, task, partial.at(row, col + c), partial.row_step);
+            }
+        }
+    }
+}

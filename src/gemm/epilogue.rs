@@ -1,0 +1,118 @@
+//! What happens to the accumulators of a product, before they are ever stored.
+
+use crate::activation::Function;
+use crate::isa::{Isa, store};
+use crate::view::Target;
+
+/// The last step of a product, on one vector of accumulators.
+pub(crate) trait Epilogue: Copy + Send + Sync {
+    /// Whether the mask bits matter.
+    const MASKED: bool;
+    /// Whether the work on a vector is so long that a loop over a tile in memory beats code for
+    /// each accumulator register.
+    const LONG: bool;
+
+    /// Turns the sums of row `row`, columns `col..col + n`, into outputs; `n` is `LANES`, or less at
+    /// the right edge.
+    ///
+    /// # Safety
+    ///
+    /// The elements lie in every matrix of the epilogue, whose rows are contiguous, and no other
+    /// task accesses them.
+    unsafe fn finish<I: Isa>(
+        self,
+        isa: I,
+        row: usize,
+        col: usize,
+        n: usize,
+        sum: I::F32,
+        keep: I::Mask,
+    );
+}
+
+/// `c = sum`.
+#[derive(Clone, Copy)]
+pub(crate) struct Store {
+    pub(crate) c: Target,
+}
+
+impl Epilogue for Store {
+    const MASKED: bool = false;
+    const LONG: bool = false;
+
+    #[inline(always)]
+    unsafe fn finish<I: Isa>(
+        self,
+        isa: I,
+        row: usize,
+        col: usize,
+        n: usize,
+        sum: I::F32,
+        _: I::Mask,
+    ) {
+        // SAFETY: the caller's promise.
+        unsafe { store(isa, self.c.at(row, col), n, sum) }
+    }
+}
+
+/// `c = keep ? sum · scale : 0`: the gradient through an input dropout.
+#[derive(Clone, Copy)]
+pub(crate) struct Drop {
+    pub(crate) c: Target,
+    pub(crate) scale: f32,
+}
+
+impl Epilogue for Drop {
+    const MASKED: bool = true;
+    const LONG: bool = false;
+
+    #[inline(always)]
+    unsafe fn finish<I: Isa>(
+        self,
+        isa: I,
+        row: usize,
+        col: usize,
+        n: usize,
+        sum: I::F32,
+        keep: I::Mask,
+    ) {
+        let c = isa.keep(keep, isa.mul(sum, isa.splat(self.scale)));
+        // SAFETY: the caller's promise.
+        unsafe { store(isa, self.c.at(row, col), n, c) }
+    }
+}
+
+/// `z = sum, y = keep ? act(z) · scale : 0`, storing z on request.
+#[derive(Clone, Copy)]
+pub(crate) struct Activate<F, const SAVE: bool> {
+    pub(crate) f: F,
+    pub(crate) scale: f32,
+    pub(crate) y: Target,
+    /// Where z goes; the same as `y` where it is not saved.
+    pub(crate) z: Target,
+}
+
+impl<F: Function, const SAVE: bool> Epilogue for Activate<F, SAVE> {
+    const MASKED: bool = true;
+    const LONG: bool = F::LONG;
+
+    #[inline(always)]
+    unsafe fn finish<I: Isa>(
+        self,
+        isa: I,
+        row: usize,
+        col: usize,
+        n: usize,
+        sum: I::F32,
+        keep: I::Mask,
+    ) {
+        let y = isa.keep(keep, isa.mul(self.f.value(isa, sum), isa.splat(self.scale)));
+        // SAFETY: the caller's promise.
+        unsafe {
+            if SAVE {
+                store(isa, self.z.at(row, col), n, sum);
+            }
+            store(isa, self.y.at(row, col), n, y);
+        }
+    }
+}

@@ -1,0 +1,158 @@
+//! A matrix that a product reads: as it is, or changed on its way into the panels.
+
+use crate::isa::{Isa, Kernel};
+use crate::mask::{Bits, TILE_COLS, TILE_WORDS};
+use crate::threads::Part;
+use crate::view::Source;
+
+/// A factor of a product.
+#[derive(Clone, Copy)]
+pub(crate) struct Operand {
+    source: Source,
+    /// Mask and scale of a dropout applied while packing, in the coordinates of the stored matrix.
+    dropout: Option<(Bits, f32)>,
+    /// Whether the product reads the stored matrix in transposed order.
+    transposed: bool,
+}
+
+impl Operand {
+    /// The matrix as it is.
+    pub(crate) fn new(source: Source) -> Self {
+        Self { source, dropout: None, transposed: false }
+    }
+
+    /// `keep ? x · scale : 0` in place of the matrix. The bits are made from a key.
+    pub(crate) fn dropped(source: Source, bits: Bits, scale: f32) -> Self {
+        let dropout = (!bits.keeps_all()).then_some((bits, scale));
+        Self { source, dropout, transposed: false }
+    }
+
+    /// The transposed matrix.
+    pub(crate) fn t(self) -> Self {
+        Self { transposed: !self.transposed, ..self }
+    }
+
+    /// Whether the elements are read just as they stand in memory.
+    pub(super) fn is_plain(&self) -> bool {
+        self.dropout.is_none()
+    }
+
+    /// The stored elements in the order in which the product reads them.
+    pub(super) fn source(&self) -> Source {
+        if self.transposed { self.source.t() } else { self.source }
+    }
+
+    /// The elements of `part`, which is in the product's coordinates: where they are, and the steps
+    /// to the next row and column. What has to be computed goes to `buffer`.
+    ///
+    /// # Safety
+    ///
+    /// The part lies in the operand; `buffer` has room for its elements.
+    #[inline(always)]
+    pub(super) unsafe fn elements<I: Isa>(
+        &self,
+        isa: I,
+        part: Part,
+        buffer: *mut f32,
+    ) -> (*const f32, usize, usize) {
+        let Some((bits, scale)) = self.dropout else {
+            let source = self.source();
+            // SAFETY: the caller's promise.
+            let first = unsafe { source.at(part.row, part.col) };
+            return (first, source.row_step, source.col_step);
+        };
+        let stored = if self.transposed {
+            Part { row: part.col, rows: part.cols, col: part.row, cols: part.rows }
+        } else {
+            part
+        };
+        isa.vectorize(Dropped { source: self.source, bits, scale, part: stored, out: buffer });
+        if self.transposed { (buffer, 1, stored.cols) } else { (buffer, stored.cols, 1) }
+    }
+}
+
+/// Writes a part with dropout applied, row after row.
+struct Dropped {
+    source: Source,
+    bits: Bits,
+    scale: f32,
+    part: Part,
+    out: *mut f32,
+}
+
+impl Kernel for Dropped {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<I: Isa>(self, isa: I) {
+        let Part { row, rows, col, cols } = self.part;
+        let mut scratch = [0u32; TILE_WORDS];
+        for c in (0..cols).step_by(TILE_COLS) {
+            let tile_cols = TILE_COLS.min(cols - c);
+            let tile_rows = TILE_WORDS / tile_cols.div_ceil(32);
+            for r in (0..rows).step_by(tile_rows) {
+                let tile = Part {
+                    row: row + r,
+                    rows: tile_rows.min(rows - r),
+                    col: col + c,
+                    cols: tile_cols,
+                };
+                // SAFETY: the tile lies in the part, which `Operand::elements` was promised to lie
+                // in the matrix; bits made from a key may start at any column.
+                unsafe {
+                    let bits = self.bits.tile(isa, tile, &mut scratch);
+                    for i in 0..tile.rows {
+                        let words = bits.words.add(i * bits.stride);
+                        let out = self.out.add((r + i) * cols + c);
+                        self.row(isa, tile.row + i, tile.col, tile.cols, words, out);
+                    }
+                }
+            }
+        }
+    }
+}
+
+impl Dropped {
+    /// # Safety
+    ///
+    /// The columns lie in the matrix; `words` holds their bits; `out` has room for them.
+    #[inline(always)]
+    unsafe fn row<I: Isa>(
+        &self,
+        isa: I,
+        row: usize,
+        col: usize,
+        cols: usize,
+        words: *const u32,
+        out: *mut f32,
+    ) {
+        let scale = isa.splat(self.scale);
+        // SAFETY: the caller's promise.
+        unsafe {
+            if self.source.col_step == 1 {
+                let x = self.source.at(row, col);
+                let mut c = 0;
+                while c + 32 <= cols {
+                    let word = isa.word(*words.add(c / 32));
+                    let mut at = 0;
+                    while at < 32 {
+                        let v = isa.mul(isa.load(x.add(c + at)), scale);
+                        isa.store(out.add(c + at), isa.keep(isa.lanes(word, at), v));
+                        at += I::LANES;
+                    }
+                    c += 32;
+                }
+                for c in c..cols {
+                    let kept = *words.add(c / 32) >> (c % 32) & 1 == 1;
+                    *out.add(c) = if kept { *x.add(c) * self.scale } else { 0.0 };
+                }
+            } else {
+                for c in 0..cols {
+                    let kept = *words.add(c / 32) >> (c % 32) & 1 == 1;
+                    let x = *self.source.at(row, col + c);
+                    *out.add(c) = if kept { x * self.scale } else { 0.0 };
+                }
+            }
+        }
+    }
+}

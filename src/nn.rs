@@ -1,0 +1,13 @@
+//! What a trainer of small networks touches: a multi-layer perceptron with dropout, its loss, and
+//! stochastic gradient descent with a schedule.
+//!
+//! Training is a function of the seed, the data and the options: the same seed gives the same
+//! weights, bit for bit, whatever the number of threads.
+
+mod dense;
+mod mlp;
+mod sgd;
+
+pub use dense::Dense;
+pub use mlp::{Evaluation, Mlp, MlpSpec};
+pub use sgd::{Schedule, Sgd};

@@ -1,0 +1,360 @@
+//! A multi-layer perceptron with dropout.
+
+use rand_xoshiro::Xoshiro256PlusPlus;
+use rand_xoshiro::rand_core::SeedableRng;
+
+use super::dense::{Dense, Parameters};
+use super::sgd::Sgd;
+use crate::activation::{Activation, Needs};
+use crate::dense::{DenseArgs, Gradients, dense_backward, dense_forward};
+use crate::elementwise::{Loss, softmax_cross_entropy};
+use crate::error::{Error, Result, check_equal, check_shape};
+use crate::mask::{Dropout, MaskKey, Scaling};
+use crate::saved::{Saved, SavedValues};
+use crate::view::{MatMut, MatRef};
+
+/// Rows that are evaluated together: enough to keep the product busy, few enough for the buffers.
+const EVALUATION_ROWS: usize = 512;
+
+/// What a network is made of.
+#[derive(Clone, Debug, PartialEq)]
+pub struct MlpSpec {
+    /// Length of the input, of each hidden layer, and number of classes.
+    pub sizes: Vec<usize>,
+    /// The activation of the hidden layers; the last layer has none.
+    pub activation: Activation,
+    /// The probability to drop an input.
+    pub input_rate: f64,
+    /// The probability to drop a hidden unit's output.
+    pub hidden_rate: f64,
+    /// When the scale is applied.
+    pub scaling: Scaling,
+    /// Where weights and masks come from.
+    pub seed: u64,
+}
+
+impl MlpSpec {
+    /// ReLU, no dropout, seed 0.
+    pub fn new(sizes: &[usize]) -> Self {
+        Self {
+            sizes: sizes.to_vec(),
+            activation: Activation::Relu,
+            input_rate: 0.0,
+            hidden_rate: 0.0,
+            scaling: Scaling::Inverted,
+            seed: 0,
+        }
+    }
+}
+
+/// A multi-layer perceptron: dense layers with dropout on the input and on each hidden layer.
+///
+/// In layer `l` (0 the first) of step `t`, the input's mask has the key (seed, 0, t), and the mask
+/// of the layer's output (seed, l + 1, t).
+#[derive(Clone, Debug)]
+pub struct Mlp {
+    spec: MlpSpec,
+    input: Dropout,
+    hidden: Dropout,
+    layers: Vec<Dense>,
+    steps: u32,
+    buffers: Buffers,
+}
+
+/// What a step keeps from forward to backward; grows to the largest batch, never shrinks.
+#[derive(Clone, Debug, Default)]
+struct Buffers {
+    /// Each layer's output.
+    outputs: Vec<Vec<f32>>,
+    /// Each layer's z, where its derivative needs it.
+    pre_activations: Vec<Vec<f32>>,
+    /// The gradients of a layer's output and input.
+    gradients: [Vec<f32>; 2],
+    /// Weights times keep, for inference with classical scaling.
+    scaled: Vec<f32>,
+}
+
+/// The result of [`Mlp::evaluate`].
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Evaluation {
+    /// Mean cross-entropy.
+    pub loss: f64,
+    /// Examples whose most probable class is not their label's.
+    pub errors: usize,
+    /// Number of examples.
+    pub examples: usize,
+}
+
+impl Evaluation {
+    /// The share of errors, 0 to 1.
+    pub fn error_rate(&self) -> f64 {
+        self.errors as f64 / self.examples.max(1) as f64
+    }
+}
+
+impl Mlp {
+    /// A network with random weights: normal with standard deviation `sqrt(2 / inputs)` (He et al.
+    /// 2015), or `sqrt(1 / inputs)` for identity, sigmoid and tanh (LeCun et al. 1998); half of it in
+    /// the last layer, which makes the first predictions cautious. Biases are 0.
+    ///
+    /// # Errors
+    ///
+    /// When there are fewer than two sizes, a size is 0, a rate is no probability, or the
+    /// activation's slope is invalid.
+    pub fn new(spec: &MlpSpec) -> Result<Self> {
+        spec.activation.check()?;
+        let input = Dropout::with_scaling(spec.input_rate, spec.scaling)?;
+        let hidden = Dropout::with_scaling(spec.hidden_rate, spec.scaling)?;
+        let sizes = &spec.sizes;
+        let parameter = |name, value: usize, expected| {
+            Err(Error::Parameter { name, value: value as f64, expected })
+        };
+        if sizes.len() < 2 {
+            return parameter("number of sizes", sizes.len(), "2 or more: inputs and classes");
+        }
+        if let Some(size) = sizes.iter().find(|size| **size == 0 || **size > 1 << 24) {
+            return parameter("size of a layer", *size, "from 1 to 2^24");
+        }
+        let mut random = Xoshiro256PlusPlus::seed_from_u64(spec.seed);
+        let gain = match spec.activation {
+            Activation::Identity | Activation::Sigmoid | Activation::Tanh => 1.0,
+            _ => 2.0,
+        };
+        let last = sizes.len() - 2;
+        let layers: Vec<_> = sizes
+            .windows(2)
+            .enumerate()
+            .map(|(l, size)| {
+                let deviation = libm::sqrt(gain / size[0] as f64);
+                let deviation = if l == last { deviation / 2.0 } else { deviation };
+                Dense::new(size[0], size[1], deviation, &mut random)
+            })
+            .collect();
+        let count = layers.len();
+        let mut buffers = Buffers::default();
+        buffers.outputs.resize(count, Vec::new());
+        buffers.pre_activations.resize(count, Vec::new());
+        Ok(Self { spec: spec.clone(), input, hidden, layers, steps: 0, buffers })
+    }
+
+    /// What the network was made of.
+    pub fn spec(&self) -> &MlpSpec {
+        &self.spec
+    }
+
+    /// The layers, the first first.
+    pub fn layers(&self) -> &[Dense] {
+        &self.layers
+    }
+
+    /// Steps taken so far.
+    pub fn steps(&self) -> u32 {
+        self.steps
+    }
+
+    fn inputs(&self) -> usize {
+        self.spec.sizes[0]
+    }
+
+    fn classes(&self) -> usize {
+        self.spec.sizes[self.layers.len()]
+    }
+
+    /// One step of stochastic gradient descent on a mini-batch: forward, loss, backward, update.
+    /// Returns the mean cross-entropy before the update.
+    ///
+    /// # Errors
+    ///
+    /// When shapes disagree, a label names no class, or an option of `sgd` is out of range; the
+    /// network is unchanged then.
+    pub fn train_step(&mut self, x: MatRef<'_>, labels: &[u32], sgd: &Sgd) -> Result<f32> {
+        let numbers = sgd.step(self.steps)?;
+        check_equal("columns of x", x.cols(), "inputs of the network", self.inputs())?;
+        crate::elementwise::check_labels(labels, x.rows(), self.classes())?;
+        self.forward(x)?;
+        let loss = self.loss(labels)?;
+        self.backward(x)?;
+        for layer in &mut self.layers {
+            layer.update(&numbers, sgd.max_norm)?;
+        }
+        self.steps = self.steps.wrapping_add(1);
+        Ok(loss.mean() as f32)
+    }
+
+    /// The logits of each row of `x`, without dropout.
+    ///
+    /// # Errors
+    ///
+    /// When shapes disagree.
+    pub fn predict(&mut self, x: MatRef<'_>, mut logits: MatMut<'_>) -> Result<()> {
+        check_equal("columns of x", x.cols(), "inputs of the network", self.inputs())?;
+        check_shape(logits.named("the logits"), ("the output", x.rows(), self.classes()))?;
+        for row in (0..x.rows()).step_by(EVALUATION_ROWS) {
+            let rows = EVALUATION_ROWS.min(x.rows() - row);
+            self.infer(x.rows_from(row, rows)?)?;
+            let output = &self.buffers.outputs[self.layers.len() - 1];
+            let output = MatRef::new(output, rows, self.classes())?;
+            for r in 0..rows {
+                for c in 0..self.classes() {
+                    logits.set(row + r, c, output.get(r, c).unwrap_or_default());
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Loss and errors on labelled examples, without dropout.
+    ///
+    /// # Errors
+    ///
+    /// When shapes disagree, or a label names no class.
+    pub fn evaluate(&mut self, x: MatRef<'_>, labels: &[u32]) -> Result<Evaluation> {
+        check_equal("columns of x", x.cols(), "inputs of the network", self.inputs())?;
+        crate::elementwise::check_labels(labels, x.rows(), self.classes())?;
+        let mut total = Loss::default();
+        for row in (0..x.rows()).step_by(EVALUATION_ROWS) {
+            let rows = EVALUATION_ROWS.min(x.rows() - row);
+            self.infer(x.rows_from(row, rows)?)?;
+            let logits = &self.buffers.outputs[self.layers.len() - 1];
+            let logits = MatRef::new(logits, rows, self.classes())?;
+            let loss = softmax_cross_entropy(logits, &labels[row..row + rows], None)?;
+            total.sum += loss.sum;
+            total.errors += loss.errors;
+        }
+        total.examples = x.rows();
+        Ok(Evaluation { loss: total.mean(), errors: total.errors, examples: total.examples })
+    }
+
+    /// How the layers are applied in the coming step; `train` is with dropout.
+    fn mode(&self, train: bool) -> Mode {
+        Mode {
+            activation: self.spec.activation,
+            input: if train { self.input } else { Dropout::NONE },
+            hidden: if train { self.hidden } else { Dropout::NONE },
+            seed: self.spec.seed,
+            step: self.steps,
+            layers: self.layers.len(),
+        }
+    }
+
+    /// Forward with dropout; each layer's output stays in its buffer.
+    fn forward(&mut self, x: MatRef<'_>) -> Result<()> {
+        let mode = self.mode(true);
+        let Buffers { outputs, pre_activations, .. } = &mut self.buffers;
+        for (l, layer) in self.layers.iter().enumerate() {
+            let (before, after) = outputs.split_at_mut(l);
+            let w = MatRef::new(layer.weights(), layer.inputs(), layer.units())?;
+            let x = if l == 0 { x } else { MatRef::new(&before[l - 1], x.rows(), layer.inputs())? };
+            let args = DenseArgs { bias: Some(layer.bias()), ..mode.args(l, w, x)? };
+            let y = room(&mut after[0], x.rows(), layer.units())?;
+            let z = match mode.activation_of(l).needs() {
+                Needs::PreActivation => {
+                    Some(room(&mut pre_activations[l], x.rows(), layer.units())?)
+                }
+                _ => None,
+            };
+            dense_forward(&args, y, z, None)?;
+        }
+        Ok(())
+    }
+
+    /// The loss of the last forward pass, and the gradient of the logits.
+    fn loss(&mut self, labels: &[u32]) -> Result<Loss> {
+        let (rows, classes) = (labels.len(), self.classes());
+        let Buffers { outputs, gradients: [gradient, _], .. } = &mut self.buffers;
+        let logits = MatRef::new(&outputs[self.layers.len() - 1], rows, classes)?;
+        softmax_cross_entropy(logits, labels, Some(room(gradient, rows, classes)?))
+    }
+
+    /// Each layer's gradients, the last layer first.
+    fn backward(&mut self, x: MatRef<'_>) -> Result<()> {
+        let mode = self.mode(true);
+        let rows = x.rows();
+        let Buffers { outputs, pre_activations, gradients: [dy, dx], .. } = &mut self.buffers;
+        for (l, layer) in self.layers.iter_mut().enumerate().rev() {
+            let (inputs, units) = (layer.inputs(), layer.units());
+            let (before, after) = outputs.split_at(l);
+            let Parameters { w: dw, b: db } = &mut layer.gradient;
+            let w = MatRef::new(&layer.parameters.w, inputs, units)?;
+            let x = if l == 0 { x } else { MatRef::new(&before[l - 1], rows, inputs)? };
+            let args = DenseArgs { bias: Some(&layer.parameters.b), ..mode.args(l, w, x)? };
+            let values = match mode.activation_of(l).needs() {
+                Needs::Nothing => SavedValues::None,
+                Needs::Output => SavedValues::Output(MatRef::new(&after[0], rows, units)?),
+                Needs::PreActivation => {
+                    SavedValues::PreActivation(MatRef::new(&pre_activations[l], rows, units)?)
+                }
+            };
+            let saved = Saved { values, mask: None };
+            let gradients = Gradients {
+                dx: if l == 0 { None } else { Some(room(dx, rows, inputs)?) },
+                dw: Some(MatMut::new(dw, inputs, units)?),
+                db: Some(db),
+            };
+            dense_backward(&args, &saved, MatRef::new(dy, rows, units)?, gradients)?;
+            std::mem::swap(dy, dx);
+        }
+        Ok(())
+    }
+
+    /// Forward without dropout; the logits stay in the last layer's buffer.
+    fn infer(&mut self, x: MatRef<'_>) -> Result<()> {
+        let mode = self.mode(false);
+        let Buffers { outputs, scaled, .. } = &mut self.buffers;
+        for (l, layer) in self.layers.iter().enumerate() {
+            let (before, after) = outputs.split_at_mut(l);
+            let read = if l == 0 { self.input } else { self.hidden };
+            let w = match self.spec.scaling {
+                Scaling::Inverted => layer.weights(),
+                Scaling::Classical => {
+                    scaled.clear();
+                    scaled.extend(layer.weights().iter().map(|w| w * read.keep() as f32));
+                    &*scaled
+                }
+            };
+            let w = MatRef::new(w, layer.inputs(), layer.units())?;
+            let x = if l == 0 { x } else { MatRef::new(&before[l - 1], x.rows(), layer.inputs())? };
+            let args = DenseArgs { bias: Some(layer.bias()), ..mode.args(l, w, x)? };
+            dense_forward(&args, room(&mut after[0], x.rows(), layer.units())?, None, None)?;
+        }
+        Ok(())
+    }
+}
+
+/// How the layers of a network are applied in one step.
+#[derive(Clone, Copy)]
+struct Mode {
+    activation: Activation,
+    input: Dropout,
+    hidden: Dropout,
+    seed: u64,
+    step: u32,
+    layers: usize,
+}
+
+impl Mode {
+    fn activation_of(&self, l: usize) -> Activation {
+        if l + 1 == self.layers { Activation::Identity } else { self.activation }
+    }
+
+    /// The arguments of layer `l`, save the bias.
+    fn args<'a>(&self, l: usize, w: MatRef<'a>, x: MatRef<'a>) -> Result<DenseArgs<'a>> {
+        let key = |layer: usize| MaskKey::new(self.seed, layer as u32, self.step);
+        Ok(DenseArgs {
+            activation: self.activation_of(l),
+            dropout: if l + 1 == self.layers { Dropout::NONE } else { self.hidden },
+            key: key(l + 1)?,
+            input_dropout: if l == 0 { Some((self.input, key(0)?)) } else { None },
+            ..DenseArgs::new(x, w)
+        })
+    }
+}
+
+/// A buffer as a matrix, grown if it is too small.
+fn room(buffer: &mut Vec<f32>, rows: usize, cols: usize) -> Result<MatMut<'_>> {
+    let len = rows.checked_mul(cols).ok_or(Error::Overflow { rows, stride: cols })?;
+    if buffer.len() < len {
+        buffer.resize(len, 0.0);
+    }
+    MatMut::new(buffer, rows, cols)
+}

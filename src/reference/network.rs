@@ -1,0 +1,108 @@
+//! The reference of loss and update.
+
+use super::{Real, at, for_each};
+use crate::elementwise::{LOSS_BLOCK, Loss, SgdStep, check_labels, check_limit};
+use crate::error::{Result, check_shape};
+use crate::view::{MatMut, MatRef};
+
+/// `g = dw + weight_decay · w,  v = momentum · v + g,  w = w - learning_rate · v`.
+///
+/// # Errors
+///
+/// As for the fast function.
+pub fn sgd_update<T: Real>(
+    mut w: MatMut<'_, T>,
+    dw: MatRef<'_, T>,
+    mut velocity: Option<MatMut<'_, T>>,
+    step: &SgdStep,
+) -> Result<()> {
+    step.check()?;
+    check_shape(w.named("w"), dw.named("dw"))?;
+    if let Some(velocity) = &velocity {
+        check_shape(w.named("w"), velocity.named("the velocity"))?;
+    }
+    let number = |x: f32| T::from_f64(x.into());
+    for_each(w.rows(), w.cols(), |r, c| {
+        let old = at(&w.as_ref(), r, c);
+        let mut v = number(step.weight_decay).mul_add(old, at(&dw, r, c));
+        if let Some(velocity) = &mut velocity {
+            v = number(step.momentum).mul_add(at(&velocity.as_ref(), r, c), v);
+            velocity.set(r, c, v);
+        }
+        w.set(r, c, number(-step.learning_rate).mul_add(v, old));
+    });
+    Ok(())
+}
+
+/// Scales each column of `w` back to the norm `limit` where it is longer.
+///
+/// # Errors
+///
+/// As for the fast function.
+pub fn max_norm<T: Real>(mut w: MatMut<'_, T>, limit: f32) -> Result<()> {
+    check_limit(limit)?;
+    let limit = T::from_f64(limit.into());
+    for c in 0..w.cols() {
+        let mut squares = T::ZERO;
+        for r in 0..w.rows() {
+            let value = at(&w.as_ref(), r, c);
+            squares = value.mul_add(value, squares);
+        }
+        let norm = squares.sqrt();
+        let factor = if norm > limit { limit / norm } else { T::from_f64(1.0) };
+        for r in 0..w.rows() {
+            let value = at(&w.as_ref(), r, c);
+            w.set(r, c, value * factor);
+        }
+    }
+    Ok(())
+}
+
+/// Mean cross-entropy of the softmax of each row, and its gradient.
+///
+/// # Errors
+///
+/// As for the fast function.
+pub fn softmax_cross_entropy<T: Real + Into<f64>>(
+    logits: MatRef<'_, T>,
+    labels: &[u32],
+    mut gradient: Option<MatMut<'_, T>>,
+) -> Result<Loss> {
+    let (rows, cols) = (logits.rows(), logits.cols());
+    check_labels(labels, rows, cols)?;
+    if let Some(gradient) = &gradient {
+        check_shape(gradient.named("the gradient"), logits.named("the logits"))?;
+    }
+    let mut loss = Loss { sum: 0.0, errors: 0, examples: rows };
+    let mut block_sum = 0.0;
+    for (r, &label) in labels.iter().enumerate() {
+        let z = |c| at(&logits, r, c);
+        let largest = (1..cols).fold(0, |best, c| if z(best) < z(c) { c } else { best });
+        let mut lanes = [T::ZERO; 16];
+        for c in 0..cols {
+            lanes[c % 16] = lanes[c % 16] + (z(c) - z(largest)).exp();
+        }
+        for half in [8, 4, 2, 1] {
+            for i in 0..half {
+                lanes[i] = lanes[i] + lanes[i + half];
+            }
+        }
+        let total = lanes[0];
+        let batch = T::from_f64(1.0) / T::from_f64(rows as f64);
+        for c in 0..cols {
+            let target = T::from_f64(if c == label as usize { 1.0 } else { 0.0 });
+            if let Some(gradient) = &mut gradient {
+                gradient.set(r, c, ((z(c) - z(largest)).exp() / total - target) * batch);
+            }
+        }
+        let of_label: f64 = z(label as usize).into() - z(largest).into();
+        block_sum += libm::log(total.into()) - of_label;
+        loss.errors += usize::from(largest != label as usize);
+        // Sums of blocks of rows, in order.
+        if (r + 1) % LOSS_BLOCK == 0 || r + 1 == rows {
+            loss.sum += block_sum;
+            block_sum = 0.0;
+        }
+    }
+    Ok(loss)
+}

@@ -1,0 +1,263 @@
+//! Runs the example `train_digits` as a user does: what it prints, writes and refuses.
+
+use std::fs;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+use flate2::Compression;
+use flate2::write::GzEncoder;
+
+const FILES: [&str; 4] = [
+    "train-images-idx3-ubyte",
+    "train-labels-idx1-ubyte",
+    "t10k-images-idx3-ubyte",
+    "t10k-labels-idx1-ubyte",
+];
+
+/// The example that cargo built beside this test: `target/<profile>/examples/train_digits`.
+fn example() -> PathBuf {
+    let test = std::env::current_exe().expect("the path of this test");
+    let profile = test.ancestors().nth(2).expect("target/<profile>/deps/<test>");
+    let path = profile.join(format!("examples/train_digits{}", std::env::consts::EXE_SUFFIX));
+    let missing = "is not built: `cargo test` without --test does, as does `cargo test --examples`";
+    assert!(path.exists(), "{} {missing}", path.display());
+    path
+}
+
+/// An empty folder of this name, for one test.
+fn folder(name: &str) -> PathBuf {
+    let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join("train_digits").join(name);
+    let _ = fs::remove_dir_all(&path);
+    fs::create_dir_all(&path).unwrap();
+    path
+}
+
+fn run(folder: &Path, arguments: &[&str]) -> Output {
+    Command::new(example()).args(arguments).current_dir(folder).output().expect("the example runs")
+}
+
+/// Standard output of a run that succeeds.
+fn succeed(folder: &Path, arguments: &[&str]) -> String {
+    let output = run(folder, arguments);
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(0), "{arguments:?}: {stderr}");
+    String::from_utf8(output.stdout).unwrap()
+}
+
+/// A run that must fail with exit code 2 and one line that contains all of `words`.
+#[track_caller]
+fn refuse(folder: &Path, arguments: &[&str], words: &[&str]) {
+    let output = run(folder, arguments);
+    let stderr = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(2), "{arguments:?}: {stderr}");
+    assert!(output.stdout.is_empty(), "{arguments:?} printed to standard output");
+    assert!(stderr.starts_with("error: ") && stderr.ends_with('\n'), "{stderr:?}");
+    assert_eq!(stderr.lines().count(), 1, "{stderr}");
+    for word in words {
+        assert!(stderr.contains(word), "{stderr:?} does not say {word:?}");
+    }
+}
+
+fn idx(dimensions: &[u32], values: &[u8]) -> Vec<u8> {
+    let mut bytes = vec![0, 0, 8, dimensions.len() as u8];
+    bytes.extend(dimensions.iter().flat_map(|d| d.to_be_bytes()));
+    bytes.extend(values);
+    bytes
+}
+
+/// `count` images of 4 x 4 pixels, each class a pattern with some noise, and their labels.
+fn digits(count: u32) -> [Vec<u8>; 2] {
+    let labels: Vec<u8> = (0..count).map(|i| (i % 10) as u8).collect();
+    let pixel = |i: u32, p: u32| ((i % 10 + 1) * (p + 1) * 37 % 200 + i * 13 * (p + 5) % 50) as u8;
+    let images: Vec<u8> = (0..count).flat_map(|i| (0..16).map(move |p| pixel(i, p))).collect();
+    [idx(&[count, 4, 4], &images), idx(&[count], &labels)]
+}
+
+/// A folder with a small data set: 60 training and 30 test images.
+fn data(name: &str) -> PathBuf {
+    let folder = folder(name);
+    for (file, bytes) in FILES.iter().zip(digits(60).into_iter().chain(digits(30))) {
+        fs::write(folder.join(file), bytes).unwrap();
+    }
+    folder
+}
+
+fn gzip(bytes: &[u8]) -> Vec<u8> {
+    let mut encoder = GzEncoder::new(Vec::new(), Compression::fast());
+    encoder.write_all(bytes).unwrap();
+    encoder.finish().unwrap()
+}
+
+/// Walks the tags of an SVG file: every element that opens must close, in order.
+fn assert_well_formed(svg: &str) {
+    let mut open = Vec::new();
+    for tag in svg.split('<').skip(1) {
+        let (tag, text) = tag.split_once('>').expect("every tag ends");
+        assert!(!text.contains('>'), "stray > in {text:?}");
+        assert_eq!(tag.matches('"').count() % 2, 0, "unbalanced quotes in {tag:?}");
+        if let Some(name) = tag.strip_prefix('/') {
+            assert_eq!(open.pop(), Some(name), "wrong closing tag");
+        } else if !tag.ends_with('/') && !tag.starts_with(['?', '!']) {
+            open.push(tag.split_whitespace().next().unwrap());
+        }
+    }
+    assert!(open.is_empty(), "not closed: {open:?}");
+}
+
+#[test]
+fn quick_run_prints_a_table_and_writes_a_picture() {
+    let folder = folder("quick");
+    let text = succeed(&folder, &["--seeds", "1", "--epochs", "2"]);
+    for words in [
+        "300 training and 1497 test images",
+        "64-256-256-10",
+        "without dropout",
+        "with dropout",
+        "paired difference",
+        "same 13 writers",
+        "Learning curves: target/train_digits.svg\n",
+    ] {
+        assert!(text.contains(words), "no {words:?} in:\n{text}");
+    }
+    let svg = fs::read_to_string(folder.join("target/train_digits.svg")).unwrap();
+    assert!(svg.starts_with("<svg ") && svg.trim_end().ends_with("</svg>"));
+    for words in ["test, without dropout", "train, with dropout", "epoch", "error, percent"] {
+        assert!(svg.contains(words), "no {words:?} in the picture");
+    }
+    assert_well_formed(&svg);
+}
+
+#[test]
+fn no_terminal_means_plain_progress_lines() {
+    let output = run(&folder("progress"), &["--seeds", "1", "--epochs", "5", "--layers", "4"]);
+    let stderr = String::from_utf8(output.stderr).unwrap();
+    assert!(stderr.contains("training: 100 % after "), "{stderr}");
+    assert!(!stderr.contains('\x1b') && !stderr.contains('\r'), "{stderr:?}");
+    assert_eq!(stderr.lines().count(), 11, "a line for every 10 % and one at the end:\n{stderr}");
+}
+
+#[test]
+fn the_number_of_threads_changes_nothing() {
+    let folder = folder("threads");
+    let table = |threads| {
+        succeed(&folder, &["--seeds", "2", "--epochs", "4", "--layers", "40", "--threads", threads])
+    };
+    let one = table("1");
+    assert_eq!(one, table("2"));
+    assert_eq!(one, table("7"));
+}
+
+#[test]
+fn gzipped_files_and_other_names_are_the_same_data() {
+    let folder = data("gz");
+    let arguments = ["--data", ".", "--seeds", "2", "--epochs", "3", "--layers", "8,8"];
+    let plain = succeed(&folder, &arguments);
+    assert!(plain.contains("60 training and 30 test images of 4 x 4"), "{plain}");
+    assert!(!plain.contains("writers"), "{plain}");
+    for file in FILES {
+        let path = folder.join(file);
+        fs::write(folder.join(format!("{file}.gz")), gzip(&fs::read(&path).unwrap())).unwrap();
+        fs::remove_file(path).unwrap();
+    }
+    assert_eq!(plain, succeed(&folder, &arguments));
+    for file in FILES {
+        let dotted = file.replace("-idx", ".idx");
+        fs::rename(folder.join(format!("{file}.gz")), folder.join(format!("{dotted}.gz"))).unwrap();
+    }
+    assert_eq!(plain, succeed(&folder, &arguments));
+}
+
+#[test]
+fn bad_options_are_refused_in_one_line() {
+    let folder = folder("options");
+    for (arguments, words) in [
+        (&["--nonsense"][..], &["--nonsense"][..]),
+        (&["--epoch", "3"], &["--epoch", "--epochs"]),
+        (&["nonsense"], &["nonsense"]),
+        (&["--seeds"], &["--seeds"]),
+        (&["--hidden-rate", "1.5"], &["--hidden-rate", "1.5", "from 0 to 1"]),
+        (&["--hidden-rate", "-0.1"], &["--hidden-rate", "-0.1", "from 0 to 1"]),
+        (&["--input-rate", "nan"], &["--input-rate", "nan", "from 0 to 1"]),
+        (&["--epochs", "0"], &["--epochs", "at least 1"]),
+        (&["--epochs", "4294967295"], &["--epochs", "steps"]),
+        (&["--seeds", "0"], &["--seeds", "at least 1"]),
+        (&["--batch", "0"], &["--batch", "at least 1"]),
+        (&["--batch", "301"], &["--batch is 301", "300 training examples"]),
+        (&["--train", "1797"], &["--train is 1797", "1797"]),
+        (&["--learning-rate", "inf"], &["--learning-rate", "inf"]),
+        (&["--learning-rate", "0"], &["--learning-rate", "above 0"]),
+        (&["--threads", "0"], &["--threads", "from 1 to 1024"]),
+        (&["--layers", "16,0"], &["--layers", "at least 1"]),
+        (&["--layers", "16,,16"], &["--layers", "at least 1"]),
+        (&["--layers", "999999999,999999999"], &["64-999999999-999999999-10", "weights"]),
+        (&["--activation", "nonsense"], &["--activation", "nonsense"]),
+        (&["--output", "."], &[".: cannot be written"]),
+        (&["--data", "missing"], &["missing: there is no such folder"]),
+        (&["--data", "."], &["has neither train-images-idx3-ubyte nor"]),
+        (&["--data", "two\nlines"], &["two\\nlines"]),
+    ] {
+        refuse(&folder, arguments, words);
+    }
+    fs::write(folder.join("file"), "").unwrap();
+    refuse(&folder, &["--output", "file/picture.svg"], &["file/picture.svg: cannot be written"]);
+    refuse(&folder, &["--data", "file"], &["file: is not a folder"]);
+    assert!(!folder.join("target").exists(), "a refused run leaves nothing behind");
+}
+
+#[test]
+fn broken_files_are_refused_in_one_line() {
+    let folder = data("broken");
+    let [images, labels] = digits(60);
+    let mut bad_label = labels.clone();
+    bad_label[8 + 5] = 10;
+    let mut truncated = gzip(&images);
+    truncated.truncate(truncated.len() / 2);
+    let mut corrupt = gzip(&images);
+    let crc = corrupt.len() - 8;
+    corrupt[crc] ^= 1;
+    let longer = [&images[..], &[0]].concat();
+    let [image_file, label_file, ..] = FILES;
+
+    for (file, bytes, words) in [
+        (image_file, labels.clone(), &["0x00000801", "expected 0x00000803"][..]),
+        (label_file, images.clone(), &["0x00000803", "expected 0x00000801"]),
+        (image_file, b"hello, world".to_vec(), &["magic", "0x68656c6c"]),
+        (image_file, vec![], &["ends after 0 bytes", "header of 16"]),
+        (image_file, images[..10].to_vec(), &["ends after 10 bytes", "header of 16"]),
+        (image_file, images[..500].to_vec(), &["60 x 4 x 4 = 960", "has 484"]),
+        (image_file, longer.clone(), &["60 x 4 x 4 = 960", "has more"]),
+        (image_file, gzip(&images[..500]), &["60 x 4 x 4 = 960", "has 484"]),
+        (image_file, gzip(&longer), &["60 x 4 x 4 = 960", "has more"]),
+        (image_file, truncated, &["cannot be read"]),
+        (image_file, corrupt, &["cannot be read"]),
+        (image_file, idx(&[u32::MAX; 3], &[1, 2, 3]), &["4294967295 x 4294967295 x 4294967295"]),
+        (image_file, idx(&[u32::MAX, 4, 4], &[1, 2, 3]), &["= 68719476720 values", "has 3"]),
+        (image_file, idx(&[0, 4, 4], &[]), &["has 0 images of 4 x 4"]),
+        (image_file, idx(&[60, 0, 4], &[]), &["60 images of 0 x 4"]),
+        (image_file, idx(&[60, 2, 8], &images[16..]), &["images of 2 x 8", "of 4 x 4"]),
+        (image_file, digits(50)[0].clone(), &["has 50 images", "has 60 labels"]),
+        (label_file, bad_label, &["label 5", "is 10", "expected 0 to 9"]),
+    ] {
+        let path = folder.join(file);
+        let good = fs::read(&path).unwrap();
+        fs::write(&path, bytes).unwrap();
+        refuse(&folder, &["--data", "."], &[&[file], words].concat());
+        fs::write(&path, good).unwrap();
+    }
+    refuse(&folder, &["--data", ".", "--train", "61"], &["--train is 61", "has 60 images"]);
+    fs::remove_file(folder.join(FILES[3])).unwrap();
+    refuse(&folder, &["--data", "."], &["has neither t10k-labels-idx1-ubyte nor"]);
+}
+
+#[test]
+#[ignore = "trains 20 networks to the end, some seconds"]
+fn dropout_lowers_the_test_error() {
+    let text = succeed(&folder("full"), &[]);
+    let number = |before: &str| -> f64 {
+        let rest = text.split(before).nth(1).unwrap_or_else(|| panic!("no {before:?}:\n{text}"));
+        rest.split_whitespace().next().unwrap().parse().unwrap()
+    };
+    assert!(number("paired difference") <= -1.0, "{text}");
+    assert!(number("better in") >= 9.0, "{text}");
+}
