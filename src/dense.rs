@@ -164,10 +164,7 @@ impl WithFunction for Forward {
     fn call<F: Function>(self, f: F) {
         let Forward { level, product, z, scale } = self;
         let y = product.partial;
-        match z {
-            Some(z) => product.with(Activate::<F, true> { f, scale, y, z }).run(level),
-            None => product.with(Activate::<F, false> { f, scale, y, z: y }).run(level),
-        }
+        product.with(Activate { f, scale, y, z }).run(level);
     }
 }
 

@@ -125,6 +125,16 @@ pub(crate) trait Isa: Copy + Send + Sync + 'static {
     fn le(self, a: Self::F32, b: Self::F32) -> Self::Mask;
     /// `if m { a } else { b }`.
     fn select(self, m: Self::Mask, a: Self::F32, b: Self::F32) -> Self::F32;
+    /// `if a < b { a } else { b }`: a NaN in `b` stays, one in `a` is lost.
+    #[inline(always)]
+    fn min(self, a: Self::F32, b: Self::F32) -> Self::F32 {
+        self.select(self.lt(a, b), a, b)
+    }
+    /// `if b < a { a } else { b }`: a NaN in `b` stays, one in `a` is lost.
+    #[inline(always)]
+    fn max(self, a: Self::F32, b: Self::F32) -> Self::F32 {
+        self.select(self.lt(b, a), a, b)
+    }
     /// `if m { a } else { +0.0 }`.
     fn keep(self, m: Self::Mask, a: Self::F32) -> Self::F32;
     /// `if m { +0.0 } else { a }`.

@@ -31,15 +31,13 @@ const DOWN_64: f32 = 1.0 / (1u128 << 64) as f32;
 /// The smaller of `x`, which may be NaN and then stays so, and `limit`.
 #[inline(always)]
 fn at_most<I: Isa>(isa: I, x: I::F32, limit: f32) -> I::F32 {
-    let limit = isa.splat(limit);
-    isa.select(isa.lt(limit, x), limit, x)
+    isa.min(isa.splat(limit), x)
 }
 
 /// The larger of `x`, which may be NaN and then stays so, and `limit`.
 #[inline(always)]
 fn at_least<I: Isa>(isa: I, x: I::F32, limit: f32) -> I::F32 {
-    let limit = isa.splat(limit);
-    isa.select(isa.lt(x, limit), limit, x)
+    isa.max(isa.splat(limit), x)
 }
 
 /// `c[0] + c[1] x + c[2] x^2 + ...` by Horner's rule.

@@ -21,6 +21,8 @@ pub(super) trait Op: Copy + Send + Sync {
     const SECOND: bool;
     /// Whether a bias is added.
     const BIAS: bool;
+    /// Whether the columns of the output may have to be summed.
+    const SUMS: bool;
 
     /// The output, of both inputs and the bias (zero where there is none) and the mask.
     fn eval<I: Isa>(
@@ -43,6 +45,7 @@ pub(super) struct Forward<F, const BIAS: bool, const SECOND: bool> {
 impl<F: Function, const BIAS: bool, const SECOND: bool> Op for Forward<F, BIAS, SECOND> {
     const SECOND: bool = SECOND;
     const BIAS: bool = BIAS;
+    const SUMS: bool = false;
 
     #[inline(always)]
     fn eval<I: Isa>(
@@ -73,6 +76,7 @@ impl<F: Function, const FROM_OUTPUT: bool, const BIAS: bool> Op
 {
     const SECOND: bool = !matches!(F::NEEDS, Needs::Nothing);
     const BIAS: bool = BIAS;
+    const SUMS: bool = true;
 
     #[inline(always)]
     fn eval<I: Isa>(
@@ -178,6 +182,7 @@ impl<O: Op> Kernel for Task<'_, O> {
         let by_rows = pass.main.col_step == 1
             && pass.out.col_step == 1
             && pass.second.is_none_or(|s| s.col_step == 1);
+        let mut buffers = if by_rows { None } else { Some([[0.0; GATHER]; 3]) };
         let mut scratch = [0u32; TILE_WORDS];
         for c in (col..col + cols).step_by(tile_cols) {
             for r in (row..row + rows).step_by(tile_rows) {
@@ -194,11 +199,7 @@ impl<O: Op> Kernel for Task<'_, O> {
                     let bits = pass.bits.tile(isa, tile, &mut scratch);
                     for i in 0..tile.rows {
                         let words = bits.words.add(i * bits.stride);
-                        if by_rows {
-                            self.row(isa, r + i, c, tile.cols, words);
-                        } else {
-                            self.gathered_row(isa, r + i, c, tile.cols, words);
-                        }
+                        self.row(isa, r + i, c, tile.cols, words, &mut buffers);
                     }
                 }
             }
@@ -217,69 +218,53 @@ struct Piece {
 }
 
 impl<O: Op> Task<'_, O> {
-    /// A piece of a row whose elements follow each other in every tensor.
+    /// A piece of a row; through buffers where a view is not stored by rows.
     ///
     /// # Safety
     ///
     /// The piece lies in the pass's matrices and is this task's alone; `words` holds its bits.
     #[inline(always)]
-    unsafe fn row<I: Isa>(&self, isa: I, row: usize, col: usize, cols: usize, words: *const u32) {
-        let pass = self.pass;
-        // SAFETY: the caller's promise.
-        unsafe {
-            let piece = Piece {
-                main: pass.main.at(row, col),
-                second: pass.second.map_or(std::ptr::null(), |s| s.at(row, col)),
-                bias: pass.bias.map_or(std::ptr::null(), |b| b.add(col)),
-                out: pass.out.at(row, col),
-                sum: pass.sum.map_or(std::ptr::null_mut(), |s| s.add(col)),
-            };
-            match pass.sum {
-                Some(_) => self.piece::<I, true>(isa, piece, cols, words),
-                None => self.piece::<I, false>(isa, piece, cols, words),
-            }
-        }
-    }
-
-    /// The same for views that are not stored by rows: through buffers.
-    ///
-    /// # Safety
-    ///
-    /// As for `row`.
-    #[inline(always)]
-    unsafe fn gathered_row<I: Isa>(
+    unsafe fn row<I: Isa>(
         &self,
         isa: I,
         row: usize,
         col: usize,
         cols: usize,
         words: *const u32,
+        buffers: &mut Option<[[f32; GATHER]; 3]>,
     ) {
         let pass = self.pass;
-        let (mut main, mut second, mut out) = ([0.0; GATHER], [0.0; GATHER], [0.0; GATHER]);
-        for start in (0..cols).step_by(GATHER) {
-            let n = GATHER.min(cols - start);
-            let first = col + start;
+        let most = if buffers.is_some() { GATHER } else { cols };
+        for start in (0..cols).step_by(most) {
+            let (first, n) = (col + start, most.min(cols - start));
             // SAFETY: the caller's promise; GATHER is a multiple of 32.
             unsafe {
-                for i in 0..n {
-                    main[i] = *pass.main.at(row, first + i);
-                    second[i] = pass.second.map_or(0.0, |s| *s.at(row, first + i));
-                }
-                let piece = Piece {
-                    main: main.as_ptr(),
-                    second: second.as_ptr(),
+                let mut piece = Piece {
+                    main: pass.main.at(row, first),
+                    second: pass.second.map_or(std::ptr::null(), |s| s.at(row, first)),
                     bias: pass.bias.map_or(std::ptr::null(), |b| b.add(first)),
-                    out: out.as_mut_ptr(),
+                    out: pass.out.at(row, first),
                     sum: pass.sum.map_or(std::ptr::null_mut(), |s| s.add(first)),
                 };
-                let words = words.add(start / 32);
-                match pass.sum {
-                    Some(_) => self.piece::<I, true>(isa, piece, n, words),
-                    None => self.piece::<I, false>(isa, piece, n, words),
+                if let Some([main, second, out]) = buffers {
+                    for i in 0..n {
+                        main[i] = *pass.main.at(row, first + i);
+                        second[i] = pass.second.map_or(0.0, |s| *s.at(row, first + i));
+                    }
+                    piece.main = main.as_ptr();
+                    piece.second = second.as_ptr();
+                    piece.out = out.as_mut_ptr();
                 }
-                for (i, value) in out.iter().enumerate().take(n) {
-                    *pass.out.at(row, first + i) = *value;
+                match pass.sum {
+                    Some(_) if O::SUMS => {
+                        self.piece::<I, true>(isa, piece, n, words.add(start / 32));
+                    }
+                    _ => self.piece::<I, false>(isa, piece, n, words.add(start / 32)),
+                }
+                if let Some([_, _, out]) = buffers {
+                    for (i, value) in out.iter().enumerate().take(n) {
+                        *pass.out.at(row, first + i) = *value;
+                    }
                 }
             }
         }

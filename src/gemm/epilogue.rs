@@ -84,15 +84,15 @@ impl Epilogue for Drop {
 
 /// `z = sum, y = keep ? act(z) · scale : 0`, storing z on request.
 #[derive(Clone, Copy)]
-pub(crate) struct Activate<F, const SAVE: bool> {
+pub(crate) struct Activate<F> {
     pub(crate) f: F,
     pub(crate) scale: f32,
     pub(crate) y: Target,
-    /// Where z goes; the same as `y` where it is not saved.
-    pub(crate) z: Target,
+    /// Where z goes, if it is saved.
+    pub(crate) z: Option<Target>,
 }
 
-impl<F: Function, const SAVE: bool> Epilogue for Activate<F, SAVE> {
+impl<F: Function> Epilogue for Activate<F> {
     const MASKED: bool = true;
     const LONG: bool = F::LONG;
 
@@ -109,8 +109,8 @@ impl<F: Function, const SAVE: bool> Epilogue for Activate<F, SAVE> {
         let y = isa.keep(keep, isa.mul(self.f.value(isa, sum), isa.splat(self.scale)));
         // SAFETY: the caller's promise.
         unsafe {
-            if SAVE {
-                store(isa, self.z.at(row, col), n, sum);
+            if let Some(z) = self.z {
+                store(isa, z.at(row, col), n, sum);
             }
             store(isa, self.y.at(row, col), n, y);
         }

@@ -119,6 +119,8 @@ impl Isa for Avx2 {
         }
         fn lt(a: __m256, b: __m256) -> __m256 { _mm256_cmp_ps::<_CMP_LT_OQ>(a, b) }
         fn le(a: __m256, b: __m256) -> __m256 { _mm256_cmp_ps::<_CMP_LE_OQ>(a, b) }
+        fn min(a: __m256, b: __m256) -> __m256 { _mm256_min_ps(a, b) }
+        fn max(a: __m256, b: __m256) -> __m256 { _mm256_max_ps(a, b) }
         fn select(m: __m256, a: __m256, b: __m256) -> __m256 { _mm256_blendv_ps(b, a, m) }
         fn keep(m: __m256, a: __m256) -> __m256 { _mm256_and_ps(m, a) }
         fn zero_where(m: __m256, a: __m256) -> __m256 { _mm256_andnot_ps(m, a) }

@@ -120,6 +120,8 @@ impl Isa for Avx512 {
         }
         fn lt(a: __m512, b: __m512) -> __mmask16 { _mm512_cmp_ps_mask::<_CMP_LT_OQ>(a, b) }
         fn le(a: __m512, b: __m512) -> __mmask16 { _mm512_cmp_ps_mask::<_CMP_LE_OQ>(a, b) }
+        fn min(a: __m512, b: __m512) -> __m512 { _mm512_min_ps(a, b) }
+        fn max(a: __m512, b: __m512) -> __m512 { _mm512_max_ps(a, b) }
         fn select(m: __mmask16, a: __m512, b: __m512) -> __m512 { _mm512_mask_mov_ps(b, m, a) }
         fn keep(m: __mmask16, a: __m512) -> __m512 { _mm512_maskz_mov_ps(m, a) }
         fn zero_where(m: __mmask16, a: __m512) -> __m512 { _mm512_maskz_mov_ps(!m, a) }
