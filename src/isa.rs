@@ -16,6 +16,7 @@
 mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
+mod cache;
 mod level;
 mod portable;
 mod scalar;
@@ -24,6 +25,7 @@ mod scalar;
 pub(crate) use avx2::Avx2;
 #[cfg(target_arch = "x86_64")]
 pub(crate) use avx512::Avx512;
+pub(crate) use cache::{Caches, caches};
 pub use level::Level;
 pub(crate) use portable::Portable;
 pub(crate) use scalar::Scalar;

@@ -289,6 +289,13 @@ impl<T> Target<T> {
         unsafe { self.ptr.add(row * self.row_step + col * self.col_step) }
     }
 
+    /// The address that element (row, col) has or would have, for prefetching.
+    #[inline(always)]
+    pub(crate) fn near(self, row: usize, col: usize) -> *const T {
+        let offset = row.wrapping_mul(self.row_step).wrapping_add(col.wrapping_mul(self.col_step));
+        self.ptr.wrapping_add(offset)
+    }
+
     /// The same elements, to read: for operations in place.
     pub(crate) fn source(self) -> Source<T> {
         Source { ptr: self.ptr, row_step: self.row_step, col_step: self.col_step }

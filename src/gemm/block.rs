@@ -6,7 +6,7 @@ use super::pack::{Strip, pack};
 use super::scratch::{self, Scratch};
 use super::tile::{EdgeTile, Panels, TILE, accumulate};
 use super::{Operand, Product};
-use crate::isa::{Isa, Kernel, TileKernel, load};
+use crate::isa::{Caches, Isa, Kernel, TileKernel, caches, load};
 use crate::mask::{TILE_WORDS, Tile};
 use crate::threads::Part;
 
@@ -16,16 +16,16 @@ const GROUP: usize = 128;
 /// 3 MiB, a part of the level-3 cache.
 const NC: usize = 2048;
 
-/// KC and MC for vectors of so many lanes.
+/// KC and MC for tiles of `mr` x `nr`.
 ///
-/// A panel of B (KC x NR floats) takes 24 KiB (AVX2: 384 x 16) or 32 KiB (AVX-512: 256 x 32) of the
-/// level-1 cache, a block of A (MC x KC) 252 KiB or 240 KiB, half of a level-2 cache of 512 KiB.
-const fn block_sizes(lanes: usize) -> (usize, usize) {
-    match lanes {
-        16 => (256, 240),
-        8 => (384, 168),
-        _ => (384, 160),
-    }
+/// A panel of B (KC x NR floats) takes three quarters of the level-1 cache, the rest being for the
+/// panel of A that passes by and the tile of C: KC = 384 for 32 KiB and NR = 16. A block of A
+/// (MC x KC) takes half of the level-2 cache: MC = 168 for 512 KiB.
+fn block_sizes(mr: usize, nr: usize) -> (usize, usize) {
+    let Caches { level_1, level_2 } = caches();
+    let kc = (level_1 * 3 / 4 / (4 * nr)).clamp(128, 512) / 32 * 32;
+    let mc = level_2 / 2 / (4 * kc) / mr * mr;
+    (kc, mc.max(mr))
 }
 
 /// `n` cut into the fewest parts of at most `most`: the size of a part, a multiple of `multiple`.
@@ -107,7 +107,7 @@ impl<E: Epilogue> Block<'_, E> {
     fn packed<I: Isa, const MR: usize, const NV: usize>(&self, isa: I, scratch: &mut Scratch) {
         let Part { row, rows, col, cols } = self.part;
         let product = self.product;
-        let (kc_most, mc_most) = const { block_sizes(I::LANES) };
+        let (kc_most, mc_most) = block_sizes(MR, NV * I::LANES);
         let kc = balanced(product.k, kc_most, 32);
         let mc = balanced(rows, mc_most, MR);
         // Where one block of A has all rows, each panel of B is packed just before its only use.
@@ -116,6 +116,8 @@ impl<E: Epilogue> Block<'_, E> {
         let b_cols = if one_block { GROUP.min(cols) } else { nc };
         let computed = |operand: &Operand, n: usize| if operand.is_plain() { 0 } else { n };
         let operand = computed(&product.a, mc * kc).max(computed(&product.b, b_cols * kc));
+        let bits = mc * GROUP / 32;
+        scratch.bits.resize(scratch.bits.len().max(bits), 0);
         let mut tile = [0.0; TILE];
         let buffers = Buffers {
             a: scratch.a.room(mc * kc),
@@ -139,7 +141,7 @@ impl<E: Epilogue> Block<'_, E> {
                     let rows = mc.min(row + rows - ic);
                     self.pack_a::<I, MR>(isa, depth, ic, rows, buffers);
                     let block = Part { row: ic, rows, col: jc, cols: jc_cols };
-                    self.tiles::<I, MR, NV>(isa, depth, block, one_block, buffers);
+                    self.tiles::<I, MR, NV>(isa, depth, block, one_block, buffers, &mut scratch.bits);
                 }
             }
         }
@@ -201,9 +203,9 @@ impl<E: Epilogue> Block<'_, E> {
         block: Part,
         pack_b: bool,
         buffers: Buffers,
+        scratch: &mut [u32],
     ) {
         let nr = NV * I::LANES;
-        let mut scratch = [0; TILE_WORDS];
         for jg in (block.col..block.col + block.cols).step_by(GROUP) {
             let cols = GROUP.min(block.col + block.cols - jg);
             if pack_b {
@@ -214,7 +216,7 @@ impl<E: Epilogue> Block<'_, E> {
             if E::MASKED && depth.ends {
                 // SAFETY: the mask has the shape of C, and blocks start at whole words.
                 bits = unsafe {
-                    self.product.bits.tile(isa, Part { col: jg, cols, ..block }, &mut scratch)
+                    self.product.bits.tile(isa, Part { col: jg, cols, ..block }, scratch)
                 };
             }
             // Loop 2: panels of B.
@@ -258,6 +260,10 @@ impl<E: Epilogue> Block<'_, E> {
         let Task { depth, part: Part { row, col, .. }, bits, shift, .. } = task;
         let product = self.product;
         let mut acc = [[isa.splat(0.0); NV]; MR];
+        // The next tile is below; the rows of C are too far apart for the hardware to guess that.
+        for r in 0..MR {
+            isa.prefetch(product.partial.near(row + MR + r, col));
+        }
         // SAFETY: the caller's promise.
         unsafe {
             if !depth.starts {

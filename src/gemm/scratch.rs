@@ -28,6 +28,7 @@ pub(super) struct Scratch {
     pub(super) a: Buffer,
     pub(super) b: Buffer,
     pub(super) operand: Buffer,
+    pub(super) bits: Vec<u32>,
 }
 
 thread_local! {

@@ -100,17 +100,15 @@ impl Bits {
     ///
     /// The mask that `self` was made of is alive and covers the part, whose first column is a
     /// multiple of 32; its other columns end there or at a multiple of 32. If the bits are stored,
-    /// no other task accesses the part. `scratch` has room for the part, each row padded to a word.
+    /// no other task accesses the part. If they are not, `scratch` has room for them, each row padded to
+    /// a word.
     #[inline(always)]
     pub(crate) unsafe fn tile<I: Isa>(self, isa: I, part: Part, scratch: &mut [u32]) -> Tile {
         let words = part.cols.div_ceil(32);
         let place = |save: Option<Words>, scratch: &mut [u32]| match save {
             // SAFETY: the caller's promise: the part lies in the mask.
             Some(w) => (unsafe { w.ptr.add(part.row * w.stride + part.col / 32) }, w.stride),
-            None => {
-                debug_assert!(scratch.len() >= part.rows * words);
-                (scratch.as_mut_ptr(), words)
-            }
+            None => (scratch[..part.rows * words].as_mut_ptr(), words),
         };
         match self {
             Bits::Stored(stored) => {

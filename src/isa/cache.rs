@@ -1,0 +1,59 @@
+//! The sizes of the caches, for block sizes.
+
+use std::sync::OnceLock;
+
+/// Bytes of the data caches that belong to one core.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Caches {
+    pub(crate) level_1: usize,
+    pub(crate) level_2: usize,
+}
+
+/// The caches of this machine, or, where it does not tell, those of a small one.
+pub(crate) fn caches() -> Caches {
+    static CACHES: OnceLock<Caches> = OnceLock::new();
+    *CACHES.get_or_init(|| {
+        let mut caches = Caches { level_1: 32 << 10, level_2: 512 << 10 };
+        for (level, bytes) in detect() {
+            match level {
+                1 => caches.level_1 = bytes.clamp(16 << 10, 128 << 10),
+                2 => caches.level_2 = bytes.clamp(256 << 10, 4 << 20),
+                _ => {}
+            }
+        }
+        caches
+    })
+}
+
+/// Level and bytes of each data cache, from CPUID's "deterministic cache parameters": leaf 4, or
+/// 0x8000001d on AMD, which have the same layout (Intel SDM volume 2A; AMD APM volume 3).
+#[cfg(target_arch = "x86_64")]
+fn detect() -> Vec<(u32, usize)> {
+    use std::arch::x86_64::{__cpuid, __cpuid_count};
+    let largest = |leaf| __cpuid(leaf).eax;
+    let amd = largest(0x8000_0000) >= 0x8000_001d && __cpuid_count(0x8000_001d, 0).eax & 31 != 0;
+    let leaf = match amd {
+        true => 0x8000_001d,
+        false if largest(0) >= 4 => 4,
+        false => return Vec::new(),
+    };
+    let mut found = Vec::new();
+    for index in 0..8 {
+        let info = __cpuid_count(leaf, index);
+        // Types: 0 no more caches, 1 data, 2 instructions, 3 both.
+        match info.eax & 31 {
+            0 => break,
+            2 => continue,
+            _ => {}
+        }
+        let field = |shift: u32, bits: u32| ((info.ebx >> shift) & ((1 << bits) - 1)) as usize + 1;
+        let bytes = field(22, 10) * field(12, 10) * field(0, 12) * (info.ecx as usize + 1);
+        found.push(((info.eax >> 5) & 7, bytes));
+    }
+    found
+}
+
+#[cfg(not(target_arch = "x86_64"))]
+fn detect() -> Vec<(u32, usize)> {
+    Vec::new()
+}
