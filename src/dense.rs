@@ -27,7 +27,7 @@ use crate::activation::{Activation, Function, WithFunction};
 use crate::elementwise::{BiasActivationDropout, bias_activation_dropout_backward};
 use crate::error::{Result, check_equal, check_shape};
 use crate::gemm::epilogue::{Activate, Drop, Store};
-use crate::gemm::{Operand, Product};
+use crate::gemm::{Operand, PackedWeight, Product};
 use crate::mask::{Bits, Dropout, Mask, MaskKey};
 use crate::saved::Saved;
 use crate::view::{MatMut, MatRef, Target};
@@ -115,6 +115,34 @@ pub struct Gradients<'a, T = f32> {
 /// what a mask can address.
 pub fn dense_forward(
     args: &DenseArgs<'_>,
+    y: MatMut<'_>,
+    z: Option<MatMut<'_>>,
+    mask: Option<&mut Mask>,
+) -> Result<()> {
+    forward(args, Operand::new(args.w.source()), Level::current()?, y, z, mask)
+}
+
+/// [`dense_forward`] with the weights packed before: `packed` takes the place of `args.w`, of which
+/// only the shape is looked at. It runs on the level that `packed` was made for.
+///
+/// # Errors
+///
+/// As for [`dense_forward`], and when `packed` has not the shape of `args.w`.
+pub fn dense_forward_packed(
+    args: &DenseArgs<'_>,
+    packed: &PackedWeight,
+    y: MatMut<'_>,
+    z: Option<MatMut<'_>>,
+    mask: Option<&mut Mask>,
+) -> Result<()> {
+    check_shape(("the packed weights", packed.inputs(), packed.units()), args.w.named("W"))?;
+    forward(args, packed.operand(args.w.source()), packed.level(), y, z, mask)
+}
+
+fn forward(
+    args: &DenseArgs<'_>,
+    w: Operand,
+    level: Level,
     mut y: MatMut<'_>,
     mut z: Option<MatMut<'_>>,
     mask: Option<&mut Mask>,
@@ -128,7 +156,6 @@ pub fn dense_forward(
     if let Some(mask) = &mask {
         mask.check(output)?;
     }
-    let level = Level::current()?;
     let bits = Bits::generate(&args.dropout, &args.key, mask);
     by_rows(Some(&mut y), |y| {
         by_rows(z.as_mut(), |z| {
@@ -138,7 +165,7 @@ pub fn dense_forward(
                 n: units,
                 k: inputs,
                 a: args.input(),
-                b: Operand::new(args.w.source()),
+                b: w,
                 bias: args.bias.map(<[f32]>::as_ptr),
                 partial: y,
                 epilogue: Store { c: y },

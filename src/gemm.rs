@@ -19,10 +19,12 @@ pub(crate) mod epilogue;
 mod few_rows;
 mod operand;
 mod pack;
+mod packed;
 mod scratch;
 mod tile;
 
 pub(crate) use operand::Operand;
+pub use packed::PackedWeight;
 
 use crate::Level;
 use epilogue::Epilogue;
@@ -52,6 +54,10 @@ pub(crate) struct Product<E> {
 unsafe impl<E: Epilogue> Send for Product<E> {}
 // SAFETY: as above.
 unsafe impl<E: Epilogue> Sync for Product<E> {}
+
+/// Columns whose mask bits are made, and whose panels of B are packed, together: a block of the mask,
+/// 8 panels of AVX2.
+const GROUP: usize = 128;
 
 /// Multiply-adds that are worth a task of their own: some 20 microseconds.
 const TASK: usize = 1 << 20;

@@ -17,6 +17,7 @@ pub use activation::Activation;
 pub use dense::*;
 pub use elementwise::*;
 pub use error::{Error, Result};
+pub use gemm::PackedWeight;
 pub use isa::Level;
 pub use mask::{Dropout, Mask, MaskKey, Scaling};
 pub use saved::{Saved, SavedValues};

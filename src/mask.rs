@@ -117,6 +117,9 @@ impl Mask {
 
     /// The words of one row; empty outside the matrix.
     pub fn row(&self, row: usize) -> &[u32] {
+        if row >= self.rows {
+            return &[];
+        }
         let per_row = self.words_per_row();
         self.words.get(row * per_row..(row + 1) * per_row).unwrap_or(&[])
     }

@@ -58,10 +58,10 @@ impl<'a, T> Saved<'a, T> {
         }
         let missing = |missing| Error::NotSaved { activation: activation.name(), missing };
         match (&self.values, activation.needs()) {
-            (_, Needs::Nothing) => Ok(()),
+            (SavedValues::None, Needs::Nothing) => Ok(()),
             (SavedValues::None, Needs::Output) => Err(missing("the output or z")),
             (SavedValues::None | SavedValues::Output(_), Needs::PreActivation) => Err(missing("z")),
-            (SavedValues::Output(y), Needs::Output) => {
+            (SavedValues::Output(y), _) => {
                 check_shape(y.named("the saved output"), gradient)
             }
             (SavedValues::PreActivation(z), _) => {

@@ -260,6 +260,13 @@ unsafe impl<T: Send> Send for Target<T> {}
 unsafe impl<T: Send> Sync for Target<T> {}
 
 impl<T> Source<T> {
+    /// The address that element (row, col) has or would have, for prefetching.
+    #[inline(always)]
+    pub(crate) fn near(self, row: usize, col: usize) -> *const T {
+        let offset = row.wrapping_mul(self.row_step).wrapping_add(col.wrapping_mul(self.col_step));
+        self.ptr.wrapping_add(offset)
+    }
+
     /// The address of element (row, col).
     ///
     /// # Safety

@@ -5,8 +5,8 @@ mod common;
 
 use common::{Padded, assert_same, for_each_level, numbers, with_threads};
 use fused_dropout::{
-    Activation, DenseArgs, Dropout, Gradients, Mask, MaskKey, MatMut, MatRef, Saved, SavedValues,
-    dense_backward, dense_forward, reference,
+    Activation, DenseArgs, Dropout, Gradients, Mask, MaskKey, MatMut, MatRef, PackedWeight, Saved,
+    SavedValues, dense_backward, dense_forward, dense_forward_packed, reference,
 };
 use proptest::prelude::*;
 
@@ -145,6 +145,10 @@ fn check(case: &Case) {
         let mut mask = Mask::new(batch, units).unwrap();
         dense_forward(&args, y.view_mut(), None, None).unwrap();
         assert_same(level, &y.values(), &e.y, case.size(), &format!("y of {case:?}"));
+        let mut y = case.output();
+        let packed = PackedWeight::new(args.w).unwrap();
+        dense_forward_packed(&args, &packed, y.view_mut(), None, None).unwrap();
+        assert_same(level, &y.values(), &e.y, case.size(), &format!("y (packed) of {case:?}"));
         let mut y = case.output();
         dense_forward(&args, y.view_mut(), Some(z.view_mut()), Some(&mut mask)).unwrap();
         assert_same(level, &y.values(), &e.y, case.size(), &format!("y (z and mask saved) of {case:?}"));

@@ -2,16 +2,14 @@
 
 use super::epilogue::Epilogue;
 use super::few_rows::{FEW_ROWS, FewRows};
-use super::pack::{Strip, pack};
+use super::pack::{Strip, pack, pack_panels, padded};
 use super::scratch::{self, Scratch};
-use super::tile::{EdgeTile, Panels, TILE, accumulate};
-use super::{Operand, Product};
+use super::tile::{Ahead, EdgeTile, Panels, TILE, accumulate};
+use super::{GROUP, Operand, Product};
 use crate::isa::{Caches, Isa, Kernel, TileKernel, caches, load};
 use crate::mask::{TILE_WORDS, Tile};
 use crate::threads::Part;
 
-/// Columns whose mask bits are made together: a block of the mask, 8 panels of B on AVX2.
-const GROUP: usize = 128;
 /// Columns of B that are packed at once where several blocks of A share them: KC x NC floats are
 /// 3 MiB, a part of the level-3 cache.
 const NC: usize = 2048;
@@ -21,7 +19,7 @@ const NC: usize = 2048;
 /// A panel of B (KC x NR floats) takes three quarters of the level-1 cache, the rest being for the
 /// panel of A that passes by and the tile of C: KC = 384 for 32 KiB and NR = 16. A block of A
 /// (MC x KC) takes half of the level-2 cache: MC = 168 for 512 KiB.
-fn block_sizes(mr: usize, nr: usize) -> (usize, usize) {
+pub(super) fn block_sizes(mr: usize, nr: usize) -> (usize, usize) {
     let Caches { level_1, level_2 } = caches();
     let kc = (level_1 * 3 / 4 / (4 * nr)).clamp(128, 512) / 32 * 32;
     let mc = level_2 / 2 / (4 * kc) / mr * mr;
@@ -29,7 +27,7 @@ fn block_sizes(mr: usize, nr: usize) -> (usize, usize) {
 }
 
 /// `n` cut into the fewest parts of at most `most`: the size of a part, a multiple of `multiple`.
-fn balanced(n: usize, most: usize, multiple: usize) -> usize {
+pub(super) fn balanced(n: usize, most: usize, multiple: usize) -> usize {
     let parts = n.div_ceil(most).max(1);
     n.div_ceil(parts).next_multiple_of(multiple).max(multiple)
 }
@@ -78,6 +76,32 @@ struct Buffers {
     tile: *mut f32,
 }
 
+/// The cache lines of a part of B, handed out a column of lines at a time.
+struct Lines {
+    at: *const f32,
+    row_step: usize,
+    rows: usize,
+    row: usize,
+    line: usize,
+    lines: usize,
+}
+
+impl Lines {
+    /// The lines for one tile, which prefetches one on each fourth step of k.
+    #[inline(always)]
+    fn next(&mut self) -> Ahead {
+        if self.line == self.lines {
+            return Ahead { at: self.at, step: 0 };
+        }
+        let at = self.at.wrapping_add(self.row * self.row_step + self.line * 16);
+        self.row += self.rows / 4;
+        if self.row + self.rows / 4 > self.rows {
+            (self.row, self.line) = (0, self.line + 1);
+        }
+        Ahead { at, step: self.row_step }
+    }
+}
+
 impl<E: Epilogue> Kernel for Block<'_, E> {
     type Output = ();
 
@@ -114,7 +138,7 @@ impl<E: Epilogue> Block<'_, E> {
         let one_block = mc >= rows;
         let nc = if one_block { cols } else { NC.min(cols) };
         let b_cols = if one_block { GROUP.min(cols) } else { nc };
-        let computed = |operand: &Operand, n: usize| if operand.is_plain() { 0 } else { n };
+        let computed = |operand: &Operand, n: usize| if operand.is_computed() { n } else { 0 };
         let operand = computed(&product.a, mc * kc).max(computed(&product.b, b_cols * kc));
         let bits = mc * GROUP / 32;
         scratch.bits.resize(scratch.bits.len().max(bits), 0);
@@ -133,7 +157,7 @@ impl<E: Epilogue> Block<'_, E> {
                 let count = kc.min(product.k - pc);
                 let ends = pc + count == product.k;
                 let depth = Depth { first: pc, count, starts: pc == 0, ends };
-                if !one_block {
+                if !one_block && product.b.panels().is_none() {
                     self.pack_b::<I, NV>(isa, depth, jc, jc_cols, buffers);
                 }
                 // Loop 3: rows of C.
@@ -169,7 +193,7 @@ impl<E: Epilogue> Block<'_, E> {
         }
     }
 
-    /// Packs panels of B, the last filled with zeros.
+    /// Packs panels of B.
     #[inline(always)]
     fn pack_b<I: Isa, const NV: usize>(
         &self,
@@ -179,17 +203,10 @@ impl<E: Epilogue> Block<'_, E> {
         cols: usize,
         buffers: Buffers,
     ) {
-        let nr = NV * I::LANES;
         let part = Part { row: depth.first, rows: depth.count, col, cols };
         // SAFETY: the part lies in B; the buffers were made for so many panels of B.
         unsafe {
-            let (first, k_step, outer_step) = self.product.b.elements(isa, part, buffers.operand);
-            for start in (0..cols).step_by(nr) {
-                let first = first.add(start * outer_step);
-                let width = nr.min(cols - start);
-                let strip = Strip { first, outer_step, k_step, width, k: depth.count };
-                pack(isa, strip, buffers.b.add(start * depth.count), nr);
-            }
+            pack_panels(isa, &self.product.b, part, buffers.operand, buffers.b, NV * I::LANES);
         }
     }
 
@@ -208,10 +225,18 @@ impl<E: Epilogue> Block<'_, E> {
         let nr = NV * I::LANES;
         for jg in (block.col..block.col + block.cols).step_by(GROUP) {
             let cols = GROUP.min(block.col + block.cols - jg);
-            if pack_b {
+            if pack_b && self.product.b.panels().is_none() {
                 self.pack_b::<I, NV>(isa, depth, jg, cols, buffers);
             }
-            let b_from = if pack_b { jg } else { block.col };
+            // SAFETY: the panels of the group, `depth.count` floats a column, in the buffer or among
+            // those of the whole matrix, which has a block of k after the other.
+            let b_panels = unsafe {
+                match self.product.b.panels() {
+                    Some(panels) => panels.add(depth.first * padded(self.product.n, nr) + jg * depth.count),
+                    None if pack_b => buffers.b.cast_const(),
+                    None => buffers.b.add((jg - block.col) * depth.count).cast_const(),
+                }
+            };
             let mut bits = Tile { words: scratch.as_ptr(), stride: 0 };
             if E::MASKED && depth.ends {
                 // SAFETY: the mask has the shape of C, and blocks start at whole words.
@@ -219,6 +244,7 @@ impl<E: Epilogue> Block<'_, E> {
                     self.product.bits.tile(isa, Part { col: jg, cols, ..block }, scratch)
                 };
             }
+            let mut ahead = self.next_group(depth, block, jg, pack_b);
             // Loop 2: panels of B.
             for jr in (0..cols).step_by(nr) {
                 // Loop 1: panels of A.
@@ -230,12 +256,12 @@ impl<E: Epilogue> Block<'_, E> {
                     // which is this task's alone.
                     unsafe {
                         let a = buffers.a.add(start * depth.count);
-                        let b = buffers.b.add((jg + jr - b_from) * depth.count);
+                        let b = b_panels.add(jr * depth.count);
                         let words = bits.words.add(start * bits.stride + jr / 32);
                         let task = Task {
                             depth,
                             part,
-                            panels: Panels { a, b, b_step: nr, k: depth.count },
+                            panels: Panels { a, b, b_step: nr, k: depth.count, ahead: ahead.next() },
                             bits: Tile { words, ..bits },
                             shift: jr % 32,
                         };
@@ -247,6 +273,26 @@ impl<E: Epilogue> Block<'_, E> {
                     }
                 }
             }
+        }
+    }
+
+    /// The elements of B that the group after column `jg` will pack, to be prefetched by the tiles of
+    /// this one: the rows of B are too far apart for the hardware to follow.
+    fn next_group(&self, depth: Depth, block: Part, jg: usize, pack_b: bool) -> Lines {
+        let b = &self.product.b;
+        let source = b.source();
+        let next = jg + GROUP;
+        let end = block.col + block.cols;
+        if !pack_b || !b.is_plain() || source.col_step != 1 || next >= end {
+            return Lines { at: std::ptr::null(), row_step: 0, rows: 0, row: 0, line: 0, lines: 0 };
+        }
+        Lines {
+            at: source.near(depth.first, next),
+            row_step: source.row_step,
+            rows: depth.count,
+            row: 0,
+            line: 0,
+            lines: GROUP.min(end - next).div_ceil(16),
         }
     }
 
@@ -373,7 +419,7 @@ impl<E: Epilogue> Block<'_, E> {
         let Part { row, rows, col, cols } = self.part;
         let product = self.product;
         let a = Part { row, rows, col: 0, cols: product.k };
-        let computed = if product.a.is_plain() { 0 } else { rows * product.k };
+        let computed = if product.a.is_computed() { rows * product.k } else { 0 };
         let buffer = scratch.operand.room(computed);
         // SAFETY: the part lies in A, B and C, of which C's is this task's alone.
         unsafe {
@@ -405,7 +451,8 @@ impl<E: Epilogue> Block<'_, E> {
                 let part = Part { row, rows, col: col + c, cols };
                 let bits = product.bits.tile(isa, part, &mut scratch);
                 let depth = Depth { first: 0, count: 0, starts: true, ends: true };
-                let panels = Panels { a, b: a, b_step: 0, k: 0 };
+                let ahead = Ahead { at: a, step: 0 };
+                let panels = Panels { a, b: a, b_step: 0, k: 0, ahead };
                 let task = Task { depth, part, panels, bits, shift: 0 };
                 self.finish(isa, task, partial.at(row, col + c), partial.row_step);
             }

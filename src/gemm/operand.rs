@@ -9,22 +9,37 @@ use crate::view::Source;
 #[derive(Clone, Copy)]
 pub(crate) struct Operand {
     source: Source,
-    /// Mask and scale of a dropout applied while packing, in the coordinates of the stored matrix.
-    dropout: Option<(Bits, f32)>,
+    form: Form,
     /// Whether the product reads the stored matrix in transposed order.
     transposed: bool,
+}
+
+/// What the product reads in place of the stored elements.
+#[derive(Clone, Copy)]
+enum Form {
+    /// The elements themselves.
+    Plain,
+    /// The elements after a dropout, mask and scale, in the coordinates of the stored matrix.
+    Dropped(Bits, f32),
+    /// Panels of B that were packed before.
+    Packed(*const f32),
 }
 
 impl Operand {
     /// The matrix as it is.
     pub(crate) fn new(source: Source) -> Self {
-        Self { source, dropout: None, transposed: false }
+        Self { source, form: Form::Plain, transposed: false }
+    }
+
+    /// A matrix whose panels of B, for the same level, are at `panels`.
+    pub(super) fn packed(source: Source, panels: *const f32) -> Self {
+        Self { source, form: Form::Packed(panels), transposed: false }
     }
 
     /// `keep ? x · scale : 0` in place of the matrix. The bits are made from a key.
     pub(crate) fn dropped(source: Source, bits: Bits, scale: f32) -> Self {
-        let dropout = (!bits.keeps_all()).then_some((bits, scale));
-        Self { source, dropout, transposed: false }
+        let form = if bits.keeps_all() { Form::Plain } else { Form::Dropped(bits, scale) };
+        Self { source, form, transposed: false }
     }
 
     /// The transposed matrix.
@@ -34,7 +49,20 @@ impl Operand {
 
     /// Whether the elements are read just as they stand in memory.
     pub(super) fn is_plain(&self) -> bool {
-        self.dropout.is_none()
+        matches!(self.form, Form::Plain)
+    }
+
+    /// Whether elements are computed before they are packed.
+    pub(super) fn is_computed(&self) -> bool {
+        matches!(self.form, Form::Dropped(..))
+    }
+
+    /// The panels of B, if they were packed before.
+    pub(super) fn panels(&self) -> Option<*const f32> {
+        match self.form {
+            Form::Packed(panels) => Some(panels),
+            _ => None,
+        }
     }
 
     /// The stored elements in the order in which the product reads them.
@@ -55,7 +83,7 @@ impl Operand {
         part: Part,
         buffer: *mut f32,
     ) -> (*const f32, usize, usize) {
-        let Some((bits, scale)) = self.dropout else {
+        let Form::Dropped(bits, scale) = self.form else {
             let source = self.source();
             // SAFETY: the caller's promise.
             let first = unsafe { source.at(part.row, part.col) };

@@ -2,9 +2,12 @@
 //!
 //! A panel has `width` rows of A (or columns of B) by `k`; element (i, p) is at `p * step + i`.
 
-use wide::f32x4;
+use wide::bytemuck::cast;
+use wide::{f32x4, u64x2};
 
+use super::{GROUP, Operand};
 use crate::isa::Isa;
+use crate::threads::Part;
 
 /// A panel's elements where they are: (i, p) at `first + i * outer_step + p * k_step`, of which one
 /// step is 1.
@@ -15,6 +18,79 @@ pub(super) struct Strip {
     pub(super) k_step: usize,
     pub(super) width: usize,
     pub(super) k: usize,
+}
+
+/// `cols` in whole panels.
+pub(super) fn padded(cols: usize, nr: usize) -> usize {
+    cols.next_multiple_of(nr)
+}
+
+/// Packs a part of B as panels of `nr` columns, one after the other, the last filled with zeros.
+///
+/// # Safety
+///
+/// The part lies in B; `buffer` has room for it if its elements are computed; `out` has room for the
+/// panels.
+#[inline(always)]
+pub(super) unsafe fn pack_panels<I: Isa>(
+    isa: I,
+    b: &Operand,
+    part: Part,
+    buffer: *mut f32,
+    out: *mut f32,
+    nr: usize,
+) {
+    // SAFETY: the caller's promise.
+    unsafe {
+        let (first, k_step, outer_step) = b.elements(isa, part, buffer);
+        let mut start = 0;
+        if outer_step == 1 {
+            // Rows of many panels at a time: whole stretches of a row of B, line after line.
+            let whole = part.cols / nr * nr;
+            while start < whole {
+                let cols = GROUP.min(whole - start);
+                let out = out.add(start * part.rows);
+                copy_panels(isa, first.add(start), k_step, part.rows, cols, out, nr);
+                start += cols;
+            }
+        }
+        for start in (start..part.cols).step_by(nr) {
+            let first = first.add(start * outer_step);
+            let width = nr.min(part.cols - start);
+            let strip = Strip { first, outer_step, k_step, width, k: part.rows };
+            pack(isa, strip, out.add(start * part.rows), nr);
+        }
+    }
+}
+
+/// Packs whole panels of a matrix whose rows are contiguous.
+///
+/// # Safety
+///
+/// `cols` is a multiple of `nr`, which is one of `LANES`; the rows are valid for reads, `out` for
+/// writes.
+#[inline(always)]
+unsafe fn copy_panels<I: Isa>(
+    isa: I,
+    first: *const f32,
+    k_step: usize,
+    k: usize,
+    cols: usize,
+    out: *mut f32,
+    nr: usize,
+) {
+    for p in 0..k {
+        // SAFETY: the caller's promise.
+        unsafe {
+            let row = first.add(p * k_step);
+            for start in (0..cols).step_by(nr) {
+                let to = out.add(start * k + p * nr);
+                for i in (0..nr).step_by(I::LANES) {
+                    isa.store(to.add(i), isa.load(row.add(start + i)));
+                }
+            }
+        }
+    }
 }
 
 /// Packs a panel of `step` columns; those from `strip.width` on are filled with zeros.
@@ -71,7 +147,7 @@ unsafe fn copy<I: Isa>(isa: I, strip: Strip, out: *mut f32, step: usize) {
 }
 
 /// Columns of the panel stand in memory one after the other: blocks of 4 x 4 are transposed in
-/// registers. 128-bit vectors do as well as wider ones here, since the loads and stores bound it.
+/// registers. 128-bit vectors do as well as wider ones here, since loads and stores bound it.
 ///
 /// # Safety
 ///
@@ -83,30 +159,78 @@ unsafe fn transpose(strip: Strip, out: *mut f32, step: usize) {
     let mut i = 0;
     // SAFETY: the caller's promise.
     unsafe {
-        while i + 2 <= width {
-            // Two columns are left: the block's other two are read twice and not stored.
-            let four = i + 4 <= width;
-            let column = |c: usize| first.add((i + if four { c } else { c % 2 }) * outer_step);
-            let columns = [column(0), column(1), column(2), column(3)];
-            for p in (0..whole).step_by(4) {
-                let block = columns.map(|c| f32x4::from(c.add(p).cast::<[f32; 4]>().read_unaligned()));
-                for (q, row) in f32x4::transpose(block).into_iter().enumerate() {
-                    let row = row.to_array();
-                    let to = out.add((p + q) * step + i);
-                    if four {
-                        to.cast::<[f32; 4]>().write_unaligned(row);
-                    } else {
-                        to.cast::<[f32; 2]>().write_unaligned([row[0], row[1]]);
-                    }
-                }
-            }
-            i += if four { 4 } else { 2 };
+        while i + 4 <= width {
+            transpose_columns::<4>(first.add(i * outer_step), outer_step, whole, out.add(i), step);
+            i += 4;
         }
-        for p in 0..k {
-            let from = if p < whole { i } else { 0 };
-            for i in from..width {
+        if i + 2 <= width {
+            transpose_columns::<2>(first.add(i * outer_step), outer_step, whole, out.add(i), step);
+            i += 2;
+        }
+        let mut p = 0;
+        while p < k {
+            let mut i = if p < whole { i } else { 0 };
+            while i < width {
                 *out.add(p * step + i) = *first.add(i * outer_step + p * k_step);
+                i += 1;
             }
+            p += 1;
         }
     }
+}
+
+/// `N` (4 or 2) columns of a panel, `k` (a multiple of 4) elements each.
+///
+/// # Safety
+///
+/// The columns are valid for reads of `k` floats, `out` for writes of `k` rows of `N` floats.
+#[inline(always)]
+unsafe fn transpose_columns<const N: usize>(
+    first: *const f32,
+    outer_step: usize,
+    k: usize,
+    out: *mut f32,
+    step: usize,
+) {
+    // Where there are two columns, the block's other two are these again, and are not stored.
+    let (mut a, mut b) = (first, first.wrapping_add(outer_step));
+    let (mut c, mut d) = match N {
+        4 => (first.wrapping_add(2 * outer_step), first.wrapping_add(3 * outer_step)),
+        _ => (a, b),
+    };
+    let mut to = out;
+    let mut p = 0;
+    while p < k {
+        // SAFETY: the caller's promise.
+        unsafe {
+            let rows = transpose_4([a, b, c, d].map(|x| x.cast::<[f32; 4]>().read_unaligned()));
+            let mut q = 0;
+            while q < 4 {
+                let [x, y, _, _] = rows[q];
+                match N {
+                    4 => to.cast::<[f32; 4]>().write_unaligned(rows[q]),
+                    _ => to.cast::<[f32; 2]>().write_unaligned([x, y]),
+                }
+                to = to.wrapping_add(step);
+                q += 1;
+            }
+        }
+        (a, b) = (a.wrapping_add(4), b.wrapping_add(4));
+        (c, d) = (c.wrapping_add(4), d.wrapping_add(4));
+        p += 4;
+    }
+}
+
+#[inline(always)]
+fn transpose_4(columns: [[f32; 4]; 4]) -> [[f32; 4]; 4] {
+    let [a, b, c, d] = columns.map(f32x4::from);
+    let pairs = |v: f32x4| -> u64x2 { cast(v) };
+    let (ab_low, cd_low) = (pairs(a.unpack_lo(b)), pairs(c.unpack_lo(d)));
+    let (ab_high, cd_high) = (pairs(a.unpack_hi(b)), pairs(c.unpack_hi(d)));
+    [
+        cast(ab_low.unpack_lo(cd_low)),
+        cast(ab_low.unpack_hi(cd_low)),
+        cast(ab_high.unpack_lo(cd_high)),
+        cast(ab_high.unpack_hi(cd_high)),
+    ]
 }

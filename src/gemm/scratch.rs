@@ -20,6 +20,10 @@ impl Buffer {
         }
         self.0.as_mut_ptr().cast()
     }
+
+    pub(super) fn as_ptr(&self) -> *const f32 {
+        self.0.as_ptr().cast()
+    }
 }
 
 /// The buffers of one thread.

@@ -21,6 +21,15 @@ pub(super) struct Panels {
     /// Floats from one row of B to the next.
     pub(super) b_step: usize,
     pub(super) k: usize,
+    pub(super) ahead: Ahead,
+}
+
+/// What will be packed next: an address to prefetch on each fourth step of k, and the distance to
+/// the one after it. A distance of 0 repeats an address, which costs nothing.
+#[derive(Clone, Copy)]
+pub(super) struct Ahead {
+    pub(super) at: *const f32,
+    pub(super) step: usize,
 }
 
 /// `acc += A panel · B panel`, for `R` rows and `V` vectors.
@@ -34,7 +43,7 @@ pub(super) unsafe fn accumulate<I: Isa, const R: usize, const V: usize>(
     panels: Panels,
     acc: &mut [[I::F32; V]; R],
 ) {
-    let Panels { mut a, mut b, b_step, k } = panels;
+    let Panels { mut a, mut b, b_step, k, mut ahead } = panels;
     macro_rules! step {
         () => {
             let mut row = [isa.splat(0.0); V];
@@ -60,6 +69,8 @@ pub(super) unsafe fn accumulate<I: Isa, const R: usize, const V: usize>(
     // SAFETY: the caller's promise.
     unsafe {
         for _ in 0..k / 4 {
+            isa.prefetch(ahead.at);
+            ahead.at = ahead.at.wrapping_add(ahead.step);
             step!();
             step!();
             step!();
