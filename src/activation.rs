@@ -2,7 +2,7 @@
 //! exactly in `f64`.
 //!
 //! [`Activation`] is what callers choose. Kernels do not match on it inside their loops:
-//! [`Activation::with`] matches once and hands the kernel a [`Function`], so that each activation
+//! `Activation::with` matches once and hands the kernel a `Function`, so that each activation
 //! gets its own compiled loop.
 
 use std::f64::consts::{FRAC_1_SQRT_2, FRAC_2_SQRT_PI};

@@ -14,11 +14,13 @@
 //! |---|---|
 //! | x, dx | [batch, inputs] |
 //! | W, dW | [inputs, units], or [units, inputs] as `w.t()` |
-//! | b, db | [units] |
+//! | b, db | \[units\] |
 //! | z, y, dy | [batch, units] |
 //!
 //! Every element of a product is one chain of fused multiply-adds, p ascending, from the bias or 0:
 //! its bits do not depend on the level, the threads, the blocking or the other rows of the batch.
+
+mod update;
 
 use std::cell::Cell;
 
@@ -31,6 +33,7 @@ use crate::gemm::{Operand, PackedWeight, Product};
 use crate::mask::{Bits, Dropout, Mask, MaskKey};
 use crate::saved::Saved;
 use crate::view::{MatMut, MatRef, Target};
+pub use update::{DenseUpdate, Parameters, dense_update};
 
 /// A dense layer's arguments, for forward and backward.
 #[derive(Clone, Copy, Debug)]
@@ -65,6 +68,16 @@ impl<'a, T> DenseArgs<'a, T> {
         }
     }
 
+    /// What follows the product and its bias.
+    fn end(&self) -> BiasActivationDropout<'static, T> {
+        BiasActivationDropout {
+            bias: None,
+            activation: self.activation,
+            dropout: self.dropout,
+            key: self.key,
+        }
+    }
+
     /// Batch, inputs and units, if all arguments agree.
     pub(crate) fn check(&self) -> Result<(usize, usize, usize)> {
         let (batch, inputs, units) = (self.x.rows(), self.x.cols(), self.w.cols());
@@ -81,19 +94,6 @@ impl<'a, T> DenseArgs<'a, T> {
     }
 }
 
-impl DenseArgs<'_> {
-    /// The layer's input as a factor of a product, dropout applied.
-    fn input(&self) -> Operand {
-        match &self.input_dropout {
-            None => Operand::new(self.x.source()),
-            Some((dropout, key)) => {
-                let bits = Bits::generate(dropout, key, None);
-                Operand::dropped(self.x.source(), bits, dropout.scale())
-            }
-        }
-    }
-}
-
 /// What [`dense_backward`] computes; what is left out costs nothing.
 #[derive(Debug)]
 pub struct Gradients<'a, T = f32> {
@@ -101,7 +101,7 @@ pub struct Gradients<'a, T = f32> {
     pub dx: Option<MatMut<'a, T>>,
     /// The gradient of the weights, [inputs, units].
     pub dw: Option<MatMut<'a, T>>,
-    /// The gradient of the bias, [units].
+    /// The gradient of the bias, one value a unit.
     pub db: Option<&'a mut [T]>,
 }
 
@@ -164,7 +164,7 @@ fn forward(
                 m: batch,
                 n: units,
                 k: inputs,
-                a: args.input(),
+                a: input(args.x, args.input_dropout),
                 b: w,
                 bias: args.bias.map(<[f32]>::as_ptr),
                 partial: y,
@@ -207,7 +207,7 @@ pub fn dense_backward(
     dy: MatRef<'_>,
     gradients: Gradients<'_>,
 ) -> Result<()> {
-    let Gradients { mut dx, mut dw, db } = gradients;
+    let Gradients { dx, mut dw, db } = gradients;
     let (batch, inputs, units) = args.check()?;
     check_shape(dy.named("dy"), ("x · W", batch, units))?;
     saved.check(args.activation, batch, units)?;
@@ -221,22 +221,64 @@ pub fn dense_backward(
         check_equal("length of db", db.len(), "columns of W", units)?;
     }
     let level = Level::current()?;
-    let len = batch.checked_mul(units).filter(|n| *n <= isize::MAX as usize / 4);
-    let len = len.ok_or(crate::Error::Overflow { rows: batch, stride: units })?;
-    let mut buffer = BUFFER.take();
-    buffer.resize(buffer.len().max(len), 0.0);
-    let mut dz = MatMut::new(&mut buffer, batch, units)?;
-    let pass = BiasActivationDropout {
-        bias: None,
-        activation: args.activation,
-        dropout: args.dropout,
-        key: args.key,
-    };
-    bias_activation_dropout_backward(&pass, saved, dy, dz.reborrow(), db)?;
+    let mut buffers = take_buffers(batch, units)?;
+    let mut dz = MatMut::new(&mut buffers.dz, batch, units)?;
+    bias_activation_dropout_backward(&args.end(), saved, dy, dz.reborrow(), db)?;
     let dz = Operand::new(dz.as_ref().source());
     if let Some(dw) = &mut dw {
-        weight_gradient(level, args.input(), dz, (inputs, units, batch), dw);
+        let x = input(args.x, args.input_dropout);
+        weight_gradient(level, x, dz, (inputs, units, batch), dw);
     }
+    gradient_of_input(level, dz, args.w, (batch, inputs, units), args.input_dropout, dx);
+    put_back(buffers);
+    Ok(())
+}
+
+/// What a backward pass needs for itself, kept from call to call.
+#[derive(Default)]
+struct Buffers {
+    dz: Vec<f32>,
+    db: Vec<f32>,
+}
+
+thread_local! {
+    static BUFFERS: Cell<Buffers> = Cell::default();
+}
+
+/// This thread's buffers, with room for dz and db.
+fn take_buffers(batch: usize, units: usize) -> Result<Buffers> {
+    let len = batch.checked_mul(units).filter(|n| *n <= isize::MAX as usize / 4);
+    let len = len.ok_or(crate::Error::Overflow { rows: batch, stride: units })?;
+    let mut buffers = BUFFERS.take();
+    buffers.dz.resize(buffers.dz.len().max(len), 0.0);
+    buffers.db.resize(buffers.db.len().max(units), 0.0);
+    Ok(buffers)
+}
+
+fn put_back(buffers: Buffers) {
+    BUFFERS.set(buffers);
+}
+
+/// The layer's input as a factor of a product, dropout applied.
+fn input(x: MatRef<'_>, dropout: Option<(Dropout, MaskKey)>) -> Operand {
+    match dropout {
+        None => Operand::new(x.source()),
+        Some((dropout, key)) => {
+            let bits = Bits::generate(&dropout, &key, None);
+            Operand::dropped(x.source(), bits, dropout.scale())
+        }
+    }
+}
+
+/// `dx = dz · Wᵀ`, through the input's dropout.
+fn gradient_of_input(
+    level: Level,
+    dz: Operand,
+    w: MatRef<'_>,
+    (batch, inputs, units): (usize, usize, usize),
+    dropout: Option<(Dropout, MaskKey)>,
+    mut dx: Option<MatMut<'_>>,
+) {
     by_rows(dx.as_mut(), |dx| {
         let Some(dx) = dx else { return };
         let product = Product {
@@ -244,28 +286,21 @@ pub fn dense_backward(
             n: inputs,
             k: units,
             a: dz,
-            b: Operand::new(args.w.source()).t(),
+            b: Operand::new(w.source()).t(),
             bias: None,
             partial: dx,
             epilogue: Store { c: dx },
             bits: Bits::Uniform(true, None),
         };
-        match &args.input_dropout {
+        match dropout {
             None => product.run(level),
             Some((dropout, key)) => {
-                let bits = Bits::generate(dropout, key, None);
+                let bits = Bits::generate(&dropout, &key, None);
                 let scale = dropout.scale();
                 Product { bits, ..product.with(Drop { c: dx, scale }) }.run(level);
             }
         }
     });
-    BUFFER.set(buffer);
-    Ok(())
-}
-
-thread_local! {
-    /// dz, kept from call to call.
-    static BUFFER: Cell<Vec<f32>> = const { Cell::new(Vec::new()) };
 }
 
 /// `dw = x~ᵀ · dz`. Where the columns of dw are contiguous, `dwᵀ = dzᵀ · x~` is computed: the same

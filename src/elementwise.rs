@@ -17,6 +17,7 @@
 
 mod cross_entropy;
 mod kernel;
+mod ops;
 mod update;
 
 use crate::Level;
@@ -25,9 +26,10 @@ use crate::error::{Result, check_equal, check_shape};
 use crate::mask::{Bits, Dropout, Mask, MaskKey};
 use crate::saved::{Saved, SavedValues};
 use crate::view::{MatMut, MatRef, Source, Target};
-pub use cross_entropy::{Loss, softmax_cross_entropy};
 pub(crate) use cross_entropy::{LOSS_BLOCK, check_labels};
-use kernel::{Backward, Forward, Pass};
+pub use cross_entropy::{Loss, softmax_cross_entropy};
+use kernel::Pass;
+use ops::{Backward, Forward};
 pub(crate) use update::check_limit;
 pub use update::{SgdStep, max_norm, sgd_update};
 

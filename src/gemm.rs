@@ -15,6 +15,7 @@
 //! Threads share nothing: C is cut into a grid of blocks, and each task packs what its block needs.
 
 mod block;
+mod blocking;
 pub(crate) mod epilogue;
 mod few_rows;
 mod operand;
@@ -27,10 +28,10 @@ pub(crate) use operand::Operand;
 pub use packed::PackedWeight;
 
 use crate::Level;
-use epilogue::Epilogue;
 use crate::mask::Bits;
 use crate::threads::{Grid, for_each};
 use crate::view::Target;
+use epilogue::Epilogue;
 
 /// A product and what becomes of it.
 #[derive(Clone, Copy)]
@@ -71,6 +72,9 @@ impl<E: Epilogue> Product<E> {
 
     /// Computes the product.
     pub(crate) fn run(self, level: Level) {
+        if self.m == 0 || self.n == 0 {
+            return;
+        }
         let grid = self.grid(rayon::current_num_threads());
         for_each(grid.len(), |i| {
             level.vectorize(block::Block { product: &self, part: grid.part(i) });
@@ -91,7 +95,9 @@ impl<E: Epilogue> Product<E> {
         // An element is packed at the cost of some 8 multiply-adds of a vector's lane.
         let cost = |(rows, cols): (usize, usize)| {
             let rounds = (self.m.div_ceil(rows) * self.n.div_ceil(cols)).div_ceil(threads);
-            rounds.saturating_mul(rows.saturating_mul(cols.saturating_add(8)).saturating_add(8 * cols))
+            rounds.saturating_mul(
+                rows.saturating_mul(cols.saturating_add(8)).saturating_add(8 * cols),
+            )
         };
         let (rows, cols) =
             (1..=tasks).map(part).min_by_key(|part| cost(*part)).unwrap_or((self.m, self.n));

@@ -148,9 +148,9 @@ pub(crate) trait Isa: Copy + Send + Sync + 'static {
     fn lanes(self, word: Self::Word, at: usize) -> Self::Mask;
 
     /// The floats' bits.
-    fn to_bits(self, a: Self::F32) -> Self::I32;
+    fn as_bits(self, a: Self::F32) -> Self::I32;
     /// The floats with these bits.
-    fn from_bits(self, a: Self::I32) -> Self::F32;
+    fn as_float(self, a: Self::I32) -> Self::F32;
     /// All lanes `x`.
     fn splat_i32(self, x: i32) -> Self::I32;
     /// `a + b`, wrapping.
@@ -159,8 +159,6 @@ pub(crate) trait Isa: Copy + Send + Sync + 'static {
     fn sub_i32(self, a: Self::I32, b: Self::I32) -> Self::I32;
     /// `a << N`.
     fn shl_i32<const N: i32>(self, a: Self::I32) -> Self::I32;
-    /// `a >> N`, arithmetic.
-    fn shr_i32<const N: i32>(self, a: Self::I32) -> Self::I32;
 
     /// All lanes `x`.
     fn splat_u64(self, x: u64) -> Self::U64;

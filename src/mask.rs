@@ -26,7 +26,7 @@ mod bits;
 mod dropout;
 mod key;
 
-pub(crate) use bits::{Bits, Tile, TILE_COLS, TILE_WORDS};
+pub(crate) use bits::{Bits, TILE_COLS, TILE_WORDS, Tile};
 pub use dropout::{Dropout, Scaling};
 pub use key::MaskKey;
 

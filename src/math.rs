@@ -53,7 +53,7 @@ fn polynomial<I: Isa, const N: usize>(isa: I, x: I::F32, c: [f32; N]) -> I::F32 
 /// 2^m from the sum of m and [`ROUND`].
 #[inline(always)]
 fn power_of_two<I: Isa>(isa: I, sum: I::F32) -> I::F32 {
-    isa.from_bits(isa.shl_i32::<23>(isa.to_bits(sum)))
+    isa.as_float(isa.shl_i32::<23>(isa.as_bits(sum)))
 }
 
 /// `2^j` and `r`, where `x = 2 j ln 2 + r`; needs |x| < 170.
@@ -280,14 +280,14 @@ fn normal_tail<I: Isa>(isa: I, z: I::F32) -> NormalTail<I> {
     let an = isa.mul(a, n);
     let rest = polynomial(isa, a, [1.7, 0.8453653, 0.21753813, 0.024348138]);
     let d = isa.mul_add(an, isa.splat(ROOT_OF_TWO_PI), rest);
-    let exponent = isa.add_i32(isa.shl_i32::<23>(isa.to_bits(sum)), isa.splat_i32(64 << 23));
+    let exponent = isa.add_i32(isa.shl_i32::<23>(isa.as_bits(sum)), isa.splat_i32(64 << 23));
     NormalTail { a, exponent, r, q, n, an, d }
 }
 
 /// `x` times two to the power that `exponent` holds; `x` and the result are normal.
 #[inline(always)]
 fn scale<I: Isa>(isa: I, x: I::F32, exponent: I::I32) -> I::F32 {
-    isa.from_bits(isa.add_i32(isa.to_bits(x), exponent))
+    isa.as_float(isa.add_i32(isa.as_bits(x), exponent))
 }
 
 /// z Φ(z), Φ the distribution function of the standard normal distribution, within 4 ULP.
@@ -297,7 +297,7 @@ fn scale<I: Isa>(isa: I, x: I::F32, exponent: I::I32) -> I::F32 {
 pub(crate) fn gelu<I: Isa>(isa: I, z: I::F32) -> I::F32 {
     let tail = normal_tail(isa, z);
     let product = isa.mul_add(isa.mul(tail.an, tail.r), tail.q, tail.an);
-    let d = isa.from_bits(isa.sub_i32(isa.to_bits(tail.d), tail.exponent));
+    let d = isa.as_float(isa.sub_i32(isa.as_bits(tail.d), tail.exponent));
     let product = isa.div(product, d);
     let positive = at_least(isa, z, 0.0);
     isa.neg_mul_add(product, isa.splat(DOWN_64), positive)

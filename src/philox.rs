@@ -125,12 +125,7 @@ impl<I: Isa> LaneBlocks<I> {
         for (c, s) in c.iter_mut().zip(shared) {
             let p1 = isa.mul_low(m1, isa.xor_u64(s.first, plane));
             let p0 = isa.mul_low(m0, isa.xor_u64(isa.high(p1), self.step_low));
-            *c = [
-                isa.xor_u64(s.third_0, p1),
-                s.third_1,
-                isa.xor_u64(isa.high(p0), s.third_2),
-                p0,
-            ];
+            *c = [isa.xor_u64(s.third_0, p1), s.third_1, isa.xor_u64(isa.high(p0), s.third_2), p0];
         }
         for [k0, k1] in &self.keys[3..] {
             for c in &mut c {

@@ -232,12 +232,7 @@ fn input<T: Real>(args: &DenseArgs<'_, T>, batch: usize, inputs: usize) -> Vec<T
     x
 }
 
-fn activate<T: Real>(
-    activation: crate::Activation,
-    z: T,
-    dropout: &Dropout,
-    kept: bool,
-) -> T {
+fn activate<T: Real>(activation: crate::Activation, z: T, dropout: &Dropout, kept: bool) -> T {
     if kept { T::value(activation, z) * T::scale(dropout) } else { T::ZERO }
 }
 

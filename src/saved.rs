@@ -61,12 +61,8 @@ impl<'a, T> Saved<'a, T> {
             (SavedValues::None, Needs::Nothing) => Ok(()),
             (SavedValues::None, Needs::Output) => Err(missing("the output or z")),
             (SavedValues::None | SavedValues::Output(_), Needs::PreActivation) => Err(missing("z")),
-            (SavedValues::Output(y), _) => {
-                check_shape(y.named("the saved output"), gradient)
-            }
-            (SavedValues::PreActivation(z), _) => {
-                check_shape(z.named("the saved z"), gradient)
-            }
+            (SavedValues::Output(y), _) => check_shape(y.named("the saved output"), gradient),
+            (SavedValues::PreActivation(z), _) => check_shape(z.named("the saved z"), gradient),
         }
     }
 }
@@ -75,8 +71,8 @@ impl<T> Saved<'_, T> {
     /// Where the backward pass of `activation` finds its mask bits.
     pub(crate) fn bits(&self, activation: Activation, dropout: &Dropout, key: &MaskKey) -> Bits {
         // A positive output of ReLU says kept and active at once.
-        let known = matches!(activation, Activation::Relu)
-            && matches!(self.values, SavedValues::Output(_));
+        let known =
+            matches!(activation, Activation::Relu) && matches!(self.values, SavedValues::Output(_));
         match self.mask {
             _ if known => Bits::generate(&Dropout::NONE, key, None),
             Some(mask) => Bits::stored(mask),

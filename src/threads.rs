@@ -44,9 +44,12 @@ impl Grid {
         multiple_of_rows: usize,
         multiple_of_cols: usize,
     ) -> Self {
-        let part_rows = (work / cols.max(1)).max(1).next_multiple_of(multiple_of_rows).min(rows);
+        if rows == 0 || cols == 0 {
+            return Self::with_parts(0, 0, 1, 1);
+        }
+        let part_rows = (work / cols).max(1).next_multiple_of(multiple_of_rows).min(rows);
         let part_cols = if part_rows >= rows {
-            (work / rows.max(1)).max(1).next_multiple_of(multiple_of_cols).min(cols)
+            (work / rows).max(1).next_multiple_of(multiple_of_cols).min(cols)
         } else {
             (work / part_rows).max(1).next_multiple_of(multiple_of_cols).min(cols)
         };
@@ -54,12 +57,7 @@ impl Grid {
     }
 
     /// Parts of `part_rows` x `part_cols`.
-    pub(crate) fn with_parts(
-        rows: usize,
-        cols: usize,
-        part_rows: usize,
-        part_cols: usize,
-    ) -> Self {
+    pub(crate) fn with_parts(rows: usize, cols: usize, part_rows: usize, part_cols: usize) -> Self {
         let empty = rows == 0 || cols == 0;
         let count = |n: usize, part: usize| if empty { 0 } else { n.div_ceil(part.max(1)) };
         Self {

@@ -45,7 +45,8 @@ impl Shape {
             _ => (rows - 1).checked_mul(stride).and_then(|n| n.checked_add(cols)),
         };
         // Addresses are counted in bytes, and pointer offsets are signed.
-        let needed = needed.filter(|n| n.checked_mul(8).is_some_and(|b| isize::try_from(b).is_ok()));
+        let needed =
+            needed.filter(|n| n.checked_mul(8).is_some_and(|b| isize::try_from(b).is_ok()));
         match needed {
             None => Err(Error::Overflow { rows, stride }),
             Some(needed) if needed > len => {
@@ -56,12 +57,7 @@ impl Shape {
     }
 
     fn t(self) -> Self {
-        Self {
-            rows: self.cols,
-            cols: self.rows,
-            row_step: self.col_step,
-            col_step: self.row_step,
-        }
+        Self { rows: self.cols, cols: self.rows, row_step: self.col_step, col_step: self.row_step }
     }
 
     fn index(&self, row: usize, col: usize) -> Option<usize> {
@@ -260,6 +256,11 @@ unsafe impl<T: Send> Send for Target<T> {}
 unsafe impl<T: Send> Sync for Target<T> {}
 
 impl<T> Source<T> {
+    /// Whether both start at the same element.
+    pub(crate) fn same_as(self, other: Self) -> bool {
+        self.ptr == other.ptr
+    }
+
     /// The address that element (row, col) has or would have, for prefetching.
     #[inline(always)]
     pub(crate) fn near(self, row: usize, col: usize) -> *const T {

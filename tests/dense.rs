@@ -130,7 +130,8 @@ fn expected(case: &Case, layer: &Layer) -> Expected {
         dw: Some(MatMut::new(&mut e.dw, inputs, units).unwrap()),
         db: Some(&mut e.db),
     };
-    reference::dense_backward(&args, &saved(case, y, z, &mask), layer.dy.view(), gradients).unwrap();
+    reference::dense_backward(&args, &saved(case, y, z, &mask), layer.dy.view(), gradients)
+        .unwrap();
     e
 }
 
@@ -151,7 +152,13 @@ fn check(case: &Case) {
         assert_same(level, &y.values(), &e.y, case.size(), &format!("y (packed) of {case:?}"));
         let mut y = case.output();
         dense_forward(&args, y.view_mut(), Some(z.view_mut()), Some(&mut mask)).unwrap();
-        assert_same(level, &y.values(), &e.y, case.size(), &format!("y (z and mask saved) of {case:?}"));
+        assert_same(
+            level,
+            &y.values(),
+            &e.y,
+            case.size(),
+            &format!("y (z and mask saved) of {case:?}"),
+        );
         assert_same(level, &z.values(), &e.z, case.size(), &format!("z of {case:?}"));
         let drawn = Mask::generate(batch, units, &args.dropout, &args.key).unwrap();
         assert_eq!(mask, drawn, "mask of {case:?}");
@@ -160,11 +167,8 @@ fn check(case: &Case) {
         let mut dx = Padded::new(&vec![9.0; batch * inputs], batch, inputs, extra, x_t);
         let mut dw = Padded::new(&vec![9.0; inputs * units], inputs, units, extra, w_t != y_t);
         let mut db = vec![9.0; units];
-        let gradients = Gradients {
-            dx: Some(dx.view_mut()),
-            dw: Some(dw.view_mut()),
-            db: Some(&mut db),
-        };
+        let gradients =
+            Gradients { dx: Some(dx.view_mut()), dw: Some(dw.view_mut()), db: Some(&mut db) };
         dense_backward(&args, &saved, layer.dy.view(), gradients).unwrap();
         assert_same(level, &db, &e.db, case.size(), &format!("db of {case:?}"));
         assert_same(level, &dw.values(), &e.dw, case.size(), &format!("dW of {case:?}"));
@@ -252,7 +256,11 @@ fn every_small_shape() {
 #[test]
 fn every_loop_turns_more_than_once() {
     check(&Case { input_rate: Some(0.2), ..Case::plain(13, 1200, 70) });
-    check(&Case { input_rate: Some(0.2), activation: Activation::Gelu, ..Case::plain(300, 900, 35) });
+    check(&Case {
+        input_rate: Some(0.2),
+        activation: Activation::Gelu,
+        ..Case::plain(300, 900, 35)
+    });
     check(&Case { transposed: [true, true, false], ..Case::plain(500, 450, 301) });
     check(&Case { activation: Activation::Silu, ..Case::plain(260, 20, 2100) });
     check(&Case { activation: Activation::Tanh, ..Case::plain(3, 50, 3000) });
@@ -260,11 +268,8 @@ fn every_loop_turns_more_than_once() {
 
 #[test]
 fn threads_do_not_show() {
-    let case = Case {
-        input_rate: Some(0.2),
-        activation: Activation::Gelu,
-        ..Case::plain(129, 260, 333)
-    };
+    let case =
+        Case { input_rate: Some(0.2), activation: Activation::Gelu, ..Case::plain(129, 260, 333) };
     let layer = case.layer();
     let args = case.args(&layer);
     let e = expected(&case, &layer);
@@ -285,8 +290,20 @@ fn threads_do_not_show() {
             })
             .unwrap();
             assert_same(level, &y.values(), &e.y, case.size(), &format!("y on {threads} threads"));
-            assert_same(level, &dx.values(), &e.dx, case.size(), &format!("dx on {threads} threads"));
-            assert_same(level, &dw.values(), &e.dw, case.size(), &format!("dW on {threads} threads"));
+            assert_same(
+                level,
+                &dx.values(),
+                &e.dx,
+                case.size(),
+                &format!("dx on {threads} threads"),
+            );
+            assert_same(
+                level,
+                &dw.values(),
+                &e.dw,
+                case.size(),
+                &format!("dW on {threads} threads"),
+            );
         }
     });
 }
@@ -308,7 +325,13 @@ fn the_batch_does_not_show() {
             };
             let mut y = vec![0.0; rows * 99];
             dense_forward(&part, MatMut::new(&mut y, rows, 99).unwrap(), None, None).unwrap();
-            assert_same(level, &y, &whole[first * 99..(first + rows) * 99], case.size(), "rows of a batch");
+            assert_same(
+                level,
+                &y,
+                &whole[first * 99..(first + rows) * 99],
+                case.size(),
+                "rows of a batch",
+            );
         }
     });
 }

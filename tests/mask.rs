@@ -112,9 +112,13 @@ fn shards_are_parts_of_the_whole() {
     let key = MaskKey::new(11, 2, 9).unwrap();
     for_each_level(|level| {
         let whole = Mask::generate(70, 5000, &dropout, &key).unwrap();
-        for (row0, rows, col0, cols) in
-            [(0, 70, 1, 4999), (3, 20, 33, 129), (69, 1, 127, 4200), (5, 40, 4095, 2), (1, 64, 31, 900)]
-        {
+        for (row0, rows, col0, cols) in [
+            (0, 70, 1, 4999),
+            (3, 20, 33, 129),
+            (69, 1, 127, 4200),
+            (5, 40, 4095, 2),
+            (1, 64, 31, 900),
+        ] {
             let key = key.with_origin(row0 as u64, col0 as u64);
             let part = Mask::generate(rows, cols, &dropout, &key).unwrap();
             for r in 0..rows {
@@ -133,7 +137,8 @@ fn threads_do_not_show() {
     for (rows, cols) in [(1, 3_000_001), (900, 1000), (4000, 300)] {
         let expected = with_threads(1, || Mask::generate(rows, cols, &dropout, &key).unwrap());
         for threads in [2, 3, 8] {
-            let mask = with_threads(threads, || Mask::generate(rows, cols, &dropout, &key).unwrap());
+            let mask =
+                with_threads(threads, || Mask::generate(rows, cols, &dropout, &key).unwrap());
             assert!(mask == expected, "{rows} x {cols} on {threads} threads");
         }
     }

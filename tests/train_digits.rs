@@ -250,14 +250,14 @@ fn broken_files_are_refused_in_one_line() {
     refuse(&folder, &["--data", "."], &["has neither t10k-labels-idx1-ubyte nor"]);
 }
 
+/// The margins are about half of what comes out, which is the same bits on every machine with FMA.
 #[test]
-#[ignore = "trains 20 networks to the end, some seconds"]
 fn dropout_lowers_the_test_error() {
-    let text = succeed(&folder("full"), &[]);
+    let text = succeed(&folder("full"), &["--seeds", "5", "--epochs", "100"]);
     let number = |before: &str| -> f64 {
         let rest = text.split(before).nth(1).unwrap_or_else(|| panic!("no {before:?}:\n{text}"));
         rest.split_whitespace().next().unwrap().parse().unwrap()
     };
-    assert!(number("paired difference") <= -1.0, "{text}");
-    assert!(number("better in") >= 9.0, "{text}");
+    assert!(number("paired difference") <= -0.7, "{text}");
+    assert!(number("better in") >= 4.0, "{text}");
 }

@@ -1,7 +1,7 @@
 //! The loop behind every element-wise operation.
 
+use super::ops::Op;
 use crate::Level;
-use crate::activation::{Function, Needs};
 use crate::isa::{Isa, Kernel};
 use crate::mask::{Bits, TILE_COLS, TILE_WORDS};
 use crate::threads::{Grid, Part, for_each};
@@ -15,111 +15,9 @@ const TASK: usize = 1 << 17;
 /// Columns of a piece that is gathered because a view is not stored by rows.
 const GATHER: usize = 256;
 
-/// What is done to one vector.
-pub(super) trait Op: Copy + Send + Sync {
-    /// Whether there is a second input.
-    const SECOND: bool;
-    /// Whether a bias is added.
-    const BIAS: bool;
-    /// Whether the columns of the output may have to be summed.
-    const SUMS: bool;
-
-    /// The output, of both inputs and the bias (zero where there is none) and the mask.
-    fn eval<I: Isa>(
-        self,
-        isa: I,
-        main: I::F32,
-        second: I::F32,
-        bias: I::F32,
-        keep: I::Mask,
-    ) -> I::F32;
-}
-
-/// `[second +] (keep ? act(main [+ bias]) · scale : 0)`.
-#[derive(Clone, Copy)]
-pub(super) struct Forward<F, const BIAS: bool, const SECOND: bool> {
-    pub(super) f: F,
-    pub(super) scale: f32,
-}
-
-impl<F: Function, const BIAS: bool, const SECOND: bool> Op for Forward<F, BIAS, SECOND> {
-    const SECOND: bool = SECOND;
-    const BIAS: bool = BIAS;
-    const SUMS: bool = false;
-
-    #[inline(always)]
-    fn eval<I: Isa>(
-        self,
-        isa: I,
-        main: I::F32,
-        second: I::F32,
-        bias: I::F32,
-        keep: I::Mask,
-    ) -> I::F32 {
-        let z = if BIAS { isa.add(main, bias) } else { main };
-        let y = isa.keep(keep, isa.mul(self.f.value(isa, z), isa.splat(self.scale)));
-        if SECOND { isa.add(second, y) } else { y }
-    }
-}
-
-/// `keep ? main · scale · act' : 0`, with the derivative computed from the output or from
-/// `z = second [+ bias]`.
-#[derive(Clone, Copy)]
-pub(super) struct Backward<F, const FROM_OUTPUT: bool, const BIAS: bool> {
-    f: F,
-    scale: f32,
-    unscale: f32,
-}
-
-impl<F: Function, const FROM_OUTPUT: bool, const BIAS: bool> Op
-    for Backward<F, FROM_OUTPUT, BIAS>
-{
-    const SECOND: bool = !matches!(F::NEEDS, Needs::Nothing);
-    const BIAS: bool = BIAS;
-    const SUMS: bool = true;
-
-    #[inline(always)]
-    fn eval<I: Isa>(
-        self,
-        isa: I,
-        main: I::F32,
-        second: I::F32,
-        bias: I::F32,
-        keep: I::Mask,
-    ) -> I::F32 {
-        let g = isa.mul(main, isa.splat(self.scale));
-        let saved = if FROM_OUTPUT {
-            isa.mul(second, isa.splat(self.unscale))
-        } else {
-            let z = if BIAS { isa.add(second, bias) } else { second };
-            if matches!(F::NEEDS, Needs::Output) { self.f.value(isa, z) } else { z }
-        };
-        isa.keep(keep, self.f.backward(isa, g, saved))
-    }
-}
-
-impl<F: Function> Backward<F, false, false> {
-    /// Runs the backward pass that fits what was saved.
-    pub(super) fn choose(
-        f: F,
-        scale: f32,
-        unscale: f32,
-        from_output: bool,
-        level: Level,
-        pass: Pass,
-    ) {
-        let bias = pass.bias.is_some();
-        match (F::NEEDS, from_output, bias) {
-            (Needs::Output, true, _) => {
-                pass.run(level, Backward::<F, true, false> { f, scale, unscale });
-            }
-            (Needs::Output | Needs::PreActivation, _, true) => {
-                pass.run(level, Backward::<F, false, true> { f, scale, unscale });
-            }
-            _ => pass.run(level, Backward::<F, false, false> { f, scale, unscale }),
-        }
-    }
-}
+/// Elements from which on an output is stored past the caches: 64 MiB, more than a core's share of
+/// the level-3 cache, will not be found there by whoever reads it next.
+const STREAM: usize = 1 << 24;
 
 /// The tensors of a pass; all have `rows` x `cols` elements, bias and sum `cols`.
 #[derive(Clone, Copy)]
@@ -182,7 +80,14 @@ impl<O: Op> Kernel for Task<'_, O> {
         let by_rows = pass.main.col_step == 1
             && pass.out.col_step == 1
             && pass.second.is_none_or(|s| s.col_step == 1);
-        let mut buffers = if by_rows { None } else { Some([[0.0; GATHER]; 3]) };
+        let in_place = pass.out.source().same_as(pass.main);
+        let streams = by_rows && !in_place && pass.rows * pass.cols >= STREAM;
+        let mut buffers = Buffers::None;
+        if !by_rows {
+            buffers = Buffers::Gather(Default::default());
+        } else if streams {
+            buffers = Buffers::Stream([0.0; TILE_COLS]);
+        }
         let mut scratch = [0u32; TILE_WORDS];
         for c in (col..col + cols).step_by(tile_cols) {
             for r in (row..row + rows).step_by(tile_rows) {
@@ -204,6 +109,7 @@ impl<O: Op> Kernel for Task<'_, O> {
                 }
             }
         }
+        isa.fence();
     }
 }
 
@@ -215,6 +121,49 @@ struct Piece {
     bias: *const f32,
     out: *mut f32,
     sum: *mut f32,
+}
+
+/// What a piece goes through on its way.
+#[allow(clippy::large_enum_variant, reason = "there is one a task, on its stack")]
+enum Buffers {
+    /// Nothing: it is read and written where it is.
+    None,
+    /// The output is gathered here and stored past the caches.
+    Stream([f32; TILE_COLS]),
+    /// A view is not stored by rows.
+    Gather(Gather),
+}
+
+struct Gather {
+    main: [f32; GATHER],
+    second: [f32; GATHER],
+    out: [f32; GATHER],
+}
+
+impl Default for Gather {
+    fn default() -> Self {
+        Self { main: [0.0; GATHER], second: [0.0; GATHER], out: [0.0; GATHER] }
+    }
+}
+
+/// Copies the first `n` values past the caches, in whole aligned vectors save for the ends.
+///
+/// # Safety
+///
+/// `n` is at most `TILE_COLS`; `out` is valid for writes of `n` floats.
+#[inline(always)]
+unsafe fn stream<I: Isa>(isa: I, values: &[f32; TILE_COLS], out: *mut f32, n: usize) {
+    let head = out.align_offset(4 * I::LANES).min(n);
+    let mut i = head;
+    // SAFETY: all accesses are below `n`; from `head` on, vectors are aligned.
+    unsafe {
+        out.copy_from_nonoverlapping(values.as_ptr(), head);
+        while i + I::LANES <= n {
+            isa.stream(out.add(i), isa.load(values.as_ptr().add(i)));
+            i += I::LANES;
+        }
+        out.add(i).copy_from_nonoverlapping(values.as_ptr().add(i), n - i);
+    }
 }
 
 impl<O: Op> Task<'_, O> {
@@ -231,10 +180,10 @@ impl<O: Op> Task<'_, O> {
         col: usize,
         cols: usize,
         words: *const u32,
-        buffers: &mut Option<[[f32; GATHER]; 3]>,
+        buffers: &mut Buffers,
     ) {
         let pass = self.pass;
-        let most = if buffers.is_some() { GATHER } else { cols };
+        let most = if let Buffers::Gather(_) = buffers { GATHER } else { cols };
         for start in (0..cols).step_by(most) {
             let (first, n) = (col + start, most.min(cols - start));
             // SAFETY: the caller's promise; GATHER is a multiple of 32.
@@ -246,14 +195,18 @@ impl<O: Op> Task<'_, O> {
                     out: pass.out.at(row, first),
                     sum: pass.sum.map_or(std::ptr::null_mut(), |s| s.add(first)),
                 };
-                if let Some([main, second, out]) = buffers {
-                    for i in 0..n {
-                        main[i] = *pass.main.at(row, first + i);
-                        second[i] = pass.second.map_or(0.0, |s| *s.at(row, first + i));
+                match buffers {
+                    Buffers::None => {}
+                    Buffers::Stream(out) => piece.out = out.as_mut_ptr(),
+                    Buffers::Gather(Gather { main, second, out }) => {
+                        for i in 0..n {
+                            main[i] = *pass.main.at(row, first + i);
+                            second[i] = pass.second.map_or(0.0, |s| *s.at(row, first + i));
+                        }
+                        piece.main = main.as_ptr();
+                        piece.second = second.as_ptr();
+                        piece.out = out.as_mut_ptr();
                     }
-                    piece.main = main.as_ptr();
-                    piece.second = second.as_ptr();
-                    piece.out = out.as_mut_ptr();
                 }
                 match pass.sum {
                     Some(_) if O::SUMS => {
@@ -261,9 +214,13 @@ impl<O: Op> Task<'_, O> {
                     }
                     _ => self.piece::<I, false>(isa, piece, n, words.add(start / 32)),
                 }
-                if let Some([_, _, out]) = buffers {
-                    for (i, value) in out.iter().enumerate().take(n) {
-                        *pass.out.at(row, first + i) = *value;
+                match buffers {
+                    Buffers::None => {}
+                    Buffers::Stream(out) => stream(isa, out, pass.out.at(row, first), n),
+                    Buffers::Gather(Gather { out, .. }) => {
+                        for (i, value) in out.iter().enumerate().take(n) {
+                            *pass.out.at(row, first + i) = *value;
+                        }
                     }
                 }
             }
@@ -329,7 +286,11 @@ impl<O: Op> Task<'_, O> {
                 if n == I::LANES { isa.load(p.add(at)) } else { isa.load_first(p.add(at), n) }
             };
             let store = |p: *mut f32, v| {
-                if n == I::LANES { isa.store(p.add(at), v) } else { isa.store_first(p.add(at), n, v) }
+                if n == I::LANES {
+                    isa.store(p.add(at), v)
+                } else {
+                    isa.store_first(p.add(at), n, v)
+                }
             };
             let main = load(piece.main);
             let second = if O::SECOND { load(piece.second) } else { zero };

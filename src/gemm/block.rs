@@ -1,58 +1,20 @@
 //! One task's block of C: the five loops around the tile.
 
+use super::blocking::{Depth, Lines, NC, balanced, block_sizes, panels};
 use super::epilogue::Epilogue;
 use super::few_rows::{FEW_ROWS, FewRows};
-use super::pack::{Strip, pack, pack_panels, padded};
+use super::pack::{PackA, PackB, padded};
 use super::scratch::{self, Scratch};
 use super::tile::{Ahead, EdgeTile, Panels, TILE, accumulate};
 use super::{GROUP, Operand, Product};
-use crate::isa::{Caches, Isa, Kernel, TileKernel, caches, load};
+use crate::isa::{Isa, Kernel, TileKernel, load};
 use crate::mask::{TILE_WORDS, Tile};
 use crate::threads::Part;
-
-/// Columns of B that are packed at once where several blocks of A share them: KC x NC floats are
-/// 3 MiB, a part of the level-3 cache.
-const NC: usize = 2048;
-
-/// KC and MC for tiles of `mr` x `nr`.
-///
-/// A panel of B (KC x NR floats) takes three quarters of the level-1 cache, the rest being for the
-/// panel of A that passes by and the tile of C: KC = 384 for 32 KiB and NR = 16. A block of A
-/// (MC x KC) takes half of the level-2 cache: MC = 168 for 512 KiB.
-pub(super) fn block_sizes(mr: usize, nr: usize) -> (usize, usize) {
-    let Caches { level_1, level_2 } = caches();
-    let kc = (level_1 * 3 / 4 / (4 * nr)).clamp(128, 512) / 32 * 32;
-    let mc = level_2 / 2 / (4 * kc) / mr * mr;
-    (kc, mc.max(mr))
-}
-
-/// `n` cut into the fewest parts of at most `most`: the size of a part, a multiple of `multiple`.
-pub(super) fn balanced(n: usize, most: usize, multiple: usize) -> usize {
-    let parts = n.div_ceil(most).max(1);
-    n.div_ceil(parts).next_multiple_of(multiple).max(multiple)
-}
-
-/// Rows cut into panels of at most `mr` whose heights differ by one at most, so that no tile is much
-/// smaller than the others: (first row, rows) of each.
-fn panels(rows: usize, mr: usize) -> impl Iterator<Item = (usize, usize)> {
-    let count = rows.div_ceil(mr).max(1);
-    let (height, higher) = (rows / count, rows % count);
-    (0..count).map(move |i| (i * height + i.min(higher), height + usize::from(i < higher)))
-}
 
 /// A block of the output.
 pub(super) struct Block<'a, E> {
     pub(super) product: &'a Product<E>,
     pub(super) part: Part,
-}
-
-/// A block of k: its range, and whether sums start or end in it.
-#[derive(Clone, Copy)]
-struct Depth {
-    first: usize,
-    count: usize,
-    starts: bool,
-    ends: bool,
 }
 
 /// One tile's work: where it is, what it reads, and its mask bits, from bit `shift` of each row on.
@@ -76,32 +38,6 @@ struct Buffers {
     tile: *mut f32,
 }
 
-/// The cache lines of a part of B, handed out a column of lines at a time.
-struct Lines {
-    at: *const f32,
-    row_step: usize,
-    rows: usize,
-    row: usize,
-    line: usize,
-    lines: usize,
-}
-
-impl Lines {
-    /// The lines for one tile, which prefetches one on each fourth step of k.
-    #[inline(always)]
-    fn next(&mut self) -> Ahead {
-        if self.line == self.lines {
-            return Ahead { at: self.at, step: 0 };
-        }
-        let at = self.at.wrapping_add(self.row * self.row_step + self.line * 16);
-        self.row += self.rows / 4;
-        if self.row + self.rows / 4 > self.rows {
-            (self.row, self.line) = (0, self.line + 1);
-        }
-        Ahead { at, step: self.row_step }
-    }
-}
-
 impl<E: Epilogue> Kernel for Block<'_, E> {
     type Output = ();
 
@@ -116,7 +52,8 @@ impl<E: Epilogue> TileKernel for Block<'_, E> {
     fn run<I: Isa, const MR: usize, const NV: usize>(self, isa: I) {
         let b = &self.product.b;
         let mut scratch = scratch::take();
-        if self.part.rows <= FEW_ROWS && b.is_plain() && b.source().col_step == 1 {
+        let few = self.part.rows <= FEW_ROWS && E::OVERWRITES;
+        if few && b.is_plain() && b.source().col_step == 1 {
             self.few_rows(isa, &mut scratch);
         } else {
             self.packed::<I, MR, NV>(isa, &mut scratch);
@@ -132,7 +69,13 @@ impl<E: Epilogue> Block<'_, E> {
         let Part { row, rows, col, cols } = self.part;
         let product = self.product;
         let (kc_most, mc_most) = block_sizes(MR, NV * I::LANES);
-        let kc = balanced(product.k, kc_most, 32);
+        let (kc, mc_most) = if E::OVERWRITES {
+            (balanced(product.k, kc_most, 32), mc_most)
+        } else {
+            // Nothing can wait in the output, so there is one block of k.
+            let kc = product.k.max(1);
+            (kc, (kc_most * mc_most / kc / MR * MR).max(MR))
+        };
         let mc = balanced(rows, mc_most, MR);
         // Where one block of A has all rows, each panel of B is packed just before its only use.
         let one_block = mc >= rows;
@@ -165,7 +108,14 @@ impl<E: Epilogue> Block<'_, E> {
                     let rows = mc.min(row + rows - ic);
                     self.pack_a::<I, MR>(isa, depth, ic, rows, buffers);
                     let block = Part { row: ic, rows, col: jc, cols: jc_cols };
-                    self.tiles::<I, MR, NV>(isa, depth, block, one_block, buffers, &mut scratch.bits);
+                    self.tiles::<I, MR, NV>(
+                        isa,
+                        depth,
+                        block,
+                        one_block,
+                        buffers,
+                        &mut scratch.bits,
+                    );
                 }
             }
         }
@@ -182,15 +132,8 @@ impl<E: Epilogue> Block<'_, E> {
         buffers: Buffers,
     ) {
         let part = Part { row, rows, col: depth.first, cols: depth.count };
-        // SAFETY: the part lies in A; the buffers were made for a block of A.
-        unsafe {
-            let (first, outer_step, k_step) = self.product.a.elements(isa, part, buffers.operand);
-            for (start, width) in panels(rows, MR) {
-                let first = first.add(start * outer_step);
-                let strip = Strip { first, outer_step, k_step, width, k: depth.count };
-                pack(isa, strip, buffers.a.add(start * depth.count), width);
-            }
-        }
+        let (operand, buffer, out) = (self.product.a, buffers.operand, buffers.a);
+        isa.vectorize(PackA { operand, part, buffer, out, mr: MR });
     }
 
     /// Packs panels of B.
@@ -204,10 +147,8 @@ impl<E: Epilogue> Block<'_, E> {
         buffers: Buffers,
     ) {
         let part = Part { row: depth.first, rows: depth.count, col, cols };
-        // SAFETY: the part lies in B; the buffers were made for so many panels of B.
-        unsafe {
-            pack_panels(isa, &self.product.b, part, buffers.operand, buffers.b, NV * I::LANES);
-        }
+        let (operand, buffer, out) = (self.product.b, buffers.operand, buffers.b);
+        isa.vectorize(PackB { operand, part, buffer, out, nr: NV * I::LANES });
     }
 
     /// The tiles of a block of A and panels of B. The mask bits of a group of columns, and its panels
@@ -232,7 +173,9 @@ impl<E: Epilogue> Block<'_, E> {
             // those of the whole matrix, which has a block of k after the other.
             let b_panels = unsafe {
                 match self.product.b.panels() {
-                    Some(panels) => panels.add(depth.first * padded(self.product.n, nr) + jg * depth.count),
+                    Some(panels) => {
+                        panels.add(depth.first * padded(self.product.n, nr) + jg * depth.count)
+                    }
                     None if pack_b => buffers.b.cast_const(),
                     None => buffers.b.add((jg - block.col) * depth.count).cast_const(),
                 }
@@ -244,13 +187,21 @@ impl<E: Epilogue> Block<'_, E> {
                     self.product.bits.tile(isa, Part { col: jg, cols, ..block }, scratch)
                 };
             }
-            let mut ahead = self.next_group(depth, block, jg, pack_b);
+            let end = block.col + block.cols;
+            let mut ahead = match pack_b {
+                true => Lines::after(&self.product.b, depth, jg, end),
+                false => Lines::none(),
+            };
             // Loop 2: panels of B.
             for jr in (0..cols).step_by(nr) {
                 // Loop 1: panels of A.
                 for (start, rows) in panels(block.rows, MR) {
-                    let part =
-                        Part { row: block.row + start, rows, col: jg + jr, cols: nr.min(cols - jr) };
+                    let part = Part {
+                        row: block.row + start,
+                        rows,
+                        col: jg + jr,
+                        cols: nr.min(cols - jr),
+                    };
                     // SAFETY: panels stand one after the other in their buffers, `depth.count` floats
                     // a row or column; the bits are those of the group. The tile lies in the block,
                     // which is this task's alone.
@@ -261,7 +212,13 @@ impl<E: Epilogue> Block<'_, E> {
                         let task = Task {
                             depth,
                             part,
-                            panels: Panels { a, b, b_step: nr, k: depth.count, ahead: ahead.next() },
+                            panels: Panels {
+                                a,
+                                b,
+                                b_step: nr,
+                                k: depth.count,
+                                ahead: ahead.next(),
+                            },
                             bits: Tile { words, ..bits },
                             shift: jr % 32,
                         };
@@ -273,26 +230,6 @@ impl<E: Epilogue> Block<'_, E> {
                     }
                 }
             }
-        }
-    }
-
-    /// The elements of B that the group after column `jg` will pack, to be prefetched by the tiles of
-    /// this one: the rows of B are too far apart for the hardware to follow.
-    fn next_group(&self, depth: Depth, block: Part, jg: usize, pack_b: bool) -> Lines {
-        let b = &self.product.b;
-        let source = b.source();
-        let next = jg + GROUP;
-        let end = block.col + block.cols;
-        if !pack_b || !b.is_plain() || source.col_step != 1 || next >= end {
-            return Lines { at: std::ptr::null(), row_step: 0, rows: 0, row: 0, line: 0, lines: 0 };
-        }
-        Lines {
-            at: source.near(depth.first, next),
-            row_step: source.row_step,
-            rows: depth.count,
-            row: 0,
-            line: 0,
-            lines: GROUP.min(end - next).div_ceil(16),
         }
     }
 
@@ -328,7 +265,8 @@ impl<E: Epilogue> Block<'_, E> {
             accumulate(isa, Panels { b_step: NV * I::LANES, ..task.panels }, &mut acc);
             if depth.ends && !E::LONG {
                 for (r, sums) in acc.into_iter().enumerate() {
-                    let word = if E::MASKED { *bits.words.add(r * bits.stride) >> shift } else { 0 };
+                    let word =
+                        if E::MASKED { *bits.words.add(r * bits.stride) >> shift } else { 0 };
                     let word = isa.word(word);
                     for (v, sum) in sums.into_iter().enumerate() {
                         let (at, keep) = (col + v * I::LANES, isa.lanes(word, v * I::LANES));
@@ -363,9 +301,9 @@ impl<E: Epilogue> Block<'_, E> {
             for r in 0..part.rows {
                 let to = tile.add(r * step);
                 match self.product.bias {
-                    _ if !depth.starts => partial
-                        .at(part.row + r, part.col)
-                        .copy_to_nonoverlapping(to, part.cols),
+                    _ if !depth.starts => {
+                        partial.at(part.row + r, part.col).copy_to_nonoverlapping(to, part.cols)
+                    }
                     Some(bias) => bias.add(part.col).copy_to_nonoverlapping(to, part.cols),
                     None => to.write_bytes(0, part.cols),
                 }
@@ -390,27 +328,8 @@ impl<E: Epilogue> Block<'_, E> {
     /// As for `full_tile`; `sums` holds the tile.
     #[inline(always)]
     unsafe fn finish<I: Isa>(&self, isa: I, task: Task, sums: *const f32, step: usize) {
-        let Task { part, bits, .. } = task;
-        // SAFETY: the caller's promise.
-        unsafe {
-            for r in 0..part.rows {
-                let mut words = bits.words.add(r * bits.stride);
-                let mut shift = task.shift;
-                let mut col = 0;
-                while col < part.cols {
-                    let bits = if E::MASKED { *words >> shift } else { 0 };
-                    let keep = isa.lanes(isa.word(bits), 0);
-                    let n = I::LANES.min(part.cols - col);
-                    let sum = load(isa, sums.add(r * step + col), n);
-                    self.product.epilogue.finish(isa, part.row + r, part.col + col, n, sum, keep);
-                    col += I::LANES;
-                    shift += I::LANES;
-                    if shift == 32 {
-                        (words, shift) = (words.add(1), 0);
-                    }
-                }
-            }
-        }
+        let epilogue = self.product.epilogue;
+        isa.vectorize(Finish { epilogue, task, sums, step });
     }
 
     /// Rows too few to pay for packing B: sums grow in C, from which the epilogue takes them.
@@ -455,6 +374,44 @@ impl<E: Epilogue> Block<'_, E> {
                 let panels = Panels { a, b: a, b_step: 0, k: 0, ahead };
                 let task = Task { depth, part, panels, bits, shift: 0 };
                 self.finish(isa, task, partial.at(row, col + c), partial.row_step);
+            }
+        }
+    }
+}
+
+/// The epilogue for sums in memory.
+struct Finish<E> {
+    epilogue: E,
+    task: Task,
+    sums: *const f32,
+    step: usize,
+}
+
+impl<E: Epilogue> Kernel for Finish<E> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<I: Isa>(self, isa: I) {
+        let Task { part, bits, .. } = self.task;
+        for r in 0..part.rows {
+            // SAFETY: whoever made this kernel promised that the tile lies in the matrices, that its
+            // bits follow each other from `shift` on, and that `sums` holds its rows.
+            unsafe {
+                let mut words = bits.words.wrapping_add(r * bits.stride);
+                let mut shift = self.task.shift;
+                let mut col = 0;
+                while col < part.cols {
+                    let bits = if E::MASKED { *words >> shift } else { 0 };
+                    let keep = isa.lanes(isa.word(bits), 0);
+                    let n = I::LANES.min(part.cols - col);
+                    let sum = load(isa, self.sums.add(r * self.step + col), n);
+                    self.epilogue.finish(isa, part.row + r, part.col + col, n, sum, keep);
+                    col += I::LANES;
+                    shift += I::LANES;
+                    if shift == 32 {
+                        (words, shift) = (words.wrapping_add(1), 0);
+                    }
+                }
             }
         }
     }

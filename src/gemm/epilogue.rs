@@ -1,7 +1,8 @@
 //! What happens to the accumulators of a product, before they are ever stored.
 
 use crate::activation::Function;
-use crate::isa::{Isa, store};
+use crate::elementwise::SgdStep;
+use crate::isa::{Isa, load, store};
 use crate::view::Target;
 
 /// The last step of a product, on one vector of accumulators.
@@ -11,6 +12,8 @@ pub(crate) trait Epilogue: Copy + Send + Sync {
     /// Whether the work on a vector is so long that a loop over a tile in memory beats code for
     /// each accumulator register.
     const LONG: bool;
+    /// Whether the elements that the epilogue writes may hold partial sums before.
+    const OVERWRITES: bool = true;
 
     /// Turns the sums of row `row`, columns `col..col + n`, into outputs; `n` is `LANES`, or less at
     /// the right edge.
@@ -113,6 +116,43 @@ impl<F: Function> Epilogue for Activate<F> {
                 store(isa, z.at(row, col), n, sum);
             }
             store(isa, self.y.at(row, col), n, y);
+        }
+    }
+}
+
+/// A step of stochastic gradient descent whose gradient is the sum.
+#[derive(Clone, Copy)]
+pub(crate) struct Update {
+    pub(crate) w: Target,
+    pub(crate) velocity: Option<Target>,
+    pub(crate) step: SgdStep,
+}
+
+impl Epilogue for Update {
+    const MASKED: bool = false;
+    const LONG: bool = false;
+    const OVERWRITES: bool = false;
+
+    #[inline(always)]
+    unsafe fn finish<I: Isa>(
+        self,
+        isa: I,
+        row: usize,
+        col: usize,
+        n: usize,
+        sum: I::F32,
+        _: I::Mask,
+    ) {
+        // SAFETY: the caller's promise.
+        unsafe {
+            let w = self.w.at(row, col);
+            let velocity = self.velocity.map(|velocity| velocity.at(row, col));
+            let old = velocity.map(|velocity| load(isa, velocity.cast_const(), n));
+            let (w_new, v_new) = self.step.apply(isa, load(isa, w.cast_const(), n), sum, old);
+            if let Some(velocity) = velocity {
+                store(isa, velocity, n, v_new);
+            }
+            store(isa, w, n, w_new);
         }
     }
 }

@@ -5,8 +5,9 @@
 use wide::bytemuck::cast;
 use wide::{f32x4, u64x2};
 
+use super::blocking::panels;
 use super::{GROUP, Operand};
-use crate::isa::Isa;
+use crate::isa::{Isa, Kernel};
 use crate::threads::Part;
 
 /// A panel's elements where they are: (i, p) at `first + i * outer_step + p * k_step`, of which one
@@ -25,40 +26,74 @@ pub(super) fn padded(cols: usize, nr: usize) -> usize {
     cols.next_multiple_of(nr)
 }
 
-/// Packs a part of B as panels of `nr` columns, one after the other, the last filled with zeros.
+/// Packs a part of A as panels of at most `mr` rows, one after the other.
 ///
-/// # Safety
-///
-/// The part lies in B; `buffer` has room for it if its elements are computed; `out` has room for the
+/// The part lies in A; `buffer` has room for it if its elements are computed, and `out` for the
 /// panels.
-#[inline(always)]
-pub(super) unsafe fn pack_panels<I: Isa>(
-    isa: I,
-    b: &Operand,
-    part: Part,
-    buffer: *mut f32,
-    out: *mut f32,
-    nr: usize,
-) {
-    // SAFETY: the caller's promise.
-    unsafe {
-        let (first, k_step, outer_step) = b.elements(isa, part, buffer);
-        let mut start = 0;
-        if outer_step == 1 {
-            // Rows of many panels at a time: whole stretches of a row of B, line after line.
-            let whole = part.cols / nr * nr;
-            while start < whole {
-                let cols = GROUP.min(whole - start);
-                let out = out.add(start * part.rows);
-                copy_panels(isa, first.add(start), k_step, part.rows, cols, out, nr);
-                start += cols;
+pub(super) struct PackA {
+    pub(super) operand: Operand,
+    pub(super) part: Part,
+    pub(super) buffer: *mut f32,
+    pub(super) out: *mut f32,
+    pub(super) mr: usize,
+}
+
+impl Kernel for PackA {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<I: Isa>(self, isa: I) {
+        let Self { operand, part, buffer, out, mr } = self;
+        // SAFETY: what this kernel's maker promised.
+        unsafe {
+            let (first, outer_step, k_step) = operand.elements(isa, part, buffer);
+            for (start, width) in panels(part.rows, mr) {
+                let first = first.add(start * outer_step);
+                let strip = Strip { first, outer_step, k_step, width, k: part.cols };
+                pack(isa, strip, out.add(start * part.cols), width);
             }
         }
-        for start in (start..part.cols).step_by(nr) {
-            let first = first.add(start * outer_step);
-            let width = nr.min(part.cols - start);
-            let strip = Strip { first, outer_step, k_step, width, k: part.rows };
-            pack(isa, strip, out.add(start * part.rows), nr);
+    }
+}
+
+/// Packs a part of B as panels of `nr` columns, one after the other, the last filled with zeros.
+///
+/// The part lies in B; `buffer` has room for it if its elements are computed, and `out` for the
+/// panels.
+pub(super) struct PackB {
+    pub(super) operand: Operand,
+    pub(super) part: Part,
+    pub(super) buffer: *mut f32,
+    pub(super) out: *mut f32,
+    pub(super) nr: usize,
+}
+
+impl Kernel for PackB {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<I: Isa>(self, isa: I) {
+        let Self { operand, part, buffer, out, nr } = self;
+        // SAFETY: what this kernel's maker promised.
+        unsafe {
+            let (first, k_step, outer_step) = operand.elements(isa, part, buffer);
+            let mut start = 0;
+            if outer_step == 1 {
+                // Rows of many panels at a time: whole stretches of a row of B, line after line.
+                let whole = part.cols / nr * nr;
+                while start < whole {
+                    let cols = GROUP.min(whole - start);
+                    let out = out.add(start * part.rows);
+                    copy_panels(isa, first.add(start), k_step, part.rows, cols, out, nr);
+                    start += cols;
+                }
+            }
+            for start in (start..part.cols).step_by(nr) {
+                let first = first.add(start * outer_step);
+                let width = nr.min(part.cols - start);
+                let strip = Strip { first, outer_step, k_step, width, k: part.rows };
+                pack(isa, strip, out.add(start * part.rows), nr);
+            }
         }
     }
 }
@@ -133,9 +168,9 @@ unsafe fn copy<I: Isa>(isa: I, strip: Strip, out: *mut f32, step: usize) {
                 i += I::LANES;
             }
             while i + 4 <= width {
-                to.add(i).cast::<[f32; 4]>().write_unaligned(
-                    from.add(i).cast::<[f32; 4]>().read_unaligned(),
-                );
+                to.add(i)
+                    .cast::<[f32; 4]>()
+                    .write_unaligned(from.add(i).cast::<[f32; 4]>().read_unaligned());
                 i += 4;
             }
             while i < width {

@@ -1,8 +1,8 @@
 //! Weights packed once, for callers whose weights do not change between products.
 
 use super::Operand;
-use super::block::{balanced, block_sizes};
-use super::pack::{pack_panels, padded};
+use super::blocking::{balanced, block_sizes};
+use super::pack::{PackB, padded};
 use super::scratch::Buffer;
 use crate::Level;
 use crate::error::{Error, Result};
@@ -97,10 +97,9 @@ impl TileKernel for PackAll {
             let rows = kc.min(self.inputs - row);
             let part = Part { row, rows, col: 0, cols: self.units };
             // SAFETY: the part lies in the matrix; `out` has room for all panels of all rows.
-            unsafe {
-                let out = self.out.add(row * padded(self.units, nr));
-                pack_panels(isa, &b, part, std::ptr::null_mut(), out, nr);
-            }
+            let out = unsafe { self.out.add(row * padded(self.units, nr)) };
+            let buffer = std::ptr::null_mut();
+            isa.vectorize(PackB { operand: b, part, buffer, out, nr });
         }
     }
 }

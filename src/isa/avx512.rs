@@ -100,6 +100,15 @@ impl Isa for Avx512 {
         }
     }
 
+    #[inline(always)]
+    fn word(self, bits: u32) -> u32 {
+        bits
+    }
+    #[inline(always)]
+    fn lanes(self, word: u32, at: usize) -> __mmask16 {
+        (word >> at) as u16
+    }
+
     verbs! {
         fn fence() -> () { _mm_sfence() }
         fn prefetch(p: *const f32) -> () { _mm_prefetch::<_MM_HINT_T0>(p.cast()) }
@@ -125,15 +134,12 @@ impl Isa for Avx512 {
         fn select(m: __mmask16, a: __m512, b: __m512) -> __m512 { _mm512_mask_mov_ps(b, m, a) }
         fn keep(m: __mmask16, a: __m512) -> __m512 { _mm512_maskz_mov_ps(m, a) }
         fn zero_where(m: __mmask16, a: __m512) -> __m512 { _mm512_maskz_mov_ps(!m, a) }
-        fn word(bits: u32) -> u32 { bits }
-        fn lanes(word: u32, at: usize) -> __mmask16 { (word >> at) as u16 }
-        fn to_bits(a: __m512) -> __m512i { _mm512_castps_si512(a) }
-        fn from_bits(a: __m512i) -> __m512 { _mm512_castsi512_ps(a) }
+        fn as_bits(a: __m512) -> __m512i { _mm512_castps_si512(a) }
+        fn as_float(a: __m512i) -> __m512 { _mm512_castsi512_ps(a) }
         fn splat_i32(x: i32) -> __m512i { _mm512_set1_epi32(x) }
         fn add_i32(a: __m512i, b: __m512i) -> __m512i { _mm512_add_epi32(a, b) }
         fn sub_i32(a: __m512i, b: __m512i) -> __m512i { _mm512_sub_epi32(a, b) }
         fn shl_i32<const N: i32>(a: __m512i) -> __m512i { _mm512_sllv_epi32(a, _mm512_set1_epi32(N)) }
-        fn shr_i32<const N: i32>(a: __m512i) -> __m512i { _mm512_srav_epi32(a, _mm512_set1_epi32(N)) }
         fn splat_u64(x: u64) -> __m512i { _mm512_set1_epi64(x.cast_signed()) }
         fn iota_u64(x: u64) -> __m512i {
             _mm512_add_epi64(

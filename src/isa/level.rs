@@ -5,9 +5,9 @@ use std::fmt;
 use std::str::FromStr;
 use std::sync::OnceLock;
 
-use super::{Isa, Kernel, Portable};
 #[cfg(target_arch = "x86_64")]
 use super::{Avx2, Avx512};
+use super::{Isa, Kernel, Portable};
 use crate::error::{Error, Result};
 
 /// The environment variable that forces a level for a whole program.
@@ -109,7 +109,10 @@ impl Level {
     /// and within a tolerance in the values.
     pub fn has_fma(self) -> bool {
         self != Level::Portable
-            || cfg!(any(target_feature = "fma", all(target_arch = "aarch64", target_feature = "neon")))
+            || cfg!(any(
+                target_feature = "fma",
+                all(target_arch = "aarch64", target_feature = "neon")
+            ))
     }
 
     /// Runs a kernel compiled for this level.

@@ -3,7 +3,7 @@
 //! `wide` chooses its instructions when it is compiled, so this level does not follow the machine
 //! the program runs on; on x86-64 it is the level of CPUs without AVX2.
 
-use wide::{CmpEq, CmpLe, CmpLt, f32x4, i32x4, u64x2};
+use wide::{f32x4, i32x4, u64x2};
 
 use super::{Isa, Kernel, TileKernel};
 
@@ -115,11 +115,11 @@ impl Isa for Portable {
     }
     #[inline(always)]
     fn lt(self, a: f32x4, b: f32x4) -> f32x4 {
-        CmpLt::simd_lt(a, b)
+        a.simd_lt(b)
     }
     #[inline(always)]
     fn le(self, a: f32x4, b: f32x4) -> f32x4 {
-        CmpLe::simd_le(a, b)
+        a.simd_le(b)
     }
     #[inline(always)]
     fn select(self, m: f32x4, a: f32x4, b: f32x4) -> f32x4 {
@@ -140,14 +140,14 @@ impl Isa for Portable {
     #[inline(always)]
     fn lanes(self, word: i32x4, at: usize) -> f32x4 {
         let bit = i32x4::from([1 << at, 2 << at, 4 << at, 8 << at]);
-        floats_of(CmpEq::simd_eq(word & bit, bit))
+        floats_of((word & bit).simd_eq(bit))
     }
     #[inline(always)]
-    fn to_bits(self, a: f32x4) -> i32x4 {
+    fn as_bits(self, a: f32x4) -> i32x4 {
         bits_of(a)
     }
     #[inline(always)]
-    fn from_bits(self, a: i32x4) -> f32x4 {
+    fn as_float(self, a: i32x4) -> f32x4 {
         floats_of(a)
     }
     #[inline(always)]
@@ -165,10 +165,6 @@ impl Isa for Portable {
     #[inline(always)]
     fn shl_i32<const N: i32>(self, a: i32x4) -> i32x4 {
         a << N
-    }
-    #[inline(always)]
-    fn shr_i32<const N: i32>(self, a: i32x4) -> i32x4 {
-        a >> N
     }
     #[inline(always)]
     fn splat_u64(self, x: u64) -> u64x2 {

@@ -94,10 +94,10 @@ impl Isa for Scalar {
     fn lanes(self, word: u32, at: usize) -> bool {
         (word >> at) & 1 == 1
     }
-    fn to_bits(self, a: f32) -> i32 {
+    fn as_bits(self, a: f32) -> i32 {
         a.to_bits().cast_signed()
     }
-    fn from_bits(self, a: i32) -> f32 {
+    fn as_float(self, a: i32) -> f32 {
         f32::from_bits(a.cast_unsigned())
     }
     fn splat_i32(self, x: i32) -> i32 {
@@ -111,9 +111,6 @@ impl Isa for Scalar {
     }
     fn shl_i32<const N: i32>(self, a: i32) -> i32 {
         a << N
-    }
-    fn shr_i32<const N: i32>(self, a: i32) -> i32 {
-        a >> N
     }
     fn splat_u64(self, x: u64) -> u64 {
         x
@@ -147,6 +144,8 @@ impl Isa for Scalar {
     }
     unsafe fn store_zipped(self, p: *mut u32, a: u64, b: u64) {
         // SAFETY: the caller's promise for two lanes of 64 bits.
-        unsafe { p.cast::<[[u32; 2]; 2]>().write_unaligned([a, b].map(|x| [x as u32, (x >> 32) as u32])) }
+        unsafe {
+            p.cast::<[[u32; 2]; 2]>().write_unaligned([a, b].map(|x| [x as u32, (x >> 32) as u32]))
+        }
     }
 }

@@ -32,7 +32,6 @@ pub(crate) enum Bits {
 pub(crate) struct Words {
     ptr: *mut u32,
     stride: usize,
-    cols: usize,
 }
 
 // SAFETY: tasks read a stored mask, or write disjoint parts of one that is borrowed exclusively.
@@ -62,11 +61,8 @@ pub(crate) struct Tile {
 impl Bits {
     /// The bits of `key`, stored in `save` (which has the shape of the operation) if it is there.
     pub(crate) fn generate(dropout: &Dropout, key: &MaskKey, save: Option<&mut Mask>) -> Self {
-        let save = save.map(|mask| Words {
-            stride: mask.words_per_row(),
-            cols: mask.cols,
-            ptr: mask.words.as_mut_ptr(),
-        });
+        let save =
+            save.map(|mask| Words { stride: mask.words_per_row(), ptr: mask.words.as_mut_ptr() });
         match u32::try_from(dropout.threshold()) {
             Err(_) => Bits::Uniform(true, save),
             Ok(0) => Bits::Uniform(false, save),
@@ -86,11 +82,7 @@ impl Bits {
 
     /// The bits of a stored mask.
     pub(crate) fn stored(mask: &Mask) -> Self {
-        let words = Words {
-            ptr: mask.words.as_ptr().cast_mut(),
-            stride: mask.words_per_row(),
-            cols: mask.cols,
-        };
+        let words = Words { ptr: mask.words.as_ptr().cast_mut(), stride: mask.words_per_row() };
         Bits::Stored(words)
     }
 

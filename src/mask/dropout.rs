@@ -31,8 +31,7 @@ pub struct Dropout {
 
 impl Dropout {
     /// Nothing is dropped.
-    pub const NONE: Dropout =
-        Dropout { rate: 0.0, threshold: 1 << 32, scaling: Scaling::Inverted };
+    pub const NONE: Dropout = Dropout { rate: 0.0, threshold: 1 << 32, scaling: Scaling::Inverted };
 
     /// Drops with probability `rate` and divides what is kept by the keep probability.
     ///
@@ -98,10 +97,5 @@ impl Dropout {
             Scaling::Classical => 1.0,
             Scaling::Inverted => self.keep(),
         }
-    }
-
-    /// Whether nothing is dropped.
-    pub(crate) fn keeps_all(&self) -> bool {
-        self.threshold == 1 << 32
     }
 }

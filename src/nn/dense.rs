@@ -3,28 +3,27 @@
 use rand_xoshiro::Xoshiro256PlusPlus;
 use rand_xoshiro::rand_core::Rng;
 
-use crate::elementwise::{SgdStep, max_norm, sgd_update};
+use crate::dense::Parameters;
 use crate::error::Result;
-use crate::view::{MatMut, MatRef};
+use crate::view::MatMut;
 
 /// Weights [inputs, units], one bias a unit, and the velocity of both.
 #[derive(Clone, Debug)]
 pub struct Dense {
     inputs: usize,
     units: usize,
-    pub(super) parameters: Parameters,
-    pub(super) gradient: Parameters,
-    velocity: Option<Parameters>,
+    parameters: Numbers,
+    velocity: Option<Numbers>,
 }
 
 /// A number for each weight and each bias.
 #[derive(Clone, Debug)]
-pub(super) struct Parameters {
-    pub(super) w: Vec<f32>,
-    pub(super) b: Vec<f32>,
+struct Numbers {
+    w: Vec<f32>,
+    b: Vec<f32>,
 }
 
-impl Parameters {
+impl Numbers {
     fn zeros(inputs: usize, units: usize) -> Self {
         Self { w: vec![0.0; inputs * units], b: vec![0.0; units] }
     }
@@ -38,14 +37,13 @@ impl Dense {
         deviation: f64,
         random: &mut Xoshiro256PlusPlus,
     ) -> Self {
-        let mut parameters = Parameters::zeros(inputs, units);
+        let mut parameters = Numbers::zeros(inputs, units);
         for pair in parameters.w.chunks_mut(2) {
             for (w, normal) in pair.iter_mut().zip(normal_pair(random)) {
                 *w = (deviation * normal) as f32;
             }
         }
-        let gradient = Parameters::zeros(inputs, units);
-        Self { inputs, units, parameters, gradient, velocity: None }
+        Self { inputs, units, parameters, velocity: None }
     }
 
     /// Length of an input row.
@@ -68,27 +66,20 @@ impl Dense {
         &self.parameters.b
     }
 
-    /// Updates the parameters with the gradient.
-    pub(super) fn update(&mut self, step: &SgdStep, limit: Option<f32>) -> Result<()> {
+    /// What an update with or without momentum changes.
+    pub(super) fn parameters_mut(&mut self, momentum: bool) -> Result<Parameters<'_>> {
         let (inputs, units) = (self.inputs, self.units);
-        if step.momentum > 0.0 && self.velocity.is_none() {
-            self.velocity = Some(Parameters::zeros(inputs, units));
+        if momentum && self.velocity.is_none() {
+            self.velocity = Some(Numbers::zeros(inputs, units));
         }
-        let Parameters { w, b } = &mut self.parameters;
-        let (mut velocity_w, mut velocity_b) = (None, None);
-        if let Some(velocity) = &mut self.velocity {
-            velocity_w = Some(MatMut::new(&mut velocity.w, inputs, units)?);
-            velocity_b = Some(MatMut::row_vector(&mut velocity.b));
+        let (mut w_velocity, mut bias_velocity) = (None, None);
+        if let Some(Numbers { w, b }) = &mut self.velocity {
+            w_velocity = Some(MatMut::new(w, inputs, units)?);
+            bias_velocity = Some(&mut b[..]);
         }
-        let dw = MatRef::new(&self.gradient.w, inputs, units)?;
-        sgd_update(MatMut::new(w, inputs, units)?, dw, velocity_w, step)?;
-        let no_decay = SgdStep { weight_decay: 0.0, ..*step };
-        let db = MatRef::row_vector(&self.gradient.b);
-        sgd_update(MatMut::row_vector(b), db, velocity_b, &no_decay)?;
-        match limit {
-            Some(limit) => max_norm(MatMut::new(w, inputs, units)?, limit),
-            None => Ok(()),
-        }
+        let Numbers { w, b } = &mut self.parameters;
+        let w = MatMut::new(w, inputs, units)?;
+        Ok(Parameters { w, w_velocity, bias: Some(b), bias_velocity })
     }
 }
 

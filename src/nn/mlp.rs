@@ -3,11 +3,11 @@
 use rand_xoshiro::Xoshiro256PlusPlus;
 use rand_xoshiro::rand_core::SeedableRng;
 
-use super::dense::{Dense, Parameters};
+use super::dense::Dense;
 use super::sgd::Sgd;
 use crate::activation::{Activation, Needs};
-use crate::dense::{DenseArgs, Gradients, dense_backward, dense_forward};
-use crate::elementwise::{Loss, softmax_cross_entropy};
+use crate::dense::{DenseArgs, DenseUpdate, dense_forward, dense_update};
+use crate::elementwise::{Loss, SgdStep, softmax_cross_entropy};
 use crate::error::{Error, Result, check_equal, check_shape};
 use crate::mask::{Dropout, MaskKey, Scaling};
 use crate::saved::{Saved, SavedValues};
@@ -173,10 +173,7 @@ impl Mlp {
         crate::elementwise::check_labels(labels, x.rows(), self.classes())?;
         self.forward(x)?;
         let loss = self.loss(labels)?;
-        self.backward(x)?;
-        for layer in &mut self.layers {
-            layer.update(&numbers, sgd.max_norm)?;
-        }
+        self.backward(x, &numbers, sgd.max_norm)?;
         self.steps = self.steps.wrapping_add(1);
         Ok(loss.mean() as f32)
     }
@@ -266,18 +263,14 @@ impl Mlp {
         softmax_cross_entropy(logits, labels, Some(room(gradient, rows, classes)?))
     }
 
-    /// Each layer's gradients, the last layer first.
-    fn backward(&mut self, x: MatRef<'_>) -> Result<()> {
+    /// Backward and update of each layer, the last layer first.
+    fn backward(&mut self, x: MatRef<'_>, step: &SgdStep, max_norm: Option<f32>) -> Result<()> {
         let mode = self.mode(true);
         let rows = x.rows();
         let Buffers { outputs, pre_activations, gradients: [dy, dx], .. } = &mut self.buffers;
         for (l, layer) in self.layers.iter_mut().enumerate().rev() {
             let (inputs, units) = (layer.inputs(), layer.units());
             let (before, after) = outputs.split_at(l);
-            let Parameters { w: dw, b: db } = &mut layer.gradient;
-            let w = MatRef::new(&layer.parameters.w, inputs, units)?;
-            let x = if l == 0 { x } else { MatRef::new(&before[l - 1], rows, inputs)? };
-            let args = DenseArgs { bias: Some(&layer.parameters.b), ..mode.args(l, w, x)? };
             let values = match mode.activation_of(l).needs() {
                 Needs::Nothing => SavedValues::None,
                 Needs::Output => SavedValues::Output(MatRef::new(&after[0], rows, units)?),
@@ -286,12 +279,18 @@ impl Mlp {
                 }
             };
             let saved = Saved { values, mask: None };
-            let gradients = Gradients {
-                dx: if l == 0 { None } else { Some(room(dx, rows, inputs)?) },
-                dw: Some(MatMut::new(dw, inputs, units)?),
-                db: Some(db),
+            let args = DenseUpdate {
+                x: if l == 0 { x } else { MatRef::new(&before[l - 1], rows, inputs)? },
+                activation: mode.activation_of(l),
+                dropout: mode.dropout_of(l),
+                key: mode.key(l + 1)?,
+                input_dropout: mode.input_dropout(l)?,
+                step: *step,
+                max_norm,
             };
-            dense_backward(&args, &saved, MatRef::new(dy, rows, units)?, gradients)?;
+            let parameters = layer.parameters_mut(step.momentum > 0.0)?;
+            let dx_view = if l == 0 { None } else { Some(room(dx, rows, inputs)?) };
+            dense_update(&args, parameters, &saved, MatRef::new(dy, rows, units)?, dx_view)?;
             std::mem::swap(dy, dx);
         }
         Ok(())
@@ -337,14 +336,25 @@ impl Mode {
         if l + 1 == self.layers { Activation::Identity } else { self.activation }
     }
 
+    fn dropout_of(&self, l: usize) -> Dropout {
+        if l + 1 == self.layers { Dropout::NONE } else { self.hidden }
+    }
+
+    fn input_dropout(&self, l: usize) -> Result<Option<(Dropout, MaskKey)>> {
+        if l == 0 { Ok(Some((self.input, self.key(0)?))) } else { Ok(None) }
+    }
+
+    fn key(&self, layer: usize) -> Result<MaskKey> {
+        MaskKey::new(self.seed, layer as u32, self.step)
+    }
+
     /// The arguments of layer `l`, save the bias.
     fn args<'a>(&self, l: usize, w: MatRef<'a>, x: MatRef<'a>) -> Result<DenseArgs<'a>> {
-        let key = |layer: usize| MaskKey::new(self.seed, layer as u32, self.step);
         Ok(DenseArgs {
             activation: self.activation_of(l),
-            dropout: if l + 1 == self.layers { Dropout::NONE } else { self.hidden },
-            key: key(l + 1)?,
-            input_dropout: if l == 0 { Some((self.input, key(0)?)) } else { None },
+            dropout: self.dropout_of(l),
+            key: self.key(l + 1)?,
+            input_dropout: self.input_dropout(l)?,
             ..DenseArgs::new(x, w)
         })
     }

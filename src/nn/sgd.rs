@@ -55,9 +55,7 @@ impl Sgd {
         let factor = match self.schedule {
             Schedule::Constant => 1.0,
             Schedule::Linear { steps } => 1.0 - done(steps),
-            Schedule::Cosine { steps } => {
-                0.5 + 0.5 * libm::cos(std::f64::consts::PI * done(steps))
-            }
+            Schedule::Cosine { steps } => 0.5 + 0.5 * libm::cos(std::f64::consts::PI * done(steps)),
         };
         (f64::from(self.learning_rate) * factor) as f32
     }

@@ -1,10 +1,25 @@
 //! What several test files share.
 #![allow(dead_code, reason = "each test file uses a part of it")]
 
-use fused_dropout::Level;
+use fused_dropout::{Activation, Level};
+
+/// Every activation.
+pub(crate) const ACTIVATIONS: [Activation; 8] = [
+    Activation::Identity,
+    Activation::Relu,
+    Activation::LeakyRelu { slope: 0.25 },
+    Activation::Sigmoid,
+    Activation::Tanh,
+    Activation::Gelu,
+    Activation::GeluTanh,
+    Activation::Silu,
+];
+
+/// Both ends of the rates, what is next to them, and two between.
+pub(crate) const RATES: [f64; 6] = [0.0, 1e-9, 0.1, 0.5, 1.0 - 1e-9, 1.0];
 
 /// Runs `f` with every level this machine has, and names those it has not.
-pub fn for_each_level(f: impl Fn(Level)) {
+pub(crate) fn for_each_level(f: impl Fn(Level)) {
     for level in [Level::Portable, Level::Avx2, Level::Avx512] {
         let ran = level.install(|| {
             assert_eq!(Level::current(), Ok(level), "the forced level must be the one that runs");
@@ -17,12 +32,12 @@ pub fn for_each_level(f: impl Fn(Level)) {
 }
 
 /// Runs `f` in a rayon pool of so many threads.
-pub fn with_threads<R: Send>(threads: usize, f: impl FnOnce() -> R + Send) -> R {
+pub(crate) fn with_threads<R: Send>(threads: usize, f: impl FnOnce() -> R + Send) -> R {
     rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap().install(f)
 }
 
 /// Numbers of mixed size and sign, the same for the same seed.
-pub fn numbers(len: usize, seed: u64) -> Vec<f32> {
+pub(crate) fn numbers(len: usize, seed: u64) -> Vec<f32> {
     let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
     let mut next = || {
         state = state.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
@@ -32,7 +47,7 @@ pub fn numbers(len: usize, seed: u64) -> Vec<f32> {
 }
 
 /// The bits of floats, all NaN being alike: which NaN an operation returns is not specified.
-pub fn bits(values: &[f32]) -> Vec<u32> {
+pub(crate) fn bits(values: &[f32]) -> Vec<u32> {
     values.iter().map(|x| if x.is_nan() { 0x7fc0_0000 } else { x.to_bits() }).collect()
 }
 
@@ -40,7 +55,7 @@ pub fn bits(values: &[f32]) -> Vec<u32> {
 /// roundings, that they differ by no more than the rounding of sums of `terms` terms of magnitude
 /// `size` each.
 #[track_caller]
-pub fn assert_same(
+pub(crate) fn assert_same(
     level: Level,
     fast: &[f32],
     reference: &[f32],
@@ -65,19 +80,25 @@ pub fn assert_same(
 /// A matrix inside a larger slice: rows `stride` apart, what is between them filled with a value that
 /// must never be read or written, and perhaps stored in transposed order.
 #[derive(Clone, Debug)]
-pub struct Padded {
-    pub data: Vec<f32>,
-    pub rows: usize,
-    pub cols: usize,
-    pub stride: usize,
-    pub transposed: bool,
+pub(crate) struct Padded {
+    pub(crate) data: Vec<f32>,
+    pub(crate) rows: usize,
+    pub(crate) cols: usize,
+    pub(crate) stride: usize,
+    pub(crate) transposed: bool,
 }
 
 /// The padding: a signalling pattern that arithmetic does not produce.
 const PADDING: u32 = 0x7fa5_5a5a;
 
 impl Padded {
-    pub fn new(values: &[f32], rows: usize, cols: usize, extra: usize, transposed: bool) -> Self {
+    pub(crate) fn new(
+        values: &[f32],
+        rows: usize,
+        cols: usize,
+        extra: usize,
+        transposed: bool,
+    ) -> Self {
         assert_eq!(values.len(), rows * cols);
         let (lines, line) = if transposed { (cols, rows) } else { (rows, cols) };
         let stride = line + extra;
@@ -91,27 +112,46 @@ impl Padded {
         Self { data, rows, cols, stride, transposed }
     }
 
-    pub fn view(&self) -> fused_dropout::MatRef<'_> {
-        let (lines, line) = if self.transposed { (self.cols, self.rows) } else { (self.rows, self.cols) };
-        let view = fused_dropout::MatRef::with_stride(&self.data, lines, line, self.stride).unwrap();
+    pub(crate) fn view(&self) -> fused_dropout::MatRef<'_> {
+        let (lines, line) =
+            if self.transposed { (self.cols, self.rows) } else { (self.rows, self.cols) };
+        let view =
+            fused_dropout::MatRef::with_stride(&self.data, lines, line, self.stride).unwrap();
         if self.transposed { view.t() } else { view }
     }
 
-    pub fn view_mut(&mut self) -> fused_dropout::MatMut<'_> {
-        let (lines, line) = if self.transposed { (self.cols, self.rows) } else { (self.rows, self.cols) };
-        let view = fused_dropout::MatMut::with_stride(&mut self.data, lines, line, self.stride).unwrap();
+    pub(crate) fn view_mut(&mut self) -> fused_dropout::MatMut<'_> {
+        let (lines, line) =
+            if self.transposed { (self.cols, self.rows) } else { (self.rows, self.cols) };
+        let view =
+            fused_dropout::MatMut::with_stride(&mut self.data, lines, line, self.stride).unwrap();
         if self.transposed { view.t() } else { view }
     }
 
     /// The elements, row after row, after a check that the padding is untouched.
-    pub fn values(&self) -> Vec<f32> {
-        let (lines, line) = if self.transposed { (self.cols, self.rows) } else { (self.rows, self.cols) };
+    pub(crate) fn values(&self) -> Vec<f32> {
+        let (lines, line) =
+            if self.transposed { (self.cols, self.rows) } else { (self.rows, self.cols) };
         for l in 0..lines {
             for x in &self.data[l * self.stride + line..(l + 1) * self.stride] {
                 assert_eq!(x.to_bits(), PADDING, "padding was written");
             }
         }
         let view = self.view();
-        (0..self.rows * self.cols).map(|i| view.get(i / self.cols, i % self.cols).unwrap()).collect()
+        (0..self.rows * self.cols)
+            .map(|i| view.get(i / self.cols, i % self.cols).unwrap())
+            .collect()
     }
+}
+
+/// A slice as a matrix.
+#[track_caller]
+pub(crate) fn matrix(data: &[f32], rows: usize, cols: usize) -> fused_dropout::MatRef<'_> {
+    fused_dropout::MatRef::new(data, rows, cols).unwrap()
+}
+
+/// A slice as a matrix to write.
+#[track_caller]
+pub(crate) fn matrix_mut(data: &mut [f32], rows: usize, cols: usize) -> fused_dropout::MatMut<'_> {
+    fused_dropout::MatMut::new(data, rows, cols).unwrap()
 }

@@ -1,0 +1,344 @@
+//! The fused dense layer as a share of what the machine can multiply, beside other products.
+//!
+//! ```text
+//! cargo bench --bench dense
+//! cargo bench --bench dense -- --table [--quick] [--level avx2] [--threads 1]
+//! cargo bench --bench dense --features openblas -- --table
+//! ```
+//!
+//! With the feature `openblas` the system's OpenBLAS is linked (Debian: `libopenblas-dev`); it
+//! follows `OPENBLAS_CORETYPE` and the like, which should be unset. The peers are bare products:
+//! they add no bias, apply no activation and drop nothing. matrixmultiply is measured on one thread.
+
+mod support;
+
+use std::cell::RefCell;
+
+use criterion::{BenchmarkId, Criterion, Throughput};
+use fused_dropout::{Activation, DenseArgs, Dropout, Level, MaskKey, dense_forward, reference};
+use support::{Candidate, Options, Table, assert_same, matrix, matrix_mut, peak};
+
+/// (m, k, n): batch, inputs, units.
+const SHAPES: [(usize, usize, usize); 11] = [
+    (1024, 1024, 1024),
+    (128, 784, 1024),
+    (1, 1024, 1024),
+    (512, 2048, 2048),
+    (2048, 768, 3072),
+    (256, 1024, 1024),
+    (100, 784, 800),
+    (64, 1024, 1024),
+    (128, 4096, 4096),
+    (32, 9216, 4096),
+    (7, 33, 65),
+];
+
+/// Name, activation and rate; the first is the bare product, without bias.
+const LAYERS: [(&str, Activation, f64); 4] = [
+    ("bare", Activation::Identity, 0.0),
+    ("relu .5", Activation::Relu, 0.5),
+    ("relu .1", Activation::Relu, 0.1),
+    ("gelu .5", Activation::Gelu, 0.5),
+];
+
+fn main() {
+    support::main(table, groups);
+}
+
+/// The operands of one shape.
+struct Case {
+    shape: (usize, usize, usize),
+    x: Vec<f32>,
+    w: Vec<f32>,
+    bias: Vec<f32>,
+}
+
+impl Case {
+    fn new(shape: (usize, usize, usize)) -> Self {
+        let (m, k, n) = shape;
+        let [x, w, bias] = [(m * k, 1), (k * n, 2), (n, 3)].map(|(n, s)| support::uniform(n, s));
+        Self { shape, x, w, bias }
+    }
+
+    fn name(&self) -> String {
+        let (m, k, n) = self.shape;
+        format!("{m}x{k}x{n}")
+    }
+
+    /// Floating-point operations of the product.
+    fn work(&self) -> f64 {
+        let (m, k, n) = self.shape;
+        2.0 * m as f64 * k as f64 * n as f64
+    }
+
+    fn args(&self, layer: usize) -> DenseArgs<'_> {
+        let (m, k, n) = self.shape;
+        let args = DenseArgs::new(matrix(&self.x, m, k), matrix(&self.w, k, n));
+        let (_, activation, rate) = LAYERS[layer];
+        if layer == 0 {
+            return args;
+        }
+        let dropout = Dropout::new(rate).expect("a rate");
+        let key = MaskKey::new(7, 3, 5).expect("a small layer");
+        DenseArgs { bias: Some(&self.bias), activation, dropout, key, ..args }
+    }
+
+    fn run(&self, layer: usize, y: &mut [f32]) {
+        let y = matrix_mut(y, self.shape.0, self.shape.2);
+        dense_forward(&self.args(layer), y, None, None).expect("shapes that agree");
+    }
+
+    /// Compares the last two rows and five columns of each layer with the reference, and each peer
+    /// with the bare product.
+    fn check(&self, levels: &[Level], peers: &[Peer]) {
+        let (m, k, n) = self.shape;
+        let (rows, cols) = (m.min(2), n.min(5));
+        let mut y = vec![0.0; m * n];
+        for level in levels {
+            for layer in (0..LAYERS.len()).rev() {
+                let args = self.args(layer);
+                let corner = DenseArgs {
+                    x: matrix(&self.x[(m - rows) * k..], rows, k),
+                    w: fused_dropout::MatRef::with_stride(&self.w[n - cols..], k, cols, n)
+                        .expect("the last columns"),
+                    bias: args.bias.map(|bias| &bias[n - cols..]),
+                    key: args.key.with_origin((m - rows) as u64, (n - cols) as u64),
+                    ..args
+                };
+                let mut expected = vec![0.0; rows * cols];
+                let to = matrix_mut(&mut expected, rows, cols);
+                reference::dense_forward(&corner, to, None, None).expect("shapes that agree");
+                level.install(|| self.run(layer, &mut y)).expect("an available level");
+                let tail = y.chunks(n).skip(m - rows).flat_map(|row| &row[n - cols..]);
+                let got: Vec<f32> = tail.copied().collect();
+                let what = format!("{level}, {}, {}", self.name(), LAYERS[layer].0);
+                if level.has_fma() {
+                    assert_same(&what, &got, &expected);
+                } else {
+                    assert!(near(&got, &expected, k), "{what}");
+                }
+            }
+        }
+        // The last layer that ran is the bare product.
+        let mut other = vec![0.0; m * n];
+        for peer in peers {
+            other.fill(f32::NAN);
+            (peer.run)(self, &mut other);
+            assert!(near(&other, &y, k), "{}, {}", peer.name, self.name());
+        }
+    }
+}
+
+/// Whether sums of `k` products of numbers below 1 agree up to their rounding errors.
+fn near(left: &[f32], right: &[f32], k: usize) -> bool {
+    let bound = 2.0 * (k + 2) as f32 * f32::EPSILON;
+    left.iter().zip(right).all(|(a, b)| (a - b).abs() <= bound)
+}
+
+/// Somebody else's product.
+struct Peer {
+    name: &'static str,
+    run: fn(&Case, &mut [f32]),
+    settle: std::time::Duration,
+}
+
+/// The peers that can use this number of threads.
+fn peers(threads: usize) -> Vec<Peer> {
+    let settle = std::time::Duration::ZERO;
+    let mut peers = vec![Peer { name: "gemm", run: run_gemm, settle }];
+    if threads == 1 {
+        peers.push(Peer { name: "matrixmultiply", run: run_matrixmultiply, settle });
+    }
+    #[cfg(feature = "openblas")]
+    peers.push(openblas::peer(threads));
+    peers
+}
+
+fn run_gemm(case: &Case, y: &mut [f32]) {
+    let (m, k, n) = case.shape;
+    let threads = rayon::current_num_threads();
+    let parallelism =
+        if threads == 1 { gemm::Parallelism::None } else { gemm::Parallelism::Rayon(threads) };
+    let (rows, inner) = (n as isize, k as isize);
+    assert!(y.len() >= m * n && case.x.len() >= m * k && case.w.len() >= k * n);
+    // SAFETY: the slices hold m x n, m x k and k x n elements, row after row, as the strides say.
+    unsafe {
+        gemm::gemm(
+            m,
+            n,
+            k,
+            y.as_mut_ptr(),
+            1,
+            rows,
+            false,
+            case.x.as_ptr(),
+            1,
+            inner,
+            case.w.as_ptr(),
+            1,
+            rows,
+            0.0,
+            1.0,
+            false,
+            false,
+            false,
+            parallelism,
+        );
+    }
+}
+
+fn run_matrixmultiply(case: &Case, y: &mut [f32]) {
+    let (m, k, n) = case.shape;
+    support::plain::product((m, k, n), (&case.x, k, 1), (&case.w, n, 1), y);
+}
+
+#[cfg(feature = "openblas")]
+mod openblas {
+    //! The system's OpenBLAS.
+
+    use std::ffi::c_int;
+    use std::time::Duration;
+
+    #[link(name = "openblas")]
+    unsafe extern "C" {
+        fn openblas_set_num_threads(threads: c_int);
+        fn cblas_sgemm(
+            order: c_int,
+            transpose_a: c_int,
+            transpose_b: c_int,
+            m: c_int,
+            n: c_int,
+            k: c_int,
+            alpha: f32,
+            a: *const f32,
+            lda: c_int,
+            b: *const f32,
+            ldb: c_int,
+            beta: f32,
+            c: *mut f32,
+            ldc: c_int,
+        );
+    }
+
+    /// Its second thread spins for 2^26 ticks of the clock after a call: the pause lets them pass.
+    pub(super) fn peer(threads: usize) -> super::Peer {
+        // SAFETY: sets a number; no product runs.
+        unsafe { openblas_set_num_threads(threads as c_int) };
+        let settle = Duration::from_millis(if threads == 1 { 0 } else { 50 });
+        super::Peer { name: "OpenBLAS", run, settle }
+    }
+
+    fn run(case: &super::Case, y: &mut [f32]) {
+        const ROW_MAJOR: c_int = 101;
+        const NO_TRANSPOSE: c_int = 111;
+        let (m, k, n) = case.shape;
+        assert!(y.len() >= m * n && case.x.len() >= m * k && case.w.len() >= k * n);
+        let (a, b) = (case.x.as_ptr(), case.w.as_ptr());
+        let [m, k, n] = [m, k, n].map(|size| size as c_int);
+        // SAFETY: the slices hold m x k, k x n and m x n elements, row after row, and the sizes of
+        // the benches fit an int.
+        unsafe {
+            let (order, plain) = (ROW_MAJOR, NO_TRANSPOSE);
+            cblas_sgemm(order, plain, plain, m, n, k, 1.0, a, k, b, n, 0.0, y.as_mut_ptr(), n);
+        }
+    }
+}
+
+fn table(options: &Options, threads: usize) {
+    let levels = options.fast_levels();
+    let best = peak::yardstick(Level::best());
+    let peers = peers(threads);
+    let mut header: Vec<String> =
+        ["m x k x n", "level", "GFLOP/s", "at best", "bare"].map(Into::into).into();
+    for (name, ..) in &LAYERS[1..] {
+        header.extend([(*name).to_owned(), "/ bare".to_owned()]);
+    }
+    header.extend(peers.iter().map(|peer| peer.name.to_owned()));
+    header.push("best peer / bare".to_owned());
+    let mut table = Table::new(header);
+    let mut peaks = vec![f64::INFINITY; levels.len()];
+    for &shape in options.cases(&SHAPES, 3) {
+        let case = &Case::new(shape);
+        case.check(&levels, &peers);
+        let y = &RefCell::new(vec![0.0; shape.0 * shape.2]);
+        // For each level its peak and its layers; then the peak that the peers are compared with.
+        let mut candidates = Vec::new();
+        for &level in &levels {
+            candidates.push(Candidate::new(move || peak::run(peak::yardstick(level))));
+            for layer in 0..LAYERS.len() {
+                candidates.push(Candidate::at(level, move || case.run(layer, &mut y.borrow_mut())));
+            }
+        }
+        let first_peer = candidates.len() + 1;
+        candidates.push(Candidate::new(|| peak::run(best)));
+        for peer in &peers {
+            let run = || (peer.run)(case, &mut y.borrow_mut());
+            candidates.push(Candidate::new(run).settle(peer.settle));
+        }
+        let times = options.measure(candidates);
+        let percent = |share: f64| format!("{:.1}%", 100.0 * share);
+        for (l, &level) in levels.iter().enumerate() {
+            let peak_of = l * (1 + LAYERS.len());
+            let bare = peak_of + 1;
+            let yardstick = peak::yardstick(level);
+            peaks[l] = peaks[l].min(times.min(peak_of));
+            let share = |i| percent(peak::share(yardstick, case.work(), times.ratio(i, peak_of)));
+            let speed = format!("{:.1}", case.work() / times.min(bare) / 1e9);
+            let best_share =
+                peak::share(yardstick, case.work(), times.min(bare) / times.min(peak_of));
+            let mut row =
+                vec![case.name(), level.to_string(), speed, percent(best_share), share(bare)];
+            for i in bare + 1..bare + LAYERS.len() {
+                row.extend([share(i), format!("{:.3}", times.ratio(i, bare))]);
+            }
+            for i in first_peer..first_peer + peers.len() {
+                let ratio = times.ratio(i, first_peer - 1);
+                row.push(percent(peak::share(best, case.work(), ratio)));
+            }
+            let ratio = times.best_ratio(first_peer..first_peer + peers.len(), bare);
+            row.push(format!("{ratio:.2}"));
+            table.row(row);
+        }
+    }
+    table.print(&format!(
+        "dense layer, forward, {threads} thread(s): shares of the peak of level and threads, and \
+         ratios of times; medians"
+    ));
+    println!();
+    for (level, seconds) in levels.iter().zip(peaks) {
+        let speed = peak::per_second(peak::yardstick(*level), seconds) / 1e9;
+        println!("{level}: peak {speed:.1} GFLOP/s, from a loop of multiply-adds in registers.");
+    }
+    println!(
+        "GFLOP/s and its share \"at best\" are of the bare product, from the smallest times. A peer chooses its own \
+         instructions:\nits share is of the {best} peak in every line, and its line with another \
+         level compares unlike things."
+    );
+}
+
+fn groups(criterion: &mut Criterion, options: &Options, threads: usize) {
+    let levels = options.fast_levels();
+    let peers = peers(threads);
+    for shape in [(256, 1024, 1024), (128, 784, 1024), (1, 1024, 1024)] {
+        let case = Case::new(shape);
+        case.check(&levels, &peers);
+        let mut y = vec![0.0; shape.0 * shape.2];
+        let mut group = criterion.benchmark_group(format!("dense/{}/{threads}t", case.name()));
+        // Elements a second read as multiply-adds a second, twice.
+        group.throughput(Throughput::Elements(case.work() as u64));
+        for level in &levels {
+            for (layer, (name, ..)) in LAYERS.iter().enumerate() {
+                group.bench_function(BenchmarkId::new(level.to_string(), name), |b| {
+                    level
+                        .install(|| b.iter(|| case.run(layer, &mut y)))
+                        .expect("an available level");
+                });
+            }
+        }
+        for peer in &peers {
+            group.bench_function(peer.name, |b| b.iter(|| (peer.run)(&case, &mut y)));
+            std::thread::sleep(peer.settle);
+        }
+        group.finish();
+    }
+}

@@ -1,0 +1,281 @@
+//! What the benches share: the command line, paired measurements, tables, and plain baselines.
+//!
+//! Every bench binary has two uses:
+//!
+//! ```text
+//! cargo bench --bench NAME                 criterion, on a selection of cases
+//! cargo bench --bench NAME -- --table      a table of all cases, measured in pairs
+//!     --quick                              fewer cases and rounds
+//!     --level avx2 --threads 1             only these (also FUSED_DROPOUT_LEVEL=avx2)
+//! ```
+//!
+//! A table compares candidates that take turns: A B C, A B C, ... A machine that slows down slows
+//! all of them, and the ratio of two times of one round is hardly touched. So a ratio is the median
+//! of the rounds' ratios, while a time is the smallest one seen.
+
+#![allow(dead_code, reason = "each bench uses a part of this module")]
+
+pub(crate) mod peak;
+pub(crate) mod plain;
+
+use std::hint::black_box;
+use std::time::{Duration, Instant};
+
+use criterion::Criterion;
+use fused_dropout::{Level, MatMut, MatRef};
+
+/// A sample repeats its candidate until it takes about this long, so that neither the clock's
+/// resolution nor the call shows.
+const SAMPLE: Duration = Duration::from_millis(2);
+
+/// What the command line asks for.
+pub(crate) struct Options {
+    /// Fewer cases and rounds.
+    pub(crate) quick: bool,
+    /// The levels to measure, slowest first.
+    pub(crate) levels: Vec<Level>,
+    /// The sizes of the thread pools.
+    pub(crate) threads: Vec<usize>,
+}
+
+impl Options {
+    /// Reads the command line; the environment variable `FUSED_DROPOUT_LEVEL` is a filter too.
+    fn new() -> Self {
+        let level = value_of("--level").or_else(|| std::env::var("FUSED_DROPOUT_LEVEL").ok());
+        let level: Option<Level> =
+            level.map(|name| name.parse().expect("a level: portable, avx2 or avx512"));
+        let threads = value_of("--threads").map(|n| n.parse().expect("a number of threads"));
+        let levels: Vec<_> =
+            Level::available().filter(|l| level.is_none_or(|only| only == *l)).collect();
+        assert!(!levels.is_empty(), "this machine does not have the level");
+        Self { quick: flag("--quick"), levels, threads: threads.map_or(vec![1, 2], |n| vec![n]) }
+    }
+
+    /// The levels that are worth a column where the portable one, which is many times slower, only
+    /// costs time: all others, or the one that was asked for.
+    pub(crate) fn fast_levels(&self) -> Vec<Level> {
+        let fast: Vec<_> = self.levels.iter().copied().filter(|l| *l != Level::Portable).collect();
+        if fast.is_empty() { self.levels.clone() } else { fast }
+    }
+
+    /// All of `cases`, or the first `quick` of them.
+    pub(crate) fn cases<'a, T>(&self, cases: &'a [T], quick: usize) -> &'a [T] {
+        if self.quick { &cases[..quick.min(cases.len())] } else { cases }
+    }
+
+    /// Measures as long as the options say.
+    pub(crate) fn measure(&self, candidates: Vec<Candidate<'_>>) -> Timings {
+        let (least, time) = if self.quick { (5, 0.15) } else { (11, 1.0) };
+        measure(candidates, least, Duration::from_secs_f64(time))
+    }
+}
+
+/// Whether an argument was given.
+pub(crate) fn flag(name: &str) -> bool {
+    std::env::args().any(|arg| arg == name)
+}
+
+/// The argument after `name`.
+fn value_of(name: &str) -> Option<String> {
+    std::env::args().skip_while(|arg| arg != name).nth(1)
+}
+
+/// The main function of a bench: `table` with `--table`, else the criterion `groups`; once for each
+/// number of threads, inside a pool of that size. All that a case needs is made on a thread of the
+/// pool, so that an operation starts where a trainer's would.
+pub(crate) fn main(table: fn(&Options, usize), groups: fn(&mut Criterion, &Options, usize)) {
+    let options = Options::new();
+    for &threads in &options.threads {
+        pool(threads).install(|| {
+            if flag("--table") {
+                table(&options, threads);
+            } else {
+                let mut criterion = Criterion::default()
+                    .sample_size(10)
+                    .warm_up_time(Duration::from_millis(200))
+                    .measurement_time(Duration::from_millis(800))
+                    .configure_from_args();
+                groups(&mut criterion, &options, threads);
+                criterion.final_summary();
+            }
+        });
+    }
+}
+
+/// A rayon pool.
+pub(crate) fn pool(threads: usize) -> rayon::ThreadPool {
+    rayon::ThreadPoolBuilder::new().num_threads(threads).build().expect("a thread pool")
+}
+
+/// One of the things that are compared.
+pub(crate) struct Candidate<'a> {
+    run: Box<dyn FnMut() + 'a>,
+    /// How long its threads keep spinning after a call, in the way of the next candidate.
+    settle: Duration,
+}
+
+impl<'a> Candidate<'a> {
+    pub(crate) fn new(run: impl FnMut() + 'a) -> Self {
+        Self { run: Box::new(run), settle: Duration::ZERO }
+    }
+
+    /// The same with a level forced.
+    pub(crate) fn at(level: Level, mut run: impl FnMut() + 'a) -> Self {
+        Self::new(move || level.install(&mut run).expect("an available level"))
+    }
+
+    /// With a pause after each sample.
+    pub(crate) fn settle(self, settle: Duration) -> Self {
+        Self { settle, ..self }
+    }
+}
+
+/// Seconds a call: one row a candidate, one column a round.
+pub(crate) struct Timings(Vec<Vec<f64>>);
+
+impl Timings {
+    /// The smallest time of a candidate, in seconds a call.
+    pub(crate) fn min(&self, i: usize) -> f64 {
+        self.0[i].iter().copied().fold(f64::INFINITY, f64::min)
+    }
+
+    /// The median time of a candidate, in seconds a call.
+    pub(crate) fn median(&self, i: usize) -> f64 {
+        median(self.0[i].clone())
+    }
+
+    /// The median over the rounds of time `i` / time `j`.
+    pub(crate) fn ratio(&self, i: usize, j: usize) -> f64 {
+        median(self.0[i].iter().zip(&self.0[j]).map(|(a, b)| a / b).collect())
+    }
+
+    /// The median over the rounds of the shortest time of `peers` / time `j`.
+    pub(crate) fn best_ratio(&self, peers: std::ops::Range<usize>, j: usize) -> f64 {
+        let best = |round: usize| {
+            self.0[peers.clone()].iter().map(|times| times[round]).fold(f64::INFINITY, f64::min)
+        };
+        median(self.0[j].iter().enumerate().map(|(round, t)| best(round) / t).collect())
+    }
+}
+
+fn median(mut values: Vec<f64>) -> f64 {
+    values.sort_unstable_by(f64::total_cmp);
+    let n = values.len();
+    (values[(n - 1) / 2] + values[n / 2]) / 2.0
+}
+
+/// Times the candidates in turn, for at least `least` rounds and at least `time`.
+pub(crate) fn measure(mut candidates: Vec<Candidate<'_>>, least: usize, time: Duration) -> Timings {
+    let repeats: Vec<u32> = candidates
+        .iter_mut()
+        .map(|candidate| {
+            // The first call pays for page faults and buffers, and is not counted.
+            (candidate.run)();
+            let mut repeat = 1;
+            while repeat < 1 << 20 {
+                let taken = sample(candidate, repeat) * f64::from(repeat);
+                if taken >= SAMPLE.as_secs_f64() / 2.0 {
+                    break;
+                }
+                repeat *= 2;
+            }
+            repeat
+        })
+        .collect();
+    let mut rounds = vec![Vec::new(); candidates.len()];
+    let start = Instant::now();
+    while rounds[0].len() < least || start.elapsed() < time {
+        for ((candidate, repeat), times) in candidates.iter_mut().zip(&repeats).zip(&mut rounds) {
+            times.push(sample(candidate, *repeat));
+        }
+    }
+    Timings(rounds)
+}
+
+/// Seconds a call, over `repeat` calls.
+fn sample(candidate: &mut Candidate<'_>, repeat: u32) -> f64 {
+    let start = Instant::now();
+    for _ in 0..repeat {
+        (candidate.run)();
+    }
+    let taken = start.elapsed().as_secs_f64() / f64::from(repeat);
+    std::thread::sleep(candidate.settle);
+    taken
+}
+
+/// Rows of text, printed with aligned columns: the first to the left, the others to the right.
+pub(crate) struct Table(Vec<Vec<String>>);
+
+impl Table {
+    pub(crate) fn new<S: Into<String>>(header: impl IntoIterator<Item = S>) -> Self {
+        Self(vec![header.into_iter().map(Into::into).collect()])
+    }
+
+    pub(crate) fn row(&mut self, cells: Vec<String>) {
+        self.0.push(cells);
+    }
+
+    pub(crate) fn print(&self, title: &str) {
+        let columns = self.0.iter().map(Vec::len).max().unwrap_or(0);
+        let width = |c: usize| {
+            self.0.iter().filter_map(|row| row.get(c)).map(|s| s.chars().count()).max().unwrap_or(0)
+        };
+        let widths: Vec<usize> = (0..columns).map(width).collect();
+        println!("\n{title}\n");
+        for (r, row) in self.0.iter().enumerate() {
+            let mut line = String::new();
+            for (c, (cell, width)) in row.iter().zip(&widths).enumerate() {
+                line +=
+                    &if c == 0 { format!("{cell:width$}") } else { format!("  {cell:>width$}") };
+            }
+            println!("{}", line.trim_end());
+            if r == 0 {
+                println!("{}", "-".repeat(widths.iter().sum::<usize>() + 2 * (columns - 1)));
+            }
+        }
+    }
+}
+
+/// Uniform numbers in [-1, 1).
+pub(crate) fn uniform(len: usize, seed: u64) -> Vec<f32> {
+    use rand_xoshiro::rand_core::{Rng, SeedableRng};
+    let mut random = rand_xoshiro::Xoshiro256PlusPlus::seed_from_u64(seed);
+    (0..len).map(|_| (random.next_u32() >> 8) as f32 / (1 << 23) as f32 - 1.0).collect()
+}
+
+/// A slice as a matrix.
+pub(crate) fn matrix(data: &[f32], rows: usize, cols: usize) -> MatRef<'_> {
+    MatRef::new(data, rows, cols).expect("enough elements")
+}
+
+/// A slice as a matrix to write.
+pub(crate) fn matrix_mut(data: &mut [f32], rows: usize, cols: usize) -> MatMut<'_> {
+    MatMut::new(data, rows, cols).expect("enough elements")
+}
+
+/// Panics unless both slices have the same bits, save that NaN is not expected anywhere.
+pub(crate) fn assert_same(what: &str, left: &[f32], right: &[f32]) {
+    assert_eq!(left.len(), right.len(), "{what}: length");
+    let differs = left.iter().zip(right).position(|(a, b)| a.to_bits() != b.to_bits());
+    assert_eq!(differs.map(|i| (i, left[i], right[i])), None, "{what}");
+}
+
+/// `copy_from_slice`, cut among the threads of the pool.
+pub(crate) fn copy(from: &[f32], to: &mut [f32]) {
+    use rayon::prelude::*;
+    let threads = rayon::current_num_threads();
+    if threads == 1 {
+        to.copy_from_slice(from);
+    } else {
+        let part = from.len().div_ceil(threads);
+        to.par_chunks_mut(part).zip(from.par_chunks(part)).for_each(|(to, from)| {
+            to.copy_from_slice(from);
+        });
+    }
+    black_box(to);
+}
+
+/// A size with its binary prefix.
+pub(crate) fn size_name(n: usize) -> String {
+    if n >= 1 << 20 { format!("{} Mi", n >> 20) } else { format!("{} Ki", n >> 10) }
+}

@@ -1,0 +1,128 @@
+//! Element-wise passes against the reference.
+
+use arbitrary::{Result, Unstructured};
+use fused_dropout::{
+    BiasActivationDropout, Mask, Saved, SavedValues, bias_activation_dropout_backward,
+    bias_activation_dropout_backward_in_place, bias_activation_dropout_forward,
+    bias_activation_dropout_forward_in_place, reference,
+};
+
+use crate::input::{Layout, Matrix, activation, dropout, key, numbers, size};
+use crate::{assert_dropped, assert_same, assert_same_outcome, for_each_level};
+
+/// Runs bias + activation + dropout (+ residual) forward and backward on every level.
+pub fn elementwise(data: &[u8]) {
+    let _ = run(&mut Unstructured::new(data));
+}
+
+fn run(u: &mut Unstructured<'_>) -> Result<()> {
+    let (rows, cols) =
+        if u.arbitrary()? { (size(u, 40)?, size(u, 150)?) } else { (size(u, 2)?, size(u, 5000)?) };
+    // Sometimes one bias too many.
+    let bias = if u.arbitrary()? {
+        let wrong = usize::from(u.ratio(1, 16)?);
+        Some(numbers(u, cols + wrong)?)
+    } else {
+        None
+    };
+    let args = BiasActivationDropout {
+        bias: bias.as_deref(),
+        activation: activation(u)?,
+        dropout: dropout(u)?,
+        key: key(u)?,
+    };
+    let layouts = [Layout::new(u)?, Layout::new(u)?, Layout::new(u)?];
+    let x = Matrix::random(u, rows, cols, layouts[0])?;
+    let dy = Matrix::random(u, rows, cols, layouts[1])?;
+    let residual =
+        if u.arbitrary()? { Some(Matrix::random(u, rows, cols, layouts[2])?) } else { None };
+    let saved_mask: bool = u.arbitrary()?;
+    let saved_kind = u.int_in_range(0..=2u8)?;
+    let blank = Matrix::new(&vec![9.0; rows * cols], rows, cols, layouts[2]);
+
+    let mut y = blank.clone();
+    let forward = reference::bias_activation_dropout_forward(
+        &args,
+        x.view(),
+        residual.as_ref().map(Matrix::view),
+        y.view_mut(),
+    );
+    let y = y.values();
+    // What backward reads: never the sum with the residual.
+    let mut output = blank.clone();
+    let _ = reference::bias_activation_dropout_forward(&args, x.view(), None, output.view_mut());
+    let values = match saved_kind {
+        0 => SavedValues::None,
+        1 => SavedValues::Output(output.view()),
+        _ => SavedValues::PreActivation(x.view()),
+    };
+    let drawn = Mask::generate(rows, cols, &args.dropout, &args.key).ok();
+    let saved = Saved { values, mask: drawn.as_ref().filter(|_| saved_mask) };
+    let (mut dz, mut db) = (blank.clone(), vec![9.0; cols]);
+    let backward = reference::bias_activation_dropout_backward(
+        &args,
+        &saved,
+        dy.view(),
+        dz.view_mut(),
+        Some(&mut db),
+    );
+    let dz = dz.values();
+
+    for_each_level(|level| {
+        let mut fast = blank.clone();
+        let mut mask = Mask::new(rows, cols).expect("a small mask");
+        let result = bias_activation_dropout_forward(
+            &args,
+            x.view(),
+            residual.as_ref().map(Matrix::view),
+            fast.view_mut(),
+            Some(&mut mask),
+        );
+        assert_same_outcome(level, "forward", &result, &forward);
+        let values = fast.values();
+        assert_same(level, "y", &values, &y);
+        if forward.is_ok() {
+            assert_eq!(Some(&mask), drawn.as_ref(), "{level}: the stored mask");
+            if residual.is_none() {
+                assert_dropped("y", &values, cols, &args.dropout, &args.key);
+            }
+        } else {
+            assert!(values.iter().all(|v| *v == 9.0) && mask.count() == 0, "{level}: touched");
+        }
+        let mut fast = x.clone();
+        let result = bias_activation_dropout_forward_in_place(
+            &args,
+            fast.view_mut(),
+            residual.as_ref().map(Matrix::view),
+            None,
+        );
+        assert_same_outcome(level, "forward in place", &result, &forward);
+        let expected = if result.is_ok() { y.clone() } else { x.values() };
+        assert_same(level, "y in place", &fast.values(), &expected);
+
+        let (mut fast, mut sums) = (blank.clone(), vec![9.0; cols]);
+        let result = bias_activation_dropout_backward(
+            &args,
+            &saved,
+            dy.view(),
+            fast.view_mut(),
+            Some(&mut sums),
+        );
+        assert_same_outcome(level, "backward", &result, &backward);
+        let values = fast.values();
+        assert_same(level, "dz", &values, &dz);
+        assert_same(level, "db", &sums, &db);
+        if backward.is_ok() {
+            assert_dropped("dz", &values, cols, &args.dropout, &args.key);
+        } else {
+            assert!(values.iter().chain(&sums).all(|v| *v == 9.0), "{level}: touched");
+        }
+        let mut fast = dy.clone();
+        let result =
+            bias_activation_dropout_backward_in_place(&args, &saved, fast.view_mut(), None);
+        assert_same_outcome(level, "backward in place", &result, &backward);
+        let expected = if result.is_ok() { dz.clone() } else { dy.values() };
+        assert_same(level, "dz in place", &fast.values(), &expected);
+    });
+    Ok(())
+}

@@ -1,0 +1,194 @@
+//! No operation allocates once its buffers have grown: neither a training step nor the functions it
+//! is made of. A binary of its own, since it replaces the allocator.
+
+mod common;
+
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Mutex, PoisonError};
+
+use common::{for_each_level, matrix, matrix_mut, numbers};
+use fused_dropout::nn::{Mlp, MlpSpec, Sgd};
+use fused_dropout::{
+    Activation, BiasActivationDropout, DenseArgs, Dropout, Gradients, Level, Mask, MaskKey, Saved,
+    SgdStep, bias_activation_dropout_backward, bias_activation_dropout_forward, dense_backward,
+    dense_forward, dropout_forward, max_norm, sgd_update, softmax_cross_entropy,
+};
+
+/// The system's allocator; while [`COUNTING`], it counts what all threads ask for.
+struct Counting;
+
+static COUNTING: AtomicBool = AtomicBool::new(false);
+static CALLS: AtomicUsize = AtomicUsize::new(0);
+static BYTES: AtomicUsize = AtomicUsize::new(0);
+
+// SAFETY: every call is handed on to the system's allocator unchanged; `realloc` and `alloc_zeroed`
+// are made of these two.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        if COUNTING.load(Ordering::Relaxed) {
+            CALLS.fetch_add(1, Ordering::Relaxed);
+            BYTES.fetch_add(layout.size(), Ordering::Relaxed);
+        }
+        // SAFETY: the caller's promise.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn dealloc(&self, ptr: *mut u8, layout: Layout) {
+        // SAFETY: the caller's promise.
+        unsafe { System.dealloc(ptr, layout) }
+    }
+}
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
+
+/// One test counts at a time: another one's allocations would be counted too.
+static ALONE: Mutex<()> = Mutex::new(());
+
+/// Calls `f` some times, so that every thread has had its turn and every buffer has grown, then
+/// asserts that more calls do not allocate.
+#[track_caller]
+fn assert_no_allocation(what: &str, mut f: impl FnMut()) {
+    const CALLS_TO_COUNT: usize = 10;
+    // Which thread takes which task is chance; a thread's buffers grow with its first. So a count of
+    // zero has to come up within some rounds, and a call that allocates each time never does.
+    let mut seen = Vec::new();
+    for _ in 0..40 {
+        for _ in 0..CALLS_TO_COUNT {
+            f();
+        }
+        CALLS.store(0, Ordering::Relaxed);
+        BYTES.store(0, Ordering::Relaxed);
+        COUNTING.store(true, Ordering::Relaxed);
+        for _ in 0..CALLS_TO_COUNT {
+            f();
+        }
+        COUNTING.store(false, Ordering::Relaxed);
+        seen.push((CALLS.load(Ordering::Relaxed), BYTES.load(Ordering::Relaxed)));
+        if seen.last() == Some(&(0, 0)) {
+            return;
+        }
+    }
+    panic!("{what}: {CALLS_TO_COUNT} calls allocate (times, bytes) {seen:?}");
+}
+
+/// Runs `f` in pools of one and of two threads, on every level, alone.
+fn everywhere(f: impl Fn(&str) + Sync) {
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+    for threads in [1, 2] {
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+        pool.install(|| {
+            for_each_level(|level: Level| f(&format!("on {level}, {threads} threads")));
+        });
+    }
+}
+
+#[test]
+fn allocations_are_counted() {
+    everywhere(|_| {
+        let caught = std::panic::catch_unwind(|| {
+            assert_no_allocation("planted", || drop(std::hint::black_box(vec![1u8; 10])));
+        });
+        let text = *caught.unwrap_err().downcast::<String>().unwrap();
+        assert!(text.contains("planted") && text.contains("(10, 100)"), "{text}");
+    });
+}
+
+#[test]
+fn training_steps() {
+    let (x, labels) = (numbers(100 * 300, 1), (0..100).map(|i| i % 10).collect::<Vec<u32>>());
+    everywhere(|place| {
+        for activation in [Activation::Relu, Activation::Gelu, Activation::Identity] {
+            let spec = MlpSpec {
+                activation,
+                input_rate: 0.2,
+                hidden_rate: 0.5,
+                ..MlpSpec::new(&[300, 200, 150, 10])
+            };
+            let sgd = Sgd { momentum: 0.9, max_norm: Some(2.0), ..Sgd::new(0.01) };
+            let mut mlp = Mlp::new(&spec).unwrap();
+            let what = format!("train_step with {activation} {place}");
+            assert_no_allocation(&what, || {
+                let x = matrix(&x, 100, 300);
+                mlp.train_step(x, &labels, &sgd).unwrap();
+                // A smaller batch needs no other buffers.
+                let x = x.rows_from(0, 30).unwrap();
+                mlp.train_step(x, &labels[..30], &sgd).unwrap();
+            });
+            let mut logits = vec![0.0; 1000];
+            assert_no_allocation(&format!("inference with {activation} {place}"), || {
+                mlp.predict(matrix(&x, 100, 300), matrix_mut(&mut logits, 100, 10)).unwrap();
+                mlp.evaluate(matrix(&x, 100, 300), &labels).unwrap();
+            });
+        }
+    });
+}
+
+#[test]
+fn dense_layers() {
+    // A few rows; one block; several tasks with several blocks.
+    for (batch, inputs, units) in [(2, 50, 70), (20, 30, 40), (300, 500, 260)] {
+        let (x, w) = (numbers(batch * inputs, 1), numbers(inputs * units, 2));
+        let (bias, dy) = (numbers(units, 3), numbers(batch * units, 4));
+        everywhere(|place| {
+            let key = MaskKey::new(1, 2, 3).unwrap();
+            let args = DenseArgs {
+                bias: Some(&bias),
+                activation: Activation::Silu,
+                dropout: Dropout::new(0.4).unwrap(),
+                key,
+                input_dropout: Some((Dropout::new(0.1).unwrap(), key)),
+                ..DenseArgs::new(matrix(&x, batch, inputs), matrix(&w, inputs, units))
+            };
+            let (mut y, mut z) = (vec![0.0; batch * units], vec![0.0; batch * units]);
+            let mut mask = Mask::new(batch, units).unwrap();
+            let (mut dx, mut dw) = (vec![0.0; batch * inputs], vec![0.0; inputs * units]);
+            let mut db = vec![0.0; units];
+            let what = format!("a dense layer {batch} x {inputs} x {units} {place}");
+            assert_no_allocation(&what, || {
+                let to = matrix_mut(&mut y, batch, units);
+                let z_to = Some(matrix_mut(&mut z, batch, units));
+                dense_forward(&args, to, z_to, Some(&mut mask)).unwrap();
+                let saved = Saved::pre_activation(matrix(&z, batch, units));
+                let gradients = Gradients {
+                    dx: Some(matrix_mut(&mut dx, batch, inputs)),
+                    dw: Some(matrix_mut(&mut dw, inputs, units)),
+                    db: Some(&mut db),
+                };
+                dense_backward(&args, &saved, matrix(&dy, batch, units), gradients).unwrap();
+            });
+        });
+    }
+}
+
+#[test]
+fn elementwise_operations_loss_and_updates() {
+    for (rows, cols) in [(3, 50), (700, 600)] {
+        let (x, bias) = (numbers(rows * cols, 1), numbers(cols, 2));
+        let labels: Vec<u32> = (0..rows as u32).map(|r| r % cols as u32).collect();
+        everywhere(|place| {
+            let (dropout, key) = (Dropout::new(0.4).unwrap(), MaskKey::new(1, 2, 3).unwrap());
+            let activation = Activation::Tanh;
+            let args = BiasActivationDropout { bias: Some(&bias), activation, dropout, key };
+            let step = SgdStep { learning_rate: 0.1, momentum: 0.9, weight_decay: 0.0 };
+            let mut mask = Mask::new(rows, cols).unwrap();
+            let (mut y, mut dz, mut db) = (x.clone(), x.clone(), bias.clone());
+            let x = matrix(&x, rows, cols);
+            assert_no_allocation(&format!("{rows} x {cols} {place}"), || {
+                mask.fill(&dropout, &key).unwrap();
+                dropout_forward(x, matrix_mut(&mut y, rows, cols), &dropout, &key, None).unwrap();
+                let to = matrix_mut(&mut y, rows, cols);
+                bias_activation_dropout_forward(&args, x, Some(x), to, Some(&mut mask)).unwrap();
+                let to = matrix_mut(&mut dz, rows, cols);
+                let saved = Saved::pre_activation(x).with_mask(&mask);
+                bias_activation_dropout_backward(&args, &saved, x, to, Some(&mut db)).unwrap();
+                let to = matrix_mut(&mut dz, rows, cols);
+                softmax_cross_entropy(x, &labels, Some(to)).unwrap();
+                let velocity = Some(matrix_mut(&mut dz, rows, cols));
+                sgd_update(matrix_mut(&mut y, rows, cols), x, velocity, &step).unwrap();
+                max_norm(matrix_mut(&mut y, rows, cols), 1.0).unwrap();
+            });
+        });
+    }
+}

@@ -1,0 +1,265 @@
+//! Gradients: central differences of the reference's forward passes in f64 against its backward
+//! passes in f64, and those in f32 against those in f64. The fast functions equal the reference in
+//! f32 bit for bit, which other tests show.
+
+mod common;
+
+use common::{ACTIVATIONS, numbers};
+use fused_dropout::{
+    Activation, BiasActivationDropout, DenseArgs, Dropout, Gradients, MaskKey, MatMut, MatRef,
+    Saved, SavedValues, reference, reference::Real,
+};
+
+/// Half the distance of two points of a difference.
+const STEP: f64 = 1e-5;
+
+/// The error of a difference is the third derivative times STEP^2 / 6, and the rounding of a loss of
+/// some hundred over STEP. Along one coordinate at most 6 terms change; an activation's third
+/// derivative is below 3, z changes by less than 2 · 1.43 for each 1, scale and dy are below 1.67 and
+/// 2: below 6 · 3 · 2.86^3 · 3.34 = 1407.
+const BOUND: f64 = 1407.0 / 6.0 * STEP * STEP + 200.0 * f64::EPSILON / STEP;
+
+const BATCH: usize = 4;
+const INPUTS: usize = 5;
+const UNITS: usize = 6;
+
+/// The derivative of `f` with respect to each element of `at`.
+fn differences(at: &[f64], mut f: impl FnMut(&[f64]) -> f64) -> Vec<f64> {
+    let mut point = at.to_vec();
+    let mut value = |i: usize, x: f64| {
+        let old = std::mem::replace(&mut point[i], x);
+        let value = f(&point);
+        point[i] = old;
+        value
+    };
+    at.iter()
+        .enumerate()
+        .map(|(i, x)| (value(i, x + STEP) - value(i, x - STEP)) / (2.0 * STEP))
+        .collect()
+}
+
+#[track_caller]
+fn assert_close(gradient: &[f64], differences: &[f64], what: &str) {
+    assert_eq!(gradient.len(), differences.len());
+    assert!(gradient.iter().any(|g| g.abs() > 0.01), "{what} is all but zero, which tests nothing");
+    for (i, (g, d)) in gradient.iter().zip(differences).enumerate() {
+        assert!((g - d).abs() <= BOUND, "{what}: element {i} is {g}, the difference {d}");
+    }
+}
+
+fn doubles(len: usize, seed: u64) -> Vec<f64> {
+    numbers(len, seed).into_iter().map(f64::from).collect()
+}
+
+fn dot(a: &[f64], b: &[f64]) -> f64 {
+    a.iter().zip(b).map(|(a, b)| a * b).sum()
+}
+
+fn matrix<T>(data: &[T], rows: usize, cols: usize) -> MatRef<'_, T> {
+    MatRef::new(data, rows, cols).unwrap()
+}
+
+fn matrix_mut<T>(data: &mut [T], rows: usize, cols: usize) -> MatMut<'_, T> {
+    MatMut::new(data, rows, cols).unwrap()
+}
+
+/// A dense layer over either number type.
+struct Layer<T> {
+    x: Vec<T>,
+    w: Vec<T>,
+    b: Vec<T>,
+    activation: Activation,
+    rate: f64,
+    input_rate: Option<f64>,
+}
+
+impl<T: Real> Layer<T> {
+    fn args(&self) -> DenseArgs<'_, T> {
+        let key = |layer| MaskKey::new(3, layer, 4).unwrap();
+        DenseArgs {
+            bias: Some(&self.b),
+            activation: self.activation,
+            dropout: Dropout::new(self.rate).unwrap(),
+            key: key(1),
+            input_dropout: self.input_rate.map(|rate| (Dropout::new(rate).unwrap(), key(0))),
+            ..DenseArgs::new(matrix(&self.x, BATCH, INPUTS), matrix(&self.w, INPUTS, UNITS))
+        }
+    }
+
+    /// y and z.
+    fn forward(&self) -> (Vec<T>, Vec<T>) {
+        let (mut y, mut z) = (vec![T::ZERO; BATCH * UNITS], vec![T::ZERO; BATCH * UNITS]);
+        let z_view = matrix_mut(&mut z, BATCH, UNITS);
+        reference::dense_forward(
+            &self.args(),
+            matrix_mut(&mut y, BATCH, UNITS),
+            Some(z_view),
+            None,
+        )
+        .unwrap();
+        (y, z)
+    }
+
+    /// dx, dW and db of `dot(y, dy)`.
+    fn backward(&self, values: SavedValues<'_, T>, dy: &[T]) -> [Vec<T>; 3] {
+        let zeros = |len| vec![T::ZERO; len];
+        let (mut dx, mut dw) = (zeros(BATCH * INPUTS), zeros(INPUTS * UNITS));
+        let mut db = zeros(UNITS);
+        let gradients = Gradients {
+            dx: Some(matrix_mut(&mut dx, BATCH, INPUTS)),
+            dw: Some(matrix_mut(&mut dw, INPUTS, UNITS)),
+            db: Some(&mut db),
+        };
+        let saved = Saved { values, mask: None };
+        let dy = matrix(dy, BATCH, UNITS);
+        reference::dense_backward(&self.args(), &saved, dy, gradients).unwrap();
+        [dx, dw, db]
+    }
+
+    /// The gradients from everything that is enough for the activation.
+    fn gradients(&self, dy: &[T]) -> Vec<[Vec<T>; 3]> {
+        let (y, z) = self.forward();
+        let mut all = vec![self.backward(SavedValues::PreActivation(matrix(&z, BATCH, UNITS)), dy)];
+        if !matches!(self.activation, Activation::Gelu | Activation::GeluTanh | Activation::Silu) {
+            all.push(self.backward(SavedValues::Output(matrix(&y, BATCH, UNITS)), dy));
+        }
+        if self.activation == Activation::Identity {
+            all.push(self.backward(SavedValues::None, dy));
+        }
+        all
+    }
+}
+
+/// Every activation with and without both dropouts, at numbers where no z is near the kink at 0.
+fn layers() -> impl Iterator<Item = Layer<f64>> {
+    ACTIVATIONS.into_iter().flat_map(|activation| {
+        [(0.0, None), (0.4, None), (0.4, Some(0.3))].map(|(rate, input_rate)| {
+            let layer = |seed| Layer {
+                x: doubles(BATCH * INPUTS, seed),
+                w: doubles(INPUTS * UNITS, seed + 1),
+                b: doubles(UNITS, seed + 2),
+                activation,
+                rate,
+                input_rate,
+            };
+            let smooth = |layer: &Layer<f64>| layer.forward().1.iter().all(|z| z.abs() > 0.01);
+            (1..).step_by(3).map(layer).find(smooth).unwrap()
+        })
+    })
+}
+
+#[test]
+fn dense_backward_is_the_derivative_of_dense_forward() {
+    for layer in layers() {
+        let Layer { activation, rate, input_rate, .. } = layer;
+        let dy = doubles(BATCH * UNITS, 99);
+        let loss = |layer: Layer<f64>| dot(&layer.forward().0, &dy);
+        let copy = || Layer { x: layer.x.clone(), w: layer.w.clone(), b: layer.b.clone(), ..layer };
+        let dx = differences(&layer.x, |x| loss(Layer { x: x.to_vec(), ..copy() }));
+        let dw = differences(&layer.w, |w| loss(Layer { w: w.to_vec(), ..copy() }));
+        let db = differences(&layer.b, |b| loss(Layer { b: b.to_vec(), ..copy() }));
+        for gradients in layer.gradients(&dy) {
+            for (gradient, (differences, name)) in
+                gradients.iter().zip([(&dx, "dx"), (&dw, "dW"), (&db, "db")])
+            {
+                let what = format!("{name} of {activation}, rates {rate} and {input_rate:?}");
+                assert_close(gradient, differences, &what);
+            }
+        }
+    }
+}
+
+/// The chains of f32 against the formula in f64: each product of a gradient has a relative error of a
+/// few roundings (z, the derivative, two scales), and each sum one more for every term.
+#[test]
+fn gradients_in_f32_are_close_to_those_in_f64() {
+    let narrow = |x: &[f64]| x.iter().map(|x| *x as f32).collect::<Vec<f32>>();
+    for layer in layers() {
+        let dy = doubles(BATCH * UNITS, 99);
+        let single = Layer {
+            x: narrow(&layer.x),
+            w: narrow(&layer.w),
+            b: narrow(&layer.b),
+            activation: layer.activation,
+            rate: layer.rate,
+            input_rate: layer.input_rate,
+        };
+        // z is at most 5 · 2 · 2 · 1.43 + 2 < 32 and has 6 + 2 roundings; the derivatives of all
+        // activations change by at most 1.2 for each 1 of z, and are at most 1.2 with an error of
+        // 6 roundings; dy and a weight are below 2, scales below 1.67 and 1.43, sums have 6 terms.
+        let derivative = 1.2 * 8.0 * 32.0 + 6.0 + 8.0;
+        let bound = 6.0 * (2.0 * 2.0 * 1.67 * 1.43) * (derivative + 6.0 * 1.2) * 2f64.powi(-24);
+        for (exact, gradients) in layer.gradients(&dy).iter().zip(single.gradients(&narrow(&dy))) {
+            for (exact, gradient) in exact.iter().zip(gradients) {
+                for (e, g) in exact.iter().zip(gradient) {
+                    let error = (e - f64::from(g)).abs();
+                    assert!(
+                        error <= bound,
+                        "{}: {g} is not {e} within {bound:e}",
+                        layer.activation
+                    );
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn elementwise_backward_is_the_derivative_of_forward() {
+    let (rows, cols) = (BATCH, UNITS);
+    for (activation, bias, rate) in ACTIVATIONS.into_iter().flat_map(|activation| {
+        [(activation, true, 0.4), (activation, false, 0.4), (activation, true, 0.0)]
+    }) {
+        let kink = |x: &Vec<f64>, b: &[f64]| {
+            x.iter()
+                .enumerate()
+                .any(|(i, x)| (x + if bias { b[i % cols] } else { 0.0 }).abs() < 0.01)
+        };
+        let b = doubles(cols, 7);
+        let x = (8..).map(|seed| doubles(rows * cols, seed)).find(|x| !kink(x, &b)).unwrap();
+        let dy = doubles(rows * cols, 99);
+        fn pass<'a>(
+            activation: Activation,
+            rate: f64,
+            b: Option<&'a [f64]>,
+        ) -> BiasActivationDropout<'a, f64> {
+            let key = MaskKey::new(3, 2, 1).unwrap().with_origin(5, 200);
+            BiasActivationDropout { bias: b, activation, dropout: Dropout::new(rate).unwrap(), key }
+        }
+        let residual = doubles(rows * cols, 98);
+        let loss = |x: &[f64], b: &[f64]| {
+            let mut y = vec![0.0; rows * cols];
+            let (args, to) =
+                (pass(activation, rate, bias.then_some(b)), matrix_mut(&mut y, rows, cols));
+            let residual = Some(matrix(&residual, rows, cols));
+            reference::bias_activation_dropout_forward(&args, matrix(x, rows, cols), residual, to)
+                .unwrap();
+            dot(&y, &dy)
+        };
+        let (mut dz, mut db) = (vec![0.0; rows * cols], vec![0.0; cols]);
+        let args = pass(activation, rate, bias.then_some(&b));
+        let saved = Saved::pre_activation(matrix(&x, rows, cols));
+        let to = matrix_mut(&mut dz, rows, cols);
+        let dy_view = matrix(&dy, rows, cols);
+        reference::bias_activation_dropout_backward(&args, &saved, dy_view, to, Some(&mut db))
+            .unwrap();
+        let what = format!("{activation}, rate {rate}, bias {bias}");
+        assert_close(&dz, &differences(&x, |x| loss(x, &b)), &format!("dz of {what}"));
+        if bias {
+            assert_close(&db, &differences(&b, |b| loss(&x, b)), &format!("db of {what}"));
+        }
+    }
+}
+
+#[test]
+fn softmax_gradient_is_the_derivative_of_the_mean_loss() {
+    let (rows, cols, labels) = (5, 21, [0, 20, 7, 7, 3]);
+    let logits = doubles(rows * cols, 4);
+    let mut gradient = vec![0.0; rows * cols];
+    let to = matrix_mut(&mut gradient, rows, cols);
+    reference::softmax_cross_entropy(matrix(&logits, rows, cols), &labels, Some(to)).unwrap();
+    let loss = |logits: &[f64]| {
+        reference::softmax_cross_entropy(matrix(logits, rows, cols), &labels, None).unwrap().mean()
+    };
+    assert_close(&gradient, &differences(&logits, loss), "gradient of the logits");
+}

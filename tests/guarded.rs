@@ -1,0 +1,335 @@
+//! Every kernel on buffers that end where an inaccessible page starts, or start where one ends: an
+//! access outside kills the process. The results are those on ordinary memory.
+#![cfg(unix)]
+
+mod common;
+
+use common::{ACTIVATIONS, bits, for_each_level, numbers};
+use fused_dropout::{
+    Activation, BiasActivationDropout, DenseArgs, Dropout, Gradients, Mask, MaskKey, MatMut,
+    MatRef, Saved, SavedValues, SgdStep, bias_activation_dropout_backward,
+    bias_activation_dropout_forward, bias_activation_dropout_forward_in_place, dense_backward,
+    dense_forward, max_norm, sgd_update, softmax_cross_entropy,
+};
+
+/// Floats between two inaccessible pages, at the end or at the start of what lies between.
+struct Guarded {
+    pages: *mut libc::c_void,
+    bytes: usize,
+    data: *mut f32,
+    len: usize,
+}
+
+/// Where the floats touch an inaccessible page.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum At {
+    Start,
+    End,
+}
+
+impl Guarded {
+    fn new(values: &[f32], at: At) -> Self {
+        let len = values.len();
+        // SAFETY: an anonymous mapping of its own, of which the first and last page are locked; the
+        // floats lie between them and are initialised.
+        unsafe {
+            let page = libc::sysconf(libc::_SC_PAGESIZE) as usize;
+            let inner = (len * 4).next_multiple_of(page);
+            let bytes = inner + 2 * page;
+            let access = libc::PROT_READ | libc::PROT_WRITE;
+            let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS;
+            let pages = libc::mmap(std::ptr::null_mut(), bytes, access, flags, -1, 0);
+            assert_ne!(pages, libc::MAP_FAILED);
+            assert_eq!(libc::mprotect(pages, page, libc::PROT_NONE), 0);
+            assert_eq!(libc::mprotect(pages.byte_add(page + inner), page, libc::PROT_NONE), 0);
+            let first = match at {
+                At::Start => page,
+                At::End => page + inner - len * 4,
+            };
+            let data = pages.byte_add(first).cast::<f32>();
+            data.copy_from_nonoverlapping(values.as_ptr(), len);
+            Self { pages, bytes, data, len }
+        }
+    }
+
+    fn get(&self) -> &[f32] {
+        // SAFETY: `len` initialised floats, borrowed as long as the result.
+        unsafe { std::slice::from_raw_parts(self.data, self.len) }
+    }
+
+    fn get_mut(&mut self) -> &mut [f32] {
+        // SAFETY: `len` initialised floats, exclusively borrowed as long as the result.
+        unsafe { std::slice::from_raw_parts_mut(self.data, self.len) }
+    }
+}
+
+impl Drop for Guarded {
+    fn drop(&mut self) {
+        // SAFETY: the mapping is this value's own.
+        unsafe { libc::munmap(self.pages, self.bytes) };
+    }
+}
+
+/// Where a run of the operations has its numbers.
+trait Memory {
+    fn with(&mut self, values: Vec<f32>) -> usize;
+    fn all(&mut self) -> Vec<&mut [f32]>;
+}
+
+impl Memory for Vec<Vec<f32>> {
+    fn with(&mut self, values: Vec<f32>) -> usize {
+        self.push(values);
+        self.len() - 1
+    }
+    fn all(&mut self) -> Vec<&mut [f32]> {
+        self.iter_mut().map(|v| &mut v[..]).collect()
+    }
+}
+
+struct Pages(At, Vec<Guarded>);
+
+impl Memory for Pages {
+    fn with(&mut self, values: Vec<f32>) -> usize {
+        self.1.push(Guarded::new(&values, self.0));
+        self.1.len() - 1
+    }
+    fn all(&mut self) -> Vec<&mut [f32]> {
+        self.1.iter_mut().map(Guarded::get_mut).collect()
+    }
+}
+
+/// Runs `operation` on buffers with these contents, in ordinary memory and between guards, on every
+/// level, and compares all bits.
+fn check(buffers: &[Vec<f32>], what: &str, operation: impl Fn(&mut [&mut [f32]])) {
+    fn run(
+        mut memory: impl Memory,
+        buffers: &[Vec<f32>],
+        operation: &impl Fn(&mut [&mut [f32]]),
+    ) -> Vec<Vec<u32>> {
+        for values in buffers {
+            memory.with(values.clone());
+        }
+        operation(&mut memory.all());
+        memory.all().into_iter().map(|v| bits(v)).collect()
+    }
+    for_each_level(|level| {
+        let expected = run(Vec::new(), buffers, &operation);
+        for at in [At::Start, At::End] {
+            let guarded = run(Pages(at, Vec::new()), buffers, &operation);
+            assert!(guarded == expected, "{what} on {level}, guarded at {at:?}");
+        }
+    });
+}
+
+/// A matrix whose last row ends where its buffer ends.
+#[derive(Clone, Copy, Debug)]
+struct Layout {
+    rows: usize,
+    cols: usize,
+    stride: usize,
+    transposed: bool,
+}
+
+impl Layout {
+    fn new(rows: usize, cols: usize, extra: usize, transposed: bool) -> Self {
+        Self { rows, cols, stride: if transposed { rows } else { cols } + extra, transposed }
+    }
+
+    fn lines(self) -> (usize, usize) {
+        if self.transposed { (self.cols, self.rows) } else { (self.rows, self.cols) }
+    }
+
+    fn numbers(self, seed: u64) -> Vec<f32> {
+        let (lines, line) = self.lines();
+        numbers(if lines * line == 0 { 0 } else { (lines - 1) * self.stride + line }, seed)
+    }
+
+    fn view(self, data: &[f32]) -> MatRef<'_> {
+        let (lines, line) = self.lines();
+        let view = MatRef::with_stride(data, lines, line, self.stride).unwrap();
+        if self.transposed { view.t() } else { view }
+    }
+
+    fn view_mut(self, data: &mut [f32]) -> MatMut<'_> {
+        let (lines, line) = self.lines();
+        let view = MatMut::with_stride(data, lines, line, self.stride).unwrap();
+        if self.transposed { view.t() } else { view }
+    }
+}
+
+fn key() -> MaskKey {
+    MaskKey::new(4, 1, 9).unwrap().with_origin(3, 77)
+}
+
+/// Plain, padded and transposed.
+const LAYOUTS: [(usize, bool); 4] = [(0, false), (3, false), (0, true), (1, true)];
+
+#[test]
+fn the_guard_is_a_guard() {
+    let guarded = Guarded::new(&[1.0, 2.0, 3.0], At::End);
+    assert_eq!(guarded.get(), [1.0, 2.0, 3.0]);
+    for (at, offset) in [(At::End, 3), (At::Start, -1)] {
+        let guarded = Guarded::new(&[1.0, 2.0, 3.0], at);
+        // SAFETY: the child does nothing but read a byte, which ends it, or leave; the parent waits.
+        unsafe {
+            let child = libc::fork();
+            assert!(child >= 0);
+            if child == 0 {
+                std::hint::black_box(guarded.data.wrapping_offset(offset).read_volatile());
+                libc::_exit(0);
+            }
+            let mut status = 0;
+            assert_eq!(libc::waitpid(child, &mut status, 0), child);
+            assert!(libc::WIFSIGNALED(status), "a read outside must end the process: {at:?}");
+        }
+    }
+}
+
+#[test]
+fn elementwise() {
+    let widths = [0, 1, 3, 4, 5, 7, 8, 9, 15, 16, 17, 31, 32, 33, 63, 65, 100, 127, 129, 257];
+    for (i, cols) in widths.into_iter().enumerate() {
+        for (rows, (extra, transposed)) in [1, 3].into_iter().flat_map(|r| LAYOUTS.map(|l| (r, l)))
+        {
+            let activation = ACTIVATIONS[(i + rows + extra) % 8];
+            let m = Layout::new(rows, cols, extra, transposed);
+            let buffers =
+                [m.numbers(1), m.numbers(2), m.numbers(3), numbers(cols, 4), numbers(cols, 5)];
+            check(&buffers, &format!("{activation} of {m:?}"), |buffers| {
+                let [x, second, out, bias, db] = buffers else { panic!() };
+                let args = BiasActivationDropout {
+                    bias: Some(bias),
+                    activation,
+                    dropout: Dropout::new(0.3).unwrap(),
+                    key: key(),
+                };
+                let mut mask = Mask::new(rows, cols).unwrap();
+                let dy = m.view(second);
+                let second = Some(dy);
+                bias_activation_dropout_forward(&args, m.view(x), second, m.view_mut(out), None)
+                    .unwrap();
+                let saved = Saved::pre_activation(m.view(out));
+                let dz = m.view_mut(x);
+                bias_activation_dropout_backward(&args, &saved, dy, dz, Some(db)).unwrap();
+                bias_activation_dropout_forward_in_place(
+                    &args,
+                    m.view_mut(out),
+                    second,
+                    Some(&mut mask),
+                )
+                .unwrap();
+                let saved = Saved::pre_activation(m.view(out)).with_mask(&mask);
+                let dz = m.view_mut(x);
+                bias_activation_dropout_backward(&args, &saved, dy, dz, None).unwrap();
+            });
+        }
+    }
+    // More than a tile and more than a task.
+    for (rows, cols) in [(1, 4099), (2, 8200), (1, 140_001), (260, 33)] {
+        let m = Layout::new(rows, cols, 0, false);
+        check(&[m.numbers(1), m.numbers(2)], &format!("dropout of {m:?}"), |buffers| {
+            let [x, y] = buffers else { panic!() };
+            let dropout = Dropout::new(0.5).unwrap();
+            fused_dropout::dropout_forward(m.view(x), m.view_mut(y), &dropout, &key(), None)
+                .unwrap();
+        });
+    }
+}
+
+/// Forward and backward of one dense layer, all matrices in one layout.
+fn dense(
+    sizes: (usize, usize, usize),
+    (extra, transposed): (usize, bool),
+    activation: Activation,
+    input_rate: Option<f64>,
+) {
+    let (batch, inputs, units) = sizes;
+    let layout = |rows, cols| Layout::new(rows, cols, extra, transposed);
+    let (x, w, y) = (layout(batch, inputs), layout(inputs, units), layout(batch, units));
+    let buffers = [
+        x.numbers(1),
+        w.numbers(2),
+        numbers(units, 3),
+        y.numbers(4),
+        y.numbers(5),
+        y.numbers(6),
+        x.numbers(7),
+        w.numbers(8),
+        numbers(units, 9),
+    ];
+    let what =
+        format!("{sizes:?}, {activation}, {extra} extra, transposed: {transposed}, {input_rate:?}");
+    check(&buffers, &what, |buffers| {
+        let [x_data, w_data, bias, y_data, z_data, dy, dx, dw, db] = buffers else { panic!() };
+        let args = DenseArgs {
+            bias: Some(bias),
+            activation,
+            dropout: Dropout::new(0.4).unwrap(),
+            key: key(),
+            input_dropout: input_rate.map(|p| (Dropout::new(p).unwrap(), key())),
+            ..DenseArgs::new(x.view(x_data), w.view(w_data))
+        };
+        dense_forward(&args, y.view_mut(y_data), Some(y.view_mut(z_data)), None).unwrap();
+        let saved = Saved { values: SavedValues::PreActivation(y.view(z_data)), mask: None };
+        let gradients =
+            Gradients { dx: Some(x.view_mut(dx)), dw: Some(w.view_mut(dw)), db: Some(db) };
+        dense_backward(&args, &saved, y.view(dy), gradients).unwrap();
+    });
+}
+
+/// netlib's sizes in all combinations, then sizes around tiles and panels.
+#[test]
+fn dense_layers() {
+    let sizes = [0, 1, 2, 3, 7, 31];
+    for (i, m) in sizes.into_iter().enumerate() {
+        for (j, k) in sizes.into_iter().enumerate() {
+            for (l, n) in sizes.into_iter().enumerate() {
+                let turn = i + 2 * j + 3 * l;
+                dense(
+                    (m, k, n),
+                    LAYOUTS[turn % 4],
+                    ACTIVATIONS[turn % 8],
+                    [None, Some(0.3)][turn % 2],
+                );
+                dense((m, k, n), (0, false), Activation::Relu, None);
+            }
+        }
+    }
+    for m in [1, 4, 5, 6, 8, 11, 12, 13, 24, 25] {
+        for n in [8, 15, 16, 17, 32, 33, 64, 65, 97, 130] {
+            dense((m, 9, n), LAYOUTS[(m + n) % 4], Activation::Silu, Some(0.3));
+            dense((m, 16, n), (0, false), Activation::Identity, None);
+        }
+    }
+}
+
+/// Several blocks of k, of rows and of columns; several tasks.
+#[test]
+fn large_dense_layers() {
+    for layout in LAYOUTS {
+        dense((13, 1203, 70), layout, Activation::Gelu, Some(0.2));
+        dense((259, 401, 45), layout, Activation::Relu, None);
+        dense((3, 129, 1041), layout, Activation::Tanh, Some(0.2));
+    }
+}
+
+#[test]
+fn updates_and_loss() {
+    let step = SgdStep { learning_rate: 0.1, momentum: 0.9, weight_decay: 0.01 };
+    for cols in [1, 3, 4, 5, 7, 8, 9, 15, 16, 17, 31, 33, 65, 100] {
+        for (rows, (extra, transposed)) in [1, 3].into_iter().flat_map(|r| LAYOUTS.map(|l| (r, l)))
+        {
+            let m = Layout::new(rows, cols, extra, transposed);
+            let buffers = [m.numbers(1), m.numbers(2), m.numbers(3), m.numbers(4)];
+            check(&buffers, &format!("{m:?}"), |buffers| {
+                let [w, dw, velocity, gradient] = buffers else { panic!() };
+                sgd_update(m.view_mut(w), m.view(dw), Some(m.view_mut(velocity)), &step).unwrap();
+                sgd_update(m.view_mut(w), m.view(dw), None, &step).unwrap();
+                max_norm(m.view_mut(w), 0.8).unwrap();
+                let labels: Vec<u32> = (0..rows as u32).map(|r| r % cols as u32).collect();
+                softmax_cross_entropy(m.view(dw), &labels, Some(m.view_mut(gradient))).unwrap();
+                softmax_cross_entropy(m.view(dw), &labels, None).unwrap();
+            });
+        }
+    }
+}
