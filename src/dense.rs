@@ -3,7 +3,7 @@
 //! ```text
 //! x~ = x, or keep_in ? x · scale_in : 0     input dropout, on request
 //! z  = x~ · W + b
-//! y  = keep ? act(z) · scale : 0
+//! y  = [residual +] (keep ? act(z) · scale : 0)
 //!
 //! dz = keep ? dy · scale · act'(z) : 0
 //! dW = x~ᵀ · dz,   db = column sums of dz
@@ -32,7 +32,7 @@ use crate::gemm::epilogue::{Activate, Drop, Store};
 use crate::gemm::{Operand, PackedWeight, Product};
 use crate::mask::{Bits, Dropout, Mask, MaskKey};
 use crate::saved::Saved;
-use crate::view::{MatMut, MatRef, Target};
+use crate::view::{MatMut, MatRef, Source, Target};
 pub use update::{DenseUpdate, Parameters, dense_update};
 
 /// A dense layer's arguments, for forward and backward.
@@ -52,6 +52,9 @@ pub struct DenseArgs<'a, T = f32> {
     pub key: MaskKey,
     /// Dropout of the input, with its own key.
     pub input_dropout: Option<(Dropout, MaskKey)>,
+    /// Added to the output, after everything else; its gradient is dy itself. With a residual the
+    /// output no longer tells the activation: save z.
+    pub residual: Option<MatRef<'a, T>>,
 }
 
 impl<'a, T> DenseArgs<'a, T> {
@@ -65,6 +68,7 @@ impl<'a, T> DenseArgs<'a, T> {
             dropout: Dropout::NONE,
             key: MaskKey::FIRST,
             input_dropout: None,
+            residual: None,
         }
     }
 
@@ -87,6 +91,9 @@ impl<'a, T> DenseArgs<'a, T> {
             check_equal("length of the bias", bias.len(), "columns of W", units)?;
         }
         self.key.check(batch, units)?;
+        if let Some(residual) = &self.residual {
+            check_shape(residual.named("the residual"), ("x · W", batch, units))?;
+        }
         if let Some((_, key)) = &self.input_dropout {
             key.check(batch, inputs)?;
         }
@@ -105,9 +112,9 @@ pub struct Gradients<'a, T = f32> {
     pub db: Option<&'a mut [T]>,
 }
 
-/// `y = keep ? act(x~ · W + b) · scale : 0`, storing z and the mask on request.
+/// `y = [residual +] (keep ? act(x~ · W + b) · scale : 0)`, storing z and the mask on request.
 ///
-/// y and z with rows that are not contiguous (transposed views) cost a copy.
+/// y, z and a residual with rows that are not contiguous (transposed views) cost a copy.
 ///
 /// # Errors
 ///
@@ -157,6 +164,11 @@ fn forward(
         mask.check(output)?;
     }
     let bits = Bits::generate(&args.dropout, &args.key, mask);
+    let copy = args.residual.filter(|r| r.source().col_step != 1).map(gathered);
+    let residual = match &copy {
+        Some(copy) => Some(MatRef::new(copy, batch, units)?.source()),
+        None => args.residual.map(|residual| residual.source()),
+    };
     by_rows(Some(&mut y), |y| {
         by_rows(z.as_mut(), |z| {
             let Some(y) = y else { return };
@@ -171,7 +183,8 @@ fn forward(
                 epilogue: Store { c: y },
                 bits,
             };
-            args.activation.with(Forward { level, product, z, scale: args.dropout.scale() });
+            let scale = args.dropout.scale();
+            args.activation.with(Forward { level, product, z, residual, scale });
         });
     });
     Ok(())
@@ -182,6 +195,7 @@ struct Forward {
     level: Level,
     product: Product<Store>,
     z: Option<Target>,
+    residual: Option<Source>,
     scale: f32,
 }
 
@@ -189,9 +203,9 @@ impl WithFunction for Forward {
     type Output = ();
 
     fn call<F: Function>(self, f: F) {
-        let Forward { level, product, z, scale } = self;
+        let Forward { level, product, z, residual, scale } = self;
         let y = product.partial;
-        product.with(Activate { f, scale, y, z }).run(level);
+        product.with(Activate { f, scale, y, z, residual }).run(level);
     }
 }
 
@@ -328,6 +342,12 @@ fn weight_gradient(
         bits: Bits::Uniform(true, None),
     };
     product.run(level);
+}
+
+/// The elements of a matrix, row after row.
+fn gathered(matrix: MatRef<'_>) -> Vec<f32> {
+    let (rows, cols) = (matrix.rows(), matrix.cols());
+    (0..rows * cols).filter_map(|i| matrix.get(i / cols, i % cols)).collect()
 }
 
 /// Calls `f` with an output whose rows are contiguous: the matrix itself, or a buffer that is copied

@@ -136,7 +136,7 @@ pub fn bias_activation_dropout_backward<T: Real>(
     Ok(())
 }
 
-/// `y = keep ? act(x~ · W + b) · scale : 0`.
+/// `y = [residual +] (keep ? act(x~ · W + b) · scale : 0)`.
 ///
 /// # Errors
 ///
@@ -165,7 +165,8 @@ pub fn dense_forward<T: Real>(
             z.set(r, c, sum);
         }
         let kept = keeps(&args.dropout, &args.key, r, c);
-        y.set(r, c, activate(args.activation, sum, &args.dropout, kept));
+        let value = activate(args.activation, sum, &args.dropout, kept);
+        y.set(r, c, args.residual.map_or(value, |residual| at(&residual, r, c) + value));
     });
     Ok(())
 }

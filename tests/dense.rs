@@ -147,6 +147,15 @@ fn check(case: &Case) {
         dense_forward(&args, y.view_mut(), None, None).unwrap();
         assert_same(level, &y.values(), &e.y, case.size(), &format!("y of {case:?}"));
         let mut y = case.output();
+        // With a residual, which may be stored in either order, the reference adds it last.
+        let residual = Padded::new(&numbers(batch * units, 99), batch, units, extra, x_t);
+        let with_residual = DenseArgs { residual: Some(residual.view()), ..args };
+        let mut sum = vec![0.0; batch * units];
+        dense_forward(&with_residual, MatMut::new(&mut sum, batch, units).unwrap(), None, None)
+            .unwrap();
+        let expected_sum: Vec<f32> =
+            residual.values().iter().zip(&e.y).map(|(r, y)| r + y).collect();
+        assert_same(level, &sum, &expected_sum, case.size(), &format!("residual + y of {case:?}"));
         let packed = PackedWeight::new(args.w).unwrap();
         dense_forward_packed(&args, &packed, y.view_mut(), None, None).unwrap();
         assert_same(level, &y.values(), &e.y, case.size(), &format!("y (packed) of {case:?}"));

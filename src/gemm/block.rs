@@ -68,7 +68,9 @@ impl<E: Epilogue> Block<'_, E> {
     fn packed<I: Isa, const MR: usize, const NV: usize>(&self, isa: I, scratch: &mut Scratch) {
         let Part { row, rows, col, cols } = self.part;
         let product = self.product;
-        let (kc_most, mc_most) = block_sizes(MR, NV * I::LANES);
+        // Panels packed before know nothing of the rows they meet.
+        let shallow = product.b.panels().is_none().then_some(rows);
+        let (kc_most, mc_most) = block_sizes(MR, NV * I::LANES, shallow);
         let (kc, mc_most) = if E::OVERWRITES {
             (balanced(product.k, kc_most, 32), mc_most)
         } else {
@@ -245,7 +247,10 @@ impl<E: Epilogue> Block<'_, E> {
         let mut acc = [[isa.splat(0.0); NV]; MR];
         // The next tile is below; the rows of C are too far apart for the hardware to guess that.
         for r in 0..MR {
-            isa.prefetch(product.partial.near(row + MR + r, col));
+            for v in 0..NV {
+                isa.prefetch(product.partial.near(row + MR + r, col + v * I::LANES));
+            }
+            isa.prefetch(product.partial.near(row + MR + r, col + NV * I::LANES - 1));
         }
         // SAFETY: the caller's promise.
         unsafe {

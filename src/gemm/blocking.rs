@@ -9,14 +9,21 @@ use crate::isa::{Caches, caches};
 /// 3 MiB, a part of the level-3 cache.
 pub(super) const NC: usize = 2048;
 
-/// KC and MC for tiles of `mr` x `nr`.
+/// Up to so many rows a product is about reading B.
+const SHALLOW_ROWS: usize = 64;
+
+/// KC and MC for tiles of `mr` x `nr` in a product of `rows` rows, if they are known.
 ///
 /// A panel of B (KC x NR floats) takes three quarters of the level-1 cache, the rest being for the
 /// panel of A that passes by and the tile of C: KC = 384 for 32 KiB and NR = 16. A block of A
 /// (MC x KC) takes half of the level-2 cache: MC = 168 for 512 KiB.
-pub(super) fn block_sizes(mr: usize, nr: usize) -> (usize, usize) {
+///
+/// With few rows KC is 256 at most: the group of columns that is prefetched while another is
+/// multiplied then has 128 KiB, of which rows a power of two apart do not evict each other.
+pub(super) fn block_sizes(mr: usize, nr: usize, rows: Option<usize>) -> (usize, usize) {
     let Caches { level_1, level_2 } = caches();
-    let kc = (level_1 * 3 / 4 / (4 * nr)).clamp(128, 512) / 32 * 32;
+    let kc_most = if rows.is_some_and(|rows| rows <= SHALLOW_ROWS) { 256 } else { 512 };
+    let kc = (level_1 * 3 / 4 / (4 * nr)).clamp(128, kc_most) / 32 * 32;
     let mc = level_2 / 2 / (4 * kc) / mr * mr;
     (kc, mc.max(mr))
 }

@@ -3,7 +3,7 @@
 use crate::activation::Function;
 use crate::elementwise::SgdStep;
 use crate::isa::{Isa, load, store};
-use crate::view::Target;
+use crate::view::{Source, Target};
 
 /// The last step of a product, on one vector of accumulators.
 pub(crate) trait Epilogue: Copy + Send + Sync {
@@ -85,7 +85,7 @@ impl Epilogue for Drop {
     }
 }
 
-/// `z = sum, y = keep ? act(z) · scale : 0`, storing z on request.
+/// `z = sum, y = [residual +] (keep ? act(z) · scale : 0)`, storing z on request.
 #[derive(Clone, Copy)]
 pub(crate) struct Activate<F> {
     pub(crate) f: F,
@@ -93,6 +93,8 @@ pub(crate) struct Activate<F> {
     pub(crate) y: Target,
     /// Where z goes, if it is saved.
     pub(crate) z: Option<Target>,
+    /// What is added to y.
+    pub(crate) residual: Option<Source>,
 }
 
 impl<F: Function> Epilogue for Activate<F> {
@@ -115,6 +117,10 @@ impl<F: Function> Epilogue for Activate<F> {
             if let Some(z) = self.z {
                 store(isa, z.at(row, col), n, sum);
             }
+            let y = match self.residual {
+                Some(residual) => isa.add(load(isa, residual.at(row, col), n), y),
+                None => y,
+            };
             store(isa, self.y.at(row, col), n, y);
         }
     }

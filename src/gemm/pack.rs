@@ -10,6 +10,10 @@ use super::{GROUP, Operand};
 use crate::isa::{Isa, Kernel};
 use crate::threads::Part;
 
+/// Rows of B that are asked for before they are copied: 8 lines each, as many as the fill buffers of
+/// the first two levels hold.
+const ROWS_AHEAD: usize = 8;
+
 /// A panel's elements where they are: (i, p) at `first + i * outer_step + p * k_step`, of which one
 /// step is 1.
 #[derive(Clone, Copy)]
@@ -118,6 +122,10 @@ unsafe fn copy_panels<I: Isa>(
         // SAFETY: the caller's promise.
         unsafe {
             let row = first.add(p * k_step);
+            let ahead = row.wrapping_add(ROWS_AHEAD * k_step);
+            for line in (0..cols).step_by(16) {
+                isa.prefetch(ahead.wrapping_add(line));
+            }
             for start in (0..cols).step_by(nr) {
                 let to = out.add(start * k + p * nr);
                 for i in (0..nr).step_by(I::LANES) {
