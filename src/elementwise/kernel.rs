@@ -43,7 +43,9 @@ impl Pass {
         // A column's sum is one chain over all rows, so no task may have less than a column.
         let grid = match self.sum {
             Some(_) => {
-                let strip = (TASK / self.rows.max(1)).max(1).next_multiple_of(128);
+                // Long pieces of rows keep the prefetchers going, so there is one strip a thread.
+                let threads = rayon::current_num_threads().min(self.rows * self.cols / TASK);
+                let strip = self.cols.div_ceil(threads.max(1)).next_multiple_of(128);
                 Grid::with_parts(self.rows, self.cols, self.rows, strip)
             }
             None => Grid::new(self.rows, self.cols, TASK, 16, TILE_COLS),

@@ -1,6 +1,6 @@
 //! One task's block of C: the five loops around the tile.
 
-use super::blocking::{Depth, Lines, NC, balanced, block_sizes, panels};
+use super::blocking::{Depth, Lines, balanced, block_sizes, panels};
 use super::epilogue::Epilogue;
 use super::few_rows::{FEW_ROWS, FewRows};
 use super::pack::{PackA, PackB, padded};
@@ -70,7 +70,7 @@ impl<E: Epilogue> Block<'_, E> {
         let product = self.product;
         // Panels packed before know nothing of the rows they meet.
         let shallow = product.b.panels().is_none().then_some(rows);
-        let (kc_most, mc_most) = block_sizes(MR, NV * I::LANES, shallow);
+        let (kc_most, mc_most) = block_sizes(MR, shallow);
         let (kc, mc_most) = if E::OVERWRITES {
             (balanced(product.k, kc_most, 32), mc_most)
         } else {
@@ -79,10 +79,7 @@ impl<E: Epilogue> Block<'_, E> {
             (kc, (kc_most * mc_most / kc / MR * MR).max(MR))
         };
         let mc = balanced(rows, mc_most, MR);
-        // Where one block of A has all rows, each panel of B is packed just before its only use.
-        let one_block = mc >= rows;
-        let nc = if one_block { cols } else { NC.min(cols) };
-        let b_cols = if one_block { GROUP.min(cols) } else { nc };
+        let b_cols = GROUP.min(cols);
         let computed = |operand: &Operand, n: usize| if operand.is_computed() { n } else { 0 };
         let operand = computed(&product.a, mc * kc).max(computed(&product.b, b_cols * kc));
         let bits = mc * GROUP / 32;
@@ -94,31 +91,17 @@ impl<E: Epilogue> Block<'_, E> {
             operand: scratch.operand.room(operand),
             tile: tile.as_mut_ptr(),
         };
-        // Loop 5: columns of C.
-        for jc in (col..col + cols).step_by(nc) {
-            let jc_cols = nc.min(col + cols - jc);
+        // Loop 5: rows of C.
+        for ic in (row..row + rows).step_by(mc) {
+            let rows = mc.min(row + rows - ic);
+            let block = Part { row: ic, rows, col, cols };
             // Loop 4: k; once where it is 0, since sums start from the bias.
             for pc in (0..product.k.max(1)).step_by(kc) {
                 let count = kc.min(product.k - pc);
                 let ends = pc + count == product.k;
                 let depth = Depth { first: pc, count, starts: pc == 0, ends };
-                if !one_block && product.b.panels().is_none() {
-                    self.pack_b::<I, NV>(isa, depth, jc, jc_cols, buffers);
-                }
-                // Loop 3: rows of C.
-                for ic in (row..row + rows).step_by(mc) {
-                    let rows = mc.min(row + rows - ic);
-                    self.pack_a::<I, MR>(isa, depth, ic, rows, buffers);
-                    let block = Part { row: ic, rows, col: jc, cols: jc_cols };
-                    self.tiles::<I, MR, NV>(
-                        isa,
-                        depth,
-                        block,
-                        one_block,
-                        buffers,
-                        &mut scratch.bits,
-                    );
-                }
+                self.pack_a::<I, MR>(isa, depth, ic, rows, buffers);
+                self.tiles::<I, MR, NV>(isa, depth, block, buffers, &mut scratch.bits);
             }
         }
     }
@@ -153,33 +136,30 @@ impl<E: Epilogue> Block<'_, E> {
         isa.vectorize(PackB { operand, part, buffer, out, nr: NV * I::LANES });
     }
 
-    /// The tiles of a block of A and panels of B. The mask bits of a group of columns, and its panels
-    /// of B where no other block needs them, are made just before.
+    /// The tiles of a block of A. Panels of B and mask bits are made a group of columns at a time, just
+    /// before their tiles.
     #[inline(always)]
     fn tiles<I: Isa, const MR: usize, const NV: usize>(
         &self,
         isa: I,
         depth: Depth,
         block: Part,
-        pack_b: bool,
         buffers: Buffers,
         scratch: &mut [u32],
     ) {
         let nr = NV * I::LANES;
+        // Loop 3: groups of columns.
         for jg in (block.col..block.col + block.cols).step_by(GROUP) {
             let cols = GROUP.min(block.col + block.cols - jg);
-            if pack_b && self.product.b.panels().is_none() {
-                self.pack_b::<I, NV>(isa, depth, jg, cols, buffers);
-            }
-            // SAFETY: the panels of the group, `depth.count` floats a column, in the buffer or among
-            // those of the whole matrix, which has a block of k after the other.
-            let b_panels = unsafe {
-                match self.product.b.panels() {
-                    Some(panels) => {
-                        panels.add(depth.first * padded(self.product.n, nr) + jg * depth.count)
-                    }
-                    None if pack_b => buffers.b.cast_const(),
-                    None => buffers.b.add((jg - block.col) * depth.count).cast_const(),
+            // The panels of the group, `depth.count` floats a column: in the buffer, or among those
+            // of the whole matrix, which has a block of k after the other.
+            let b_panels = match self.product.b.panels() {
+                Some(panels) => {
+                    panels.wrapping_add(depth.first * padded(self.product.n, nr) + jg * depth.count)
+                }
+                None => {
+                    self.pack_b::<I, NV>(isa, depth, jg, cols, buffers);
+                    buffers.b.cast_const()
                 }
             };
             let mut bits = Tile { words: scratch.as_ptr(), stride: 0 };
@@ -189,11 +169,7 @@ impl<E: Epilogue> Block<'_, E> {
                     self.product.bits.tile(isa, Part { col: jg, cols, ..block }, scratch)
                 };
             }
-            let end = block.col + block.cols;
-            let mut ahead = match pack_b {
-                true => Lines::after(&self.product.b, depth, jg, end),
-                false => Lines::none(),
-            };
+            let mut ahead = Lines::after(&self.product.b, depth, jg, block.col + block.cols);
             // Loop 2: panels of B.
             for jr in (0..cols).step_by(nr) {
                 // Loop 1: panels of A.

@@ -5,25 +5,23 @@ use super::operand::Operand;
 use super::tile::Ahead;
 use crate::isa::{Caches, caches};
 
-/// Columns of B that are packed at once where several blocks of A share them: KC x NC floats are
-/// 3 MiB, a part of the level-3 cache.
-pub(super) const NC: usize = 2048;
-
 /// Up to so many rows a product is about reading B.
 const SHALLOW_ROWS: usize = 64;
 
-/// KC and MC for tiles of `mr` x `nr` in a product of `rows` rows, if they are known.
+/// KC and MC for tiles of `mr` rows in a product of `rows` rows, if they are known.
 ///
-/// A panel of B (KC x NR floats) takes three quarters of the level-1 cache, the rest being for the
-/// panel of A that passes by and the tile of C: KC = 384 for 32 KiB and NR = 16. A block of A
-/// (MC x KC) takes half of the level-2 cache: MC = 168 for 512 KiB.
+/// 16 columns of a panel of B (KC x 16 floats) take three quarters of the level-1 cache, the rest
+/// being for the panel of A that passes by and the tile of C: KC = 384 for 32 KiB, 512 for 48 KiB. A
+/// panel of AVX-512 is twice as wide; its other half comes from the level-2 cache, which is fast
+/// enough for one load in six multiply-adds. A block of A (MC x KC) takes half of the level-2 cache:
+/// MC = 168 for 512 KiB.
 ///
-/// With few rows KC is 256 at most: the group of columns that is prefetched while another is
-/// multiplied then has 128 KiB, of which rows a power of two apart do not evict each other.
-pub(super) fn block_sizes(mr: usize, nr: usize, rows: Option<usize>) -> (usize, usize) {
+/// With few rows KC is 384 at most: what is prefetched of B while a group of columns is multiplied
+/// then has less than 256 KiB, and rows a power of two apart evict each other less.
+pub(super) fn block_sizes(mr: usize, rows: Option<usize>) -> (usize, usize) {
     let Caches { level_1, level_2 } = caches();
-    let kc_most = if rows.is_some_and(|rows| rows <= SHALLOW_ROWS) { 256 } else { 512 };
-    let kc = (level_1 * 3 / 4 / (4 * nr)).clamp(128, kc_most) / 32 * 32;
+    let most = if rows.is_some_and(|rows| rows <= SHALLOW_ROWS) { 384 } else { 512 };
+    let kc = (level_1 * 3 / 4 / (4 * 16)).clamp(128, most) / 32 * 32;
     let mc = level_2 / 2 / (4 * kc) / mr * mr;
     (kc, mc.max(mr))
 }

@@ -91,7 +91,7 @@ impl TileKernel for PackAll {
     #[inline(always)]
     fn run<I: Isa, const MR: usize, const NV: usize>(self, isa: I) {
         let nr = NV * I::LANES;
-        let kc = balanced(self.inputs, block_sizes(MR, nr, None).0, 32);
+        let kc = balanced(self.inputs, block_sizes(MR, None).0, 32);
         let b = Operand::new(self.source);
         for row in (0..self.inputs).step_by(kc) {
             let rows = kc.min(self.inputs - row);

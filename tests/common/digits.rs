@@ -1,4 +1,5 @@
 //! The digits that the examples train on.
+#![allow(dead_code, reason = "each test file uses a part of it")]
 
 use rand_xoshiro::Xoshiro256PlusPlus;
 use rand_xoshiro::rand_core::{Rng, SeedableRng};
