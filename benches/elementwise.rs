@@ -66,7 +66,7 @@ impl Flat {
         let head = len.min(4096);
         let mut expected = vec![0.0; head];
         let x = MatRef::row_vector(&flat.x[..head]);
-        reference::dropout_forward(x, MatMut::row_vector(&mut expected), &dropout, &key())
+        reference::dropout_forward(x, MatMut::row_vector(&mut expected), &dropout, &key(), None)
             .expect("equal shapes");
         for level in &options.levels {
             let check = |flat: &mut Self, what: &str, pass: fn(&mut Self)| {
@@ -182,7 +182,8 @@ impl Layer {
         let [x, residual] = [&layer.x, &layer.residual].map(|data| matrix(data, HEAD, COLS));
         let [y, dz] = expected.each_mut().map(|data| matrix_mut(data, HEAD, COLS));
         let residual_of = (activation == Activation::Relu).then_some(residual);
-        reference::bias_activation_dropout_forward(&args, x, residual_of, y).expect("equal shapes");
+        reference::bias_activation_dropout_forward(&args, x, residual_of, y, None)
+            .expect("equal shapes");
         let saved = Saved::pre_activation(x);
         reference::bias_activation_dropout_backward(&args, &saved, residual, dz, None)
             .expect("equal shapes");

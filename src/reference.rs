@@ -1,5 +1,6 @@
 //! Every operation once more, naive: the meaning of the fast one, in so few lines that it can be
-//! checked by reading. Same names, same arguments.
+//! checked by reading. Same names, same arguments. An operation in place, or with packed weights,
+//! means what its sibling does.
 //!
 //! Everything is generic over [`Real`]:
 //!
@@ -10,7 +11,7 @@
 mod network;
 mod real;
 
-pub use network::{max_norm, sgd_update, softmax_cross_entropy};
+pub use network::{dense_update, max_norm, sgd_update, softmax_cross_entropy};
 pub use real::Real;
 
 use crate::dense::{DenseArgs, Gradients};
@@ -48,9 +49,11 @@ pub fn dropout_forward<T: Real>(
     mut y: MatMut<'_, T>,
     dropout: &Dropout,
     key: &MaskKey,
+    mask: Option<&mut Mask>,
 ) -> Result<()> {
     check_shape(x.named("x"), y.named("y"))?;
     key.check(x.rows(), x.cols())?;
+    store_mask(mask, x.named("x"), dropout, key)?;
     for_each(x.rows(), x.cols(), |r, c| {
         let value = at(&x, r, c) * T::scale(dropout);
         y.set(r, c, if keeps(dropout, key, r, c) { value } else { T::ZERO });
@@ -68,8 +71,12 @@ pub fn dropout_backward<T: Real>(
     dx: MatMut<'_, T>,
     dropout: &Dropout,
     key: &MaskKey,
+    mask: Option<&Mask>,
 ) -> Result<()> {
-    dropout_forward(dy, dx, dropout, key)
+    let (activation, bias) = (crate::Activation::Identity, None);
+    let args = BiasActivationDropout { bias, activation, dropout: *dropout, key: *key };
+    let saved = Saved { values: SavedValues::None, mask };
+    bias_activation_dropout_backward(&args, &saved, dy, dx, None)
 }
 
 /// `y = [residual +] (keep ? act(x + b) · scale : 0)`.
@@ -82,9 +89,14 @@ pub fn bias_activation_dropout_forward<T: Real>(
     x: MatRef<'_, T>,
     residual: Option<MatRef<'_, T>>,
     mut y: MatMut<'_, T>,
+    mask: Option<&mut Mask>,
 ) -> Result<()> {
     check_shape(x.named("x"), y.named("y"))?;
     args.check(x.rows(), x.cols())?;
+    if let Some(residual) = &residual {
+        check_shape(residual.named("the residual"), x.named("x"))?;
+    }
+    store_mask(mask, x.named("x"), &args.dropout, &args.key)?;
     for_each(x.rows(), x.cols(), |r, c| {
         let z = add_bias(at(&x, r, c), args.bias, c);
         let kept = keeps(&args.dropout, &args.key, r, c);
@@ -145,16 +157,14 @@ pub fn dense_forward<T: Real>(
     args: &DenseArgs<'_, T>,
     mut y: MatMut<'_, T>,
     mut z: Option<MatMut<'_, T>>,
-    mut mask: Option<&mut Mask>,
+    mask: Option<&mut Mask>,
 ) -> Result<()> {
     let (batch, inputs, units) = args.check()?;
     check_shape(y.named("y"), ("x · W", batch, units))?;
     if let Some(z) = &z {
         check_shape(z.named("z"), ("x · W", batch, units))?;
     }
-    if let Some(mask) = &mut mask {
-        mask.fill(&args.dropout, &args.key)?;
-    }
+    store_mask(mask, ("x · W", batch, units), &args.dropout, &args.key)?;
     let x = input(args, batch, inputs);
     for_each(batch, units, |r, c| {
         let mut sum = args.bias.map_or(T::ZERO, |bias| bias[c]);
@@ -217,6 +227,18 @@ pub fn dense_backward<T: Real>(
         });
     }
     Ok(())
+}
+
+/// Stores the mask of an operation on a matrix, given as name, rows and columns, on request.
+fn store_mask(
+    mask: Option<&mut Mask>,
+    matrix: (&'static str, usize, usize),
+    dropout: &Dropout,
+    key: &MaskKey,
+) -> Result<()> {
+    let Some(mask) = mask else { return Ok(()) };
+    mask.check(matrix)?;
+    mask.fill(dropout, key)
 }
 
 /// The input with its dropout.

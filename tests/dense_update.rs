@@ -154,6 +154,26 @@ impl Case {
         if let Some(limit) = self.limit {
             reference::max_norm(s.w.view_mut(), limit).unwrap();
         }
+        // The reference's own update is these calls.
+        let mut again = self.state();
+        let update = DenseUpdate {
+            x: args.x,
+            activation: args.activation,
+            dropout: args.dropout,
+            key: args.key,
+            input_dropout: args.input_dropout,
+            step: self.step(),
+            max_norm: self.limit,
+        };
+        let parameters = Parameters {
+            w: again.w.view_mut(),
+            w_velocity: if self.momentum { Some(again.velocity.view_mut()) } else { None },
+            bias: Some(&mut again.bias),
+            bias_velocity: if self.momentum { Some(&mut again.bias_velocity) } else { None },
+        };
+        reference::dense_update(&update, parameters, saved, dy, None).unwrap();
+        assert_eq!(common::bits(&again.w.data), common::bits(&s.w.data));
+        assert_eq!(common::bits(&again.bias), common::bits(&s.bias));
         s
     }
 }

@@ -141,12 +141,12 @@ impl Case {
         let mut db = vec![0.0; cols];
         let x = tensors.x.view();
         let to = matrix_mut(&mut dropped, rows, cols);
-        reference::dropout_forward(x, to, &args.dropout, &args.key).unwrap();
-        reference::bias_activation_dropout_forward(&args, x, None, matrix_mut(&mut a, rows, cols))
-            .unwrap();
+        reference::dropout_forward(x, to, &args.dropout, &args.key, None).unwrap();
+        let to = matrix_mut(&mut a, rows, cols);
+        reference::bias_activation_dropout_forward(&args, x, None, to, None).unwrap();
         let residual = self.residual.then(|| tensors.residual.view());
         let to = matrix_mut(&mut y, rows, cols);
-        reference::bias_activation_dropout_forward(&args, x, residual, to).unwrap();
+        reference::bias_activation_dropout_forward(&args, x, residual, to, None).unwrap();
         let mask = Mask::generate(rows, cols, &args.dropout, &args.key).unwrap();
         let saved = self.saved(x, matrix(&a, rows, cols), &mask);
         let (dy, to) = (tensors.dy.view(), matrix_mut(&mut dz, rows, cols));

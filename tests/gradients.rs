@@ -232,8 +232,14 @@ fn elementwise_backward_is_the_derivative_of_forward() {
             let (args, to) =
                 (pass(activation, rate, bias.then_some(b)), matrix_mut(&mut y, rows, cols));
             let residual = Some(matrix(&residual, rows, cols));
-            reference::bias_activation_dropout_forward(&args, matrix(x, rows, cols), residual, to)
-                .unwrap();
+            reference::bias_activation_dropout_forward(
+                &args,
+                matrix(x, rows, cols),
+                residual,
+                to,
+                None,
+            )
+            .unwrap();
             dot(&y, &dy)
         };
         let (mut dz, mut db) = (vec![0.0; rows * cols], vec![0.0; cols]);

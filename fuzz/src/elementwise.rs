@@ -46,11 +46,13 @@ fn run(u: &mut Unstructured<'_>) -> Result<()> {
         x.view(),
         residual.as_ref().map(Matrix::view),
         y.view_mut(),
+        None,
     );
     let y = y.values();
     // What backward reads: never the sum with the residual.
     let mut output = blank.clone();
-    let _ = reference::bias_activation_dropout_forward(&args, x.view(), None, output.view_mut());
+    let _ =
+        reference::bias_activation_dropout_forward(&args, x.view(), None, output.view_mut(), None);
     let values = match saved_kind {
         0 => SavedValues::None,
         1 => SavedValues::Output(output.view()),

@@ -1,8 +1,10 @@
 //! The reference of loss and update.
 
-use super::{Real, at, for_each};
+use super::{Real, at, dense_backward, for_each};
+use crate::dense::{DenseArgs, DenseUpdate, Gradients, Parameters};
 use crate::elementwise::{LOSS_BLOCK, Loss, SgdStep, check_labels, check_limit};
 use crate::error::{Result, check_shape};
+use crate::saved::Saved;
 use crate::view::{MatMut, MatRef};
 
 /// `g = dw + weight_decay · w,  v = momentum · v + g,  w = w - learning_rate · v`.
@@ -32,6 +34,43 @@ pub fn sgd_update<T: Real>(
         w.set(r, c, number(-step.learning_rate).mul_add(v, old));
     });
     Ok(())
+}
+
+/// The gradients of `dense_backward`, then [`sgd_update`] of weights and biases (which do not decay),
+/// then [`max_norm`] of the weights. dx is for the weights before the update.
+///
+/// # Errors
+///
+/// As for the fast function.
+pub fn dense_update<T: Real>(
+    args: &DenseUpdate<'_, T>,
+    parameters: Parameters<'_, T>,
+    saved: &Saved<'_, T>,
+    dy: MatRef<'_, T>,
+    dx: Option<MatMut<'_, T>>,
+) -> Result<()> {
+    args.step.check()?;
+    args.max_norm.map_or(Ok(()), check_limit)?;
+    parameters.check(args.x.cols())?;
+    let Parameters { mut w, w_velocity, bias, bias_velocity } = parameters;
+    let (inputs, units) = (w.rows(), w.cols());
+    let (mut dw, mut db) = (vec![T::ZERO; inputs * units], vec![T::ZERO; units]);
+    let layer = DenseArgs {
+        activation: args.activation,
+        dropout: args.dropout,
+        key: args.key,
+        input_dropout: args.input_dropout,
+        ..DenseArgs::new(args.x, w.as_ref())
+    };
+    let dw_view = Some(MatMut::new(&mut dw, inputs, units)?);
+    dense_backward(&layer, saved, dy, Gradients { dx, dw: dw_view, db: Some(&mut db) })?;
+    sgd_update(w.reborrow(), MatRef::new(&dw, inputs, units)?, w_velocity, &args.step)?;
+    if let Some(bias) = bias {
+        let no_decay = SgdStep { weight_decay: 0.0, ..args.step };
+        let velocity = bias_velocity.map(MatMut::row_vector);
+        sgd_update(MatMut::row_vector(bias), MatRef::row_vector(&db), velocity, &no_decay)?;
+    }
+    args.max_norm.map_or(Ok(()), |limit| max_norm(w, limit))
 }
 
 /// Scales each column of `w` back to the norm `limit` where it is longer.
