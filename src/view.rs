@@ -52,7 +52,11 @@ impl Shape {
             Some(needed) if needed > len => {
                 Err(Error::TooShort { rows, cols, stride, needed, len })
             }
-            Some(_) => Ok(Self { rows, cols, row_step: stride, col_step: 1 }),
+            Some(_) => {
+                // Where there is no second row its distance means nothing, and may be anything.
+                let row_step = if rows > 1 && cols > 0 { stride } else { cols };
+                Ok(Self { rows, cols, row_step, col_step: 1 })
+            }
         }
     }
 

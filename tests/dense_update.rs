@@ -90,7 +90,7 @@ impl Case {
         let saved = Saved { values, mask: None };
         let expected = self.expected(&args, &saved, dy);
         for_each_level(|level| {
-            for threads in [1, 3] {
+            for threads in [1, 2, 3, 8] {
                 let mut s = self.state();
                 let update = DenseUpdate {
                     x,
@@ -215,7 +215,8 @@ fn large_batches_and_layers() {
         transposed: (false, false),
     };
     case.check();
-    Case { batch: 30, inputs: 900, units: 260, transposed: (true, true), ..case }.check();
+    Case { batch: 30, inputs: 900, units: 260, transposed: (true, true), ..case.clone() }.check();
+    Case { batch: 4100, inputs: 7, units: 9, ..case }.check();
 }
 
 #[test]

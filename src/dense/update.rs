@@ -14,6 +14,10 @@ use crate::mask::{Bits, Dropout, MaskKey};
 use crate::saved::Saved;
 use crate::view::{MatMut, MatRef};
 
+/// Up to so many rows the update is fused: its sums cannot wait in the weights, so panels have the
+/// whole batch, 128 columns of which take 2 MiB then.
+const FUSED_ROWS: usize = 4096;
+
 /// A dense layer's arguments for [`dense_update`].
 #[derive(Clone, Copy, Debug)]
 pub struct DenseUpdate<'a, T = f32> {
@@ -103,7 +107,7 @@ pub fn dense_update(
     let (target, velocity) = (w.target(), w_velocity.as_mut().map(MatMut::target));
     let transposed = target.col_step != 1;
     let same = velocity.is_none_or(|v| (v.col_step != 1) == transposed);
-    if same {
+    if same && batch <= FUSED_ROWS {
         let step = args.step;
         let (a, b, m, n, epilogue) = if transposed {
             let velocity = velocity.map(|v| v.t());
@@ -115,7 +119,8 @@ pub fn dense_update(
         let partial = epilogue.w;
         Product { m, n, k: batch, a, b, bias: None, partial, epilogue, bits }.run(level);
     } else {
-        // Weights by rows and velocities by columns: the product cannot write both.
+        // Weights by rows and velocities by columns, which a product cannot write both; or a batch
+        // so large that one more pass over the weights does not count.
         let mut dw = vec![0.0; inputs * units];
         let mut dw = MatMut::new(&mut dw, inputs, units)?;
         weight_gradient(level, x, dz, (inputs, units, batch), &mut dw);

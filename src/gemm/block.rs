@@ -52,7 +52,7 @@ impl<E: Epilogue> TileKernel for Block<'_, E> {
     fn run<I: Isa, const MR: usize, const NV: usize>(self, isa: I) {
         let b = &self.product.b;
         let mut scratch = scratch::take();
-        let few = self.part.rows <= FEW_ROWS && E::OVERWRITES;
+        let few = self.part.rows <= FEW_ROWS && self.product.k > 0 && E::OVERWRITES;
         if few && b.is_plain() && b.source().col_step == 1 {
             self.few_rows(isa, &mut scratch);
         } else {
@@ -116,6 +116,9 @@ impl<E: Epilogue> Block<'_, E> {
         rows: usize,
         buffers: Buffers,
     ) {
+        if depth.count == 0 {
+            return;
+        }
         let part = Part { row, rows, col: depth.first, cols: depth.count };
         let (operand, buffer, out) = (self.product.a, buffers.operand, buffers.a);
         isa.vectorize(PackA { operand, part, buffer, out, mr: MR });
@@ -131,6 +134,9 @@ impl<E: Epilogue> Block<'_, E> {
         cols: usize,
         buffers: Buffers,
     ) {
+        if depth.count == 0 {
+            return;
+        }
         let part = Part { row: depth.first, rows: depth.count, col, cols };
         let (operand, buffer, out) = (self.product.b, buffers.operand, buffers.b);
         isa.vectorize(PackB { operand, part, buffer, out, nr: NV * I::LANES });

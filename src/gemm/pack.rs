@@ -122,7 +122,7 @@ unsafe fn copy_panels<I: Isa>(
         // SAFETY: the caller's promise.
         unsafe {
             let row = first.add(p * k_step);
-            let ahead = row.wrapping_add(ROWS_AHEAD * k_step);
+            let ahead = row.wrapping_add(ROWS_AHEAD.wrapping_mul(k_step));
             for line in (0..cols).step_by(16) {
                 isa.prefetch(ahead.wrapping_add(line));
             }

@@ -90,6 +90,9 @@ impl Kernel for PackAll {
 impl TileKernel for PackAll {
     #[inline(always)]
     fn run<I: Isa, const MR: usize, const NV: usize>(self, isa: I) {
+        if self.units == 0 {
+            return;
+        }
         let nr = NV * I::LANES;
         let kc = balanced(self.inputs, block_sizes(MR, None).0, 32);
         let b = Operand::new(self.source);

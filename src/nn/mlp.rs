@@ -168,13 +168,20 @@ impl Mlp {
     /// When shapes disagree, a label names no class, or an option of `sgd` is out of range; the
     /// network is unchanged then.
     pub fn train_step(&mut self, x: MatRef<'_>, labels: &[u32], sgd: &Sgd) -> Result<f32> {
+        // Steps are part of the masks' addresses: none is used twice.
+        let next = self.steps.checked_add(1).ok_or(Error::Address {
+            what: "step",
+            first: self.steps.into(),
+            count: 1,
+            limit: u32::MAX.into(),
+        })?;
         let numbers = sgd.step(self.steps)?;
         check_equal("columns of x", x.cols(), "inputs of the network", self.inputs())?;
         crate::elementwise::check_labels(labels, x.rows(), self.classes())?;
         self.forward(x)?;
         let loss = self.loss(labels)?;
         self.backward(x, &numbers, sgd.max_norm)?;
-        self.steps = self.steps.wrapping_add(1);
+        self.steps = next;
         Ok(loss.mean() as f32)
     }
 

@@ -11,7 +11,7 @@ use common::{ACTIVATIONS, bits, for_each_level, matrix, matrix_mut, numbers};
 use fused_dropout::nn::{Mlp, MlpSpec};
 use fused_dropout::{
     Activation, BiasActivationDropout, DenseArgs, Dropout, Error, Gradients, Mask, MaskKey, MatMut,
-    MatRef, Saved, SavedValues, Scaling, bias_activation_dropout_backward,
+    MatRef, PackedWeight, Saved, SavedValues, Scaling, bias_activation_dropout_backward,
     bias_activation_dropout_forward, dense_backward, dense_forward, dropout_backward,
     dropout_forward, max_norm, reference, sgd_update, softmax_cross_entropy,
 };
@@ -235,6 +235,41 @@ fn rate_1_gives_zeros_and_no_nan() {
             assert!(zero(&y), "{level}");
         }
         assert_eq!(rate(1.0).scale(), 0.0);
+    });
+}
+
+/// An empty matrix may have any stride, and so may the only row of one: nothing may multiply it.
+#[test]
+fn strides_that_lead_nowhere_are_fine() {
+    let far = usize::MAX;
+    let empty = |rows| MatRef::with_stride(&[], rows, 0, far).unwrap();
+    for_each_level(|_| {
+        let mut y = [9.0; 13 * 3];
+        let args = DenseArgs::new(empty(13), matrix(&[], 0, 3));
+        dense_forward(&args, matrix_mut(&mut y, 13, 3), None, None).unwrap();
+        assert_eq!(y, [0.0; 13 * 3]);
+        for rows in [1000, usize::MAX / 32] {
+            PackedWeight::new(empty(rows)).unwrap();
+        }
+        let mut dx = vec![9.0; 2 * 300];
+        let args = DenseArgs::new(matrix(&[1.0; 600], 2, 300), empty(300));
+        let saved = Saved { values: SavedValues::None, mask: None };
+        let gradients = Gradients { dx: Some(matrix_mut(&mut dx, 2, 300)), dw: None, db: None };
+        dense_backward(&args, &saved, matrix(&[], 2, 0), gradients).unwrap();
+        assert_eq!(dx, vec![0.0; 600]);
+        let mut dw = vec![9.0; 40 * 3];
+        let w = [1.0; 120];
+        let args = DenseArgs::new(empty(40).t(), matrix(&w, 40, 3));
+        let gradients = Gradients { dx: None, dw: Some(matrix_mut(&mut dw, 40, 3)), db: None };
+        dense_backward(&args, &saved, matrix(&[], 0, 3), gradients).unwrap();
+        assert_eq!(dw, vec![0.0; 120]);
+        // One row, as many times as there are columns.
+        let row = [1.0; 64];
+        let w = MatRef::with_stride(&row, 1, 64, far).unwrap();
+        let mut y = vec![0.0; 7 * 64];
+        let args = DenseArgs::new(matrix(&[2.0; 7], 7, 1), w);
+        dense_forward(&args, matrix_mut(&mut y, 7, 64), None, None).unwrap();
+        assert_eq!(y, vec![2.0; 7 * 64]);
     });
 }
 
