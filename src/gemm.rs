@@ -92,7 +92,7 @@ impl<E: Epilogue> Product<E> {
             let cols = self.n.div_ceil(across).next_multiple_of(32);
             (rows.max(1), cols.max(1))
         };
-        // An element is packed at the cost of some 8 multiply-adds of a vector's lane.
+        // Packing an element takes about as long as 8 multiply-adds.
         let cost = |(rows, cols): (usize, usize)| {
             let rounds = (self.m.div_ceil(rows) * self.n.div_ceil(cols)).div_ceil(threads);
             rounds.saturating_mul(
