@@ -22,6 +22,7 @@ mod operand;
 mod pack;
 mod packed;
 mod scratch;
+mod task;
 mod tile;
 
 pub(crate) use operand::Operand;

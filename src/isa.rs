@@ -25,7 +25,7 @@ mod scalar;
 pub(crate) use avx2::Avx2;
 #[cfg(target_arch = "x86_64")]
 pub(crate) use avx512::Avx512;
-pub(crate) use cache::{Caches, caches};
+pub(crate) use cache::caches;
 pub use level::Level;
 pub(crate) use portable::Portable;
 pub(crate) use scalar::Scalar;

@@ -301,11 +301,16 @@ impl<T> Target<T> {
         unsafe { self.ptr.add(row * self.row_step + col * self.col_step) }
     }
 
-    /// The address that element (row, col) has or would have, for prefetching.
+    /// The address of element (row, col) of a matrix whose rows are contiguous.
+    ///
+    /// # Safety
+    ///
+    /// As for [`Target::at`]; the column step is 1.
     #[inline(always)]
-    pub(crate) fn near(self, row: usize, col: usize) -> *const T {
-        let offset = row.wrapping_mul(self.row_step).wrapping_add(col.wrapping_mul(self.col_step));
-        self.ptr.wrapping_add(offset)
+    pub(crate) unsafe fn in_row(self, row: usize, col: usize) -> *mut T {
+        debug_assert_eq!(self.col_step, 1);
+        // SAFETY: as for `at`.
+        unsafe { self.ptr.add(row * self.row_step + col) }
     }
 
     /// The same elements, to read: for operations in place.

@@ -1,13 +1,14 @@
 //! One task's block of C: the five loops around the tile.
 
-use super::blocking::{Depth, Lines, balanced, block_sizes, panels};
+use super::blocking::{Depth, Packing, balanced, block_sizes, panels};
 use super::epilogue::Epilogue;
 use super::few_rows::{FEW_ROWS, FewRows};
 use super::pack::{PackA, PackB, padded};
 use super::scratch::{self, Scratch};
-use super::tile::{Ahead, EdgeTile, Panels, TILE, accumulate};
+use super::task::Task;
+use super::tile::{Panels, TILE};
 use super::{GROUP, Operand, Product};
-use crate::isa::{Isa, Kernel, TileKernel, load};
+use crate::isa::{Isa, Kernel, TileKernel};
 use crate::mask::{TILE_WORDS, Tile};
 use crate::threads::Part;
 
@@ -17,24 +18,17 @@ pub(super) struct Block<'a, E> {
     pub(super) part: Part,
 }
 
-/// One tile's work: where it is, what it reads, and its mask bits, from bit `shift` of each row on.
-#[derive(Clone, Copy)]
-struct Task {
-    depth: Depth,
-    part: Part,
-    panels: Panels,
-    bits: Tile,
-    shift: usize,
-}
-
 /// The buffers of a block.
 #[derive(Clone, Copy)]
 struct Buffers {
     a: *mut f32,
-    b: *mut f32,
+    /// The panel of B that is multiplied, and the next one.
+    b: [*mut f32; 2],
+    /// A row that is copied where there is nothing to pack.
+    idle: *mut f32,
     /// Elements of an operand that are computed before they are packed.
     operand: *mut f32,
-    /// An edge tile.
+    /// A tile whose sums do not stay in registers.
     tile: *mut f32,
 }
 
@@ -71,24 +65,25 @@ impl<E: Epilogue> Block<'_, E> {
         let product = self.product;
         // Panels packed before know nothing of the rows they meet.
         let shallow = product.b.panels().is_none().then_some(rows);
-        let (kc_most, mc_most) = block_sizes(MR, shallow);
-        let (kc, mc_most) = if E::OVERWRITES {
-            (balanced(product.k, kc_most, 32), mc_most)
-        } else {
+        let (mut kc, mut mc_most) = block_sizes(MR, shallow, product.k);
+        if !E::OVERWRITES {
             // Nothing can wait in the output, so there is one block of k.
-            let kc = product.k.max(1);
-            (kc, (kc_most * mc_most / kc / MR * MR).max(MR))
-        };
+            let deeper = product.k.max(1);
+            mc_most = (kc * mc_most / deeper / MR * MR).max(MR);
+            kc = deeper;
+        }
         let mc = balanced(rows, mc_most, MR);
-        let b_cols = GROUP.min(cols);
+        let nr = NV * I::LANES;
         let computed = |operand: &Operand, n: usize| if operand.is_computed() { n } else { 0 };
-        let operand = computed(&product.a, mc * kc).max(computed(&product.b, b_cols * kc));
+        let operand = computed(&product.a, mc * kc).max(computed(&product.b, nr * kc));
         let bits = mc * GROUP / 32;
         scratch.bits.resize(scratch.bits.len().max(bits), 0);
         let mut tile = [0.0; TILE];
+        let b = scratch.b.room((2 * kc + 1) * nr);
         let buffers = Buffers {
             a: scratch.a.room(mc * kc),
-            b: scratch.b.room(b_cols.next_multiple_of(NV * I::LANES) * kc),
+            b: [b, b.wrapping_add(kc * nr)],
+            idle: b.wrapping_add(2 * kc * nr),
             operand: scratch.operand.room(operand),
             tile: tile.as_mut_ptr(),
         };
@@ -125,26 +120,45 @@ impl<E: Epilogue> Block<'_, E> {
         isa.vectorize(PackA { operand, part, buffer, out, mr: MR });
     }
 
-    /// Packs panels of B.
+    /// A panel of B to be packed in passing to `to`, if it is one that only has to be copied.
+    #[inline(always)]
+    fn packing(
+        &self,
+        depth: Depth,
+        (col, end): (usize, usize),
+        nr: usize,
+        to: *mut f32,
+        idle: *mut f32,
+    ) -> Packing {
+        let b = &self.product.b;
+        let source = b.source();
+        if b.is_plain() && source.col_step == 1 && col + nr <= end {
+            let from = source.near(depth.first, col);
+            return Packing::new((from, source.row_step), (depth.count, nr), to, idle);
+        }
+        Packing::nothing(idle)
+    }
+
+    /// Packs the panel of B from column `col` on, from row `done` on.
     #[inline(always)]
     fn pack_b<I: Isa, const NV: usize>(
         &self,
         isa: I,
         depth: Depth,
-        col: usize,
-        cols: usize,
-        buffers: Buffers,
+        (col, cols): (usize, usize),
+        done: usize,
+        (to, buffer): (*mut f32, *mut f32),
     ) {
-        if depth.count == 0 {
-            return;
+        if done < depth.count {
+            let nr = NV * I::LANES;
+            let part = Part { row: depth.first + done, rows: depth.count - done, col, cols };
+            let out = to.wrapping_add(done * nr);
+            isa.vectorize(PackB { operand: self.product.b, part, buffer, out, nr });
         }
-        let part = Part { row: depth.first, rows: depth.count, col, cols };
-        let (operand, buffer, out) = (self.product.b, buffers.operand, buffers.b);
-        isa.vectorize(PackB { operand, part, buffer, out, nr: NV * I::LANES });
     }
 
-    /// The tiles of a block of A. Panels of B and mask bits are made a group of columns at a time, just
-    /// before their tiles.
+    /// The tiles of a block of A. A panel of B is packed by the tiles of the one before; mask bits are made a
+    /// group of columns at a time, just before their tiles.
     #[inline(always)]
     fn tiles<I: Isa, const MR: usize, const NV: usize>(
         &self,
@@ -155,169 +169,60 @@ impl<E: Epilogue> Block<'_, E> {
         scratch: &mut [u32],
     ) {
         let nr = NV * I::LANES;
+        let product = *self.product;
+        let end = block.col + block.cols;
+        let Buffers { a, b: [mut this, mut other], idle, operand, tile } = buffers;
+        let mut next = Packing::nothing(idle);
         // Loop 3: groups of columns.
-        for jg in (block.col..block.col + block.cols).step_by(GROUP) {
-            let cols = GROUP.min(block.col + block.cols - jg);
-            // The panels of the group, `depth.count` floats a column: in the buffer, or among those
-            // of the whole matrix, which has a block of k after the other.
-            let b_panels = match self.product.b.panels() {
-                Some(panels) => {
-                    panels.wrapping_add(depth.first * padded(self.product.n, nr) + jg * depth.count)
-                }
-                None => {
-                    self.pack_b::<I, NV>(isa, depth, jg, cols, buffers);
-                    buffers.b.cast_const()
-                }
-            };
+        for jg in (block.col..end).step_by(GROUP) {
+            let cols = GROUP.min(end - jg);
             let mut bits = Tile { words: scratch.as_ptr(), stride: 0 };
             if E::MASKED && depth.ends {
                 // SAFETY: the mask has the shape of C, and blocks start at whole words.
-                bits = unsafe {
-                    self.product.bits.tile(isa, Part { col: jg, cols, ..block }, scratch)
-                };
+                bits = unsafe { product.bits.tile(isa, Part { col: jg, cols, ..block }, scratch) };
             }
-            let mut ahead = Lines::after(&self.product.b, depth, jg, block.col + block.cols);
             // Loop 2: panels of B.
             for jr in (0..cols).step_by(nr) {
+                let (col, cols) = (jg + jr, nr.min(cols - jr));
+                let b = match product.b.panels() {
+                    // Those of the whole matrix, a block of k after the other.
+                    Some(panels) => {
+                        let before = depth.first * padded(product.n, nr) + col * depth.count;
+                        panels.wrapping_add(before)
+                    }
+                    None => {
+                        self.pack_b::<I, NV>(isa, depth, (col, cols), next.done, (this, operand));
+                        next = self.packing(depth, (col + nr, end), nr, other, idle);
+                        this.cast_const()
+                    }
+                };
                 // Loop 1: panels of A.
                 for (start, rows) in panels(block.rows, MR) {
-                    let part = Part {
-                        row: block.row + start,
-                        rows,
-                        col: jg + jr,
-                        cols: nr.min(cols - jr),
-                    };
                     // SAFETY: panels stand one after the other in their buffers, `depth.count` floats
                     // a row or column; the bits are those of the group. The tile lies in the block,
                     // which is this task's alone.
                     unsafe {
-                        let a = buffers.a.add(start * depth.count);
-                        let b = b_panels.add(jr * depth.count);
-                        let words = bits.words.add(start * bits.stride + jr / 32);
                         let task = Task {
                             depth,
-                            part,
+                            part: Part { row: block.row + start, rows, col, cols },
                             panels: Panels {
-                                a,
+                                a: a.add(start * depth.count),
                                 b,
-                                b_step: nr,
                                 k: depth.count,
-                                ahead: ahead.next(),
+                                next: next.next(),
                             },
-                            bits: Tile { words, ..bits },
+                            bits: Tile {
+                                words: bits.words.add(start * bits.stride + jr / 32),
+                                ..bits
+                            },
                             shift: jr % 32,
                         };
-                        if rows == MR && part.cols == nr {
-                            self.full_tile::<I, MR, NV>(isa, task);
-                        } else {
-                            self.edge_tile::<I, NV>(isa, task, buffers.tile);
-                        }
+                        product.tile::<I, MR, NV>(isa, task, tile);
                     }
                 }
+                std::mem::swap(&mut this, &mut other);
             }
         }
-    }
-
-    /// A whole tile: sums start, grow and end in registers.
-    ///
-    /// # Safety
-    ///
-    /// The tile lies in C, and no other task accesses it; panels and bits are its own.
-    #[inline(always)]
-    unsafe fn full_tile<I: Isa, const MR: usize, const NV: usize>(&self, isa: I, task: Task) {
-        let Task { depth, part: Part { row, col, .. }, bits, shift, .. } = task;
-        let product = self.product;
-        let mut acc = [[isa.splat(0.0); NV]; MR];
-        // The next tile is below; the rows of C are too far apart for the hardware to guess that.
-        for r in 0..MR {
-            for v in 0..NV {
-                isa.prefetch(product.partial.near(row + MR + r, col + v * I::LANES));
-            }
-            isa.prefetch(product.partial.near(row + MR + r, col + NV * I::LANES - 1));
-        }
-        // SAFETY: the caller's promise.
-        unsafe {
-            if !depth.starts {
-                for (r, sums) in acc.iter_mut().enumerate() {
-                    for (v, sum) in sums.iter_mut().enumerate() {
-                        *sum = isa.load(product.partial.at(row + r, col + v * I::LANES));
-                    }
-                }
-            } else if let Some(bias) = product.bias {
-                for sums in &mut acc {
-                    for (v, sum) in sums.iter_mut().enumerate() {
-                        *sum = isa.load(bias.add(col + v * I::LANES));
-                    }
-                }
-            }
-            accumulate(isa, Panels { b_step: NV * I::LANES, ..task.panels }, &mut acc);
-            if depth.ends && !E::LONG {
-                for (r, sums) in acc.into_iter().enumerate() {
-                    let word =
-                        if E::MASKED { *bits.words.add(r * bits.stride) >> shift } else { 0 };
-                    let word = isa.word(word);
-                    for (v, sum) in sums.into_iter().enumerate() {
-                        let (at, keep) = (col + v * I::LANES, isa.lanes(word, v * I::LANES));
-                        product.epilogue.finish(isa, row + r, at, I::LANES, sum, keep);
-                    }
-                }
-                return;
-            }
-            for (r, sums) in acc.into_iter().enumerate() {
-                for (v, sum) in sums.into_iter().enumerate() {
-                    isa.store(product.partial.at(row + r, col + v * I::LANES), sum);
-                }
-            }
-            if depth.ends {
-                self.finish(isa, task, product.partial.at(row, col), product.partial.row_step);
-            }
-        }
-    }
-
-    /// What does not fill a tile, by way of `tile`.
-    ///
-    /// # Safety
-    ///
-    /// As for `full_tile`; `tile` has room for any tile.
-    #[inline(always)]
-    unsafe fn edge_tile<I: Isa, const NV: usize>(&self, isa: I, task: Task, tile: *mut f32) {
-        let Task { depth, part, panels, .. } = task;
-        let partial = self.product.partial;
-        let step = NV * I::LANES;
-        // SAFETY: the caller's promise; lanes beyond the tile's columns stay in `tile`.
-        unsafe {
-            for r in 0..part.rows {
-                let to = tile.add(r * step);
-                match self.product.bias {
-                    _ if !depth.starts => {
-                        partial.at(part.row + r, part.col).copy_to_nonoverlapping(to, part.cols)
-                    }
-                    Some(bias) => bias.add(part.col).copy_to_nonoverlapping(to, part.cols),
-                    None => to.write_bytes(0, part.cols),
-                }
-            }
-            let vectors = part.cols.div_ceil(I::LANES);
-            isa.vectorize(EdgeTile { panels, rows: part.rows, vectors, tile, step });
-            if depth.ends {
-                self.finish(isa, task, tile, step);
-            } else {
-                for r in 0..part.rows {
-                    let to = partial.at(part.row + r, part.col);
-                    to.copy_from_nonoverlapping(tile.add(r * step), part.cols);
-                }
-            }
-        }
-    }
-
-    /// Hands sums in memory, rows `step` apart, to the epilogue.
-    ///
-    /// # Safety
-    ///
-    /// As for `full_tile`; `sums` holds the tile.
-    #[inline(always)]
-    unsafe fn finish<I: Isa>(&self, isa: I, task: Task, sums: *const f32, step: usize) {
-        let epilogue = self.product.epilogue;
-        isa.vectorize(Finish { epilogue, task, sums, step });
     }
 
     /// Rows too few to pay for packing B: sums grow in C, from which the epilogue takes them.
@@ -358,48 +263,10 @@ impl<E: Epilogue> Block<'_, E> {
                 let part = Part { row, rows, col: col + c, cols };
                 let bits = product.bits.tile(isa, part, &mut scratch);
                 let depth = Depth { first: 0, count: 0, starts: true, ends: true };
-                let ahead = Ahead { at: a, step: 0 };
-                let panels = Panels { a, b: a, b_step: 0, k: 0, ahead };
+                let next = Packing::nothing(partial.at(row, col + c)).next();
+                let panels = Panels { a, b: a, k: 0, next };
                 let task = Task { depth, part, panels, bits, shift: 0 };
-                self.finish(isa, task, partial.at(row, col + c), partial.row_step);
-            }
-        }
-    }
-}
-
-/// The epilogue for sums in memory.
-struct Finish<E> {
-    epilogue: E,
-    task: Task,
-    sums: *const f32,
-    step: usize,
-}
-
-impl<E: Epilogue> Kernel for Finish<E> {
-    type Output = ();
-
-    #[inline(always)]
-    fn run<I: Isa>(self, isa: I) {
-        let Task { part, bits, .. } = self.task;
-        for r in 0..part.rows {
-            // SAFETY: whoever made this kernel promised that the tile lies in the matrices, that its
-            // bits follow each other from `shift` on, and that `sums` holds its rows.
-            unsafe {
-                let mut words = bits.words.wrapping_add(r * bits.stride);
-                let mut shift = self.task.shift;
-                let mut col = 0;
-                while col < part.cols {
-                    let bits = if E::MASKED { *words >> shift } else { 0 };
-                    let keep = isa.lanes(isa.word(bits), 0);
-                    let n = I::LANES.min(part.cols - col);
-                    let sum = load(isa, self.sums.add(r * self.step + col), n);
-                    self.epilogue.finish(isa, part.row + r, part.col + col, n, sum, keep);
-                    col += I::LANES;
-                    shift += I::LANES;
-                    if shift == 32 {
-                        (words, shift) = (words.wrapping_add(1), 0);
-                    }
-                }
+                product.finish(isa, task, partial.at(row, col + c), partial.row_step);
             }
         }
     }

@@ -1,28 +1,26 @@
 //! The arithmetic of blocking: sizes from the caches, rows into panels, and what to prefetch.
 
-use super::GROUP;
-use super::operand::Operand;
-use super::tile::Ahead;
-use crate::isa::{Caches, caches};
+use super::tile::Next;
+use crate::isa::caches;
 
 /// Up to so many rows a product is about reading B.
-const SHALLOW_ROWS: usize = 64;
+const SHALLOW_ROWS: usize = 128;
 
-/// KC and MC for tiles of `mr` rows in a product of `rows` rows, if they are known.
+/// KC and MC for tiles of `mr` rows in a product of `rows` rows, if they are known, and depth `k`.
 ///
-/// 16 columns of a panel of B (KC x 16 floats) take three quarters of the level-1 cache, the rest
-/// being for the panel of A that passes by and the tile of C: KC = 384 for 32 KiB, 512 for 48 KiB. A
-/// panel of AVX-512 is twice as wide; its other half comes from the level-2 cache, which is fast
-/// enough for one load in six multiply-adds. A block of A (MC x KC) takes half of the level-2 cache:
-/// MC = 168 for 512 KiB.
+/// A product of depth 1024 or less is one block of k: its sums never wait in memory, which saves
+/// more than a panel of B in the level-1 cache would. The panel (KC x 16 floats, 64 KiB at most)
+/// streams from the level-2 cache, two loads in twelve multiply-adds.
 ///
-/// With few rows KC is 384 at most: what is prefetched of B while a group of columns is multiplied
-/// then has less than 256 KiB, and rows a power of two apart evict each other less.
-pub(super) fn block_sizes(mr: usize, rows: Option<usize>) -> (usize, usize) {
-    let Caches { level_1, level_2 } = caches();
-    let most = if rows.is_some_and(|rows| rows <= SHALLOW_ROWS) { 384 } else { 512 };
-    let kc = (level_1 * 3 / 4 / (4 * 16)).clamp(128, most) / 32 * 32;
-    let mc = level_2 / 2 / (4 * kc) / mr * mr;
+/// A deeper product of few rows has KC = 384: its time is that of reading B, and rows of B a power of
+/// two apart evict each other less when there are fewer of them.
+///
+/// A block of A (MC x KC) takes the level-2 cache at most: MC = 128 for 512 KiB and KC = 1024. Panels
+/// of it pass once for each panel of B, in order, so the hardware fetches what is not there.
+pub(super) fn block_sizes(mr: usize, rows: Option<usize>, k: usize) -> (usize, usize) {
+    let shallow = rows.is_some_and(|rows| rows <= SHALLOW_ROWS) && k > 1024;
+    let kc = balanced(k, if shallow { 384 } else { 1024 }, 32);
+    let mc = caches().level_2 / (4 * kc) / mr * mr;
     (kc, mc.max(mr))
 }
 
@@ -49,51 +47,65 @@ pub(super) struct Depth {
     pub(super) ends: bool,
 }
 
-/// The cache lines of a part of B, handed out a column of lines at a time.
-pub(super) struct Lines {
-    at: *const f32,
+/// A panel of B that the tiles of the one before pack in passing.
+pub(super) struct Packing {
+    from: *const f32,
     row_step: usize,
+    to: *mut f32,
+    nr: usize,
+    /// Rows to pack, and how many a tile packs.
     rows: usize,
-    row: usize,
-    line: usize,
-    lines: usize,
+    share: usize,
+    /// Rows that are packed.
+    pub(super) done: usize,
+    /// What to copy and prefetch where there is nothing to do.
+    idle: *mut f32,
 }
 
-impl Lines {
-    /// The elements of `b` that the group of columns after `col` will pack, to be prefetched by the
-    /// tiles of this one: the rows of B are too far apart for the hardware to follow.
-    pub(super) fn after(b: &Operand, depth: Depth, col: usize, end: usize) -> Self {
-        let source = b.source();
-        let next = col + GROUP;
-        if !b.is_plain() || source.col_step != 1 || next >= end {
-            return Self::none();
-        }
-        Self {
-            at: source.near(depth.first, next),
-            row_step: source.row_step,
-            rows: depth.count,
-            row: 0,
-            line: 0,
-            lines: GROUP.min(end - next).div_ceil(16),
-        }
+/// Rows from the one that is packed to the one that is prefetched: enough to hide the latency of
+/// memory, and few enough that rows a power of two apart do not evict each other.
+const ROWS_AHEAD: usize = 32;
+
+impl Packing {
+    /// Nothing; `idle` is valid for writes of a row.
+    pub(super) fn nothing(idle: *mut f32) -> Self {
+        Self { from: idle, row_step: 0, to: idle, nr: 0, rows: 0, share: 0, done: 0, idle }
     }
 
-    /// Nothing.
-    pub(super) fn none() -> Self {
-        Self { at: std::ptr::null(), row_step: 0, rows: 0, row: 0, line: 0, lines: 0 }
+    /// The `rows` rows of `nr` columns at `from`, which are packed to `to`.
+    pub(super) fn new(
+        (from, row_step): (*const f32, usize),
+        (rows, nr): (usize, usize),
+        to: *mut f32,
+        idle: *mut f32,
+    ) -> Self {
+        Self { from, row_step, to, nr, rows, share: rows / 4, done: 0, idle }
     }
 
-    /// The lines for one tile, which prefetches one on each fourth step of k.
+    /// The share of the next tile.
     #[inline(always)]
-    pub(super) fn next(&mut self) -> Ahead {
-        if self.line == self.lines {
-            return Ahead { at: self.at, step: 0 };
+    pub(super) fn next(&mut self) -> Next {
+        let Self { row_step, nr, done, .. } = *self;
+        if done + self.share > self.rows || self.share == 0 {
+            let row = self.idle;
+            return Next {
+                from: row,
+                from_step: 0,
+                to: row,
+                to_step: 0,
+                ahead: row,
+                ahead_step: 0,
+            };
         }
-        let at = self.at.wrapping_add(self.row * self.row_step + self.line * 16);
-        self.row += self.rows / 4;
-        if self.row + self.rows / 4 > self.rows {
-            (self.row, self.line) = (0, self.line + 1);
+        self.done += self.share;
+        let from = self.from.wrapping_add(done * row_step);
+        Next {
+            from,
+            from_step: row_step,
+            to: self.to.wrapping_add(done * nr),
+            to_step: nr,
+            ahead: from.wrapping_add(ROWS_AHEAD.wrapping_mul(row_step) + nr - 1),
+            ahead_step: row_step,
         }
-        Ahead { at, step: self.row_step }
     }
 }

@@ -54,7 +54,7 @@ impl Epilogue for Store {
         _: I::Mask,
     ) {
         // SAFETY: the caller's promise.
-        unsafe { store(isa, self.c.at(row, col), n, sum) }
+        unsafe { store(isa, self.c.in_row(row, col), n, sum) }
     }
 }
 
@@ -81,7 +81,7 @@ impl Epilogue for Drop {
     ) {
         let c = isa.keep(keep, isa.mul(sum, isa.splat(self.scale)));
         // SAFETY: the caller's promise.
-        unsafe { store(isa, self.c.at(row, col), n, c) }
+        unsafe { store(isa, self.c.in_row(row, col), n, c) }
     }
 }
 
@@ -115,13 +115,13 @@ impl<F: Function> Epilogue for Activate<F> {
         // SAFETY: the caller's promise.
         unsafe {
             if let Some(z) = self.z {
-                store(isa, z.at(row, col), n, sum);
+                store(isa, z.in_row(row, col), n, sum);
             }
             let y = match self.residual {
                 Some(residual) => isa.add(load(isa, residual.at(row, col), n), y),
                 None => y,
             };
-            store(isa, self.y.at(row, col), n, y);
+            store(isa, self.y.in_row(row, col), n, y);
         }
     }
 }
@@ -151,8 +151,8 @@ impl Epilogue for Update {
     ) {
         // SAFETY: the caller's promise.
         unsafe {
-            let w = self.w.at(row, col);
-            let velocity = self.velocity.map(|velocity| velocity.at(row, col));
+            let w = self.w.in_row(row, col);
+            let velocity = self.velocity.map(|velocity| velocity.in_row(row, col));
             let old = velocity.map(|velocity| load(isa, velocity.cast_const(), n));
             let (w_new, v_new) = self.step.apply(isa, load(isa, w.cast_const(), n), sum, old);
             if let Some(velocity) = velocity {

@@ -1,7 +1,7 @@
 //! Weights packed once, for callers whose weights do not change between products.
 
 use super::Operand;
-use super::blocking::{balanced, block_sizes};
+use super::blocking::block_sizes;
 use super::pack::{PackB, padded};
 use super::scratch::Buffer;
 use crate::Level;
@@ -94,7 +94,7 @@ impl TileKernel for PackAll {
             return;
         }
         let nr = NV * I::LANES;
-        let kc = balanced(self.inputs, block_sizes(MR, None).0, 32);
+        let kc = block_sizes(MR, None, self.inputs).0;
         let b = Operand::new(self.source);
         for row in (0..self.inputs).step_by(kc) {
             let rows = kc.min(self.inputs - row);

@@ -13,37 +13,44 @@ use crate::isa::{Isa, Kernel, TileKernel};
 /// Floats of the largest tile: 12 x 2 vectors of 16.
 pub(super) const TILE: usize = 12 * 2 * 16;
 
-/// Packed panels, and how many steps of k they hold.
+/// What a tile multiplies: packed panels, and how many steps of k they hold.
 #[derive(Clone, Copy)]
 pub(super) struct Panels {
     pub(super) a: *const f32,
     pub(super) b: *const f32,
-    /// Floats from one row of B to the next.
-    pub(super) b_step: usize,
     pub(super) k: usize,
-    pub(super) ahead: Ahead,
+    pub(super) next: Next,
 }
 
-/// What will be packed next: an address to prefetch on each fourth step of k, and the distance to
-/// the one after it. A distance of 0 repeats an address, which costs nothing.
+/// What is packed in passing: with each four steps of k a row of the next panel of B is copied, and a
+/// row further on is prefetched. The load and store units have room for that, so packing takes no
+/// time of its own. Steps of 0 copy the same row again and again, which costs nothing.
 #[derive(Clone, Copy)]
-pub(super) struct Ahead {
-    pub(super) at: *const f32,
-    pub(super) step: usize,
+pub(super) struct Next {
+    pub(super) from: *const f32,
+    pub(super) from_step: usize,
+    pub(super) to: *mut f32,
+    pub(super) to_step: usize,
+    /// The last element of the row to prefetch: where rows do not start at a line, the first line
+    /// came with the panel before.
+    pub(super) ahead: *const f32,
+    pub(super) ahead_step: usize,
 }
 
-/// `acc += A panel · B panel`, for `R` rows and `V` vectors.
+/// `acc += A panel · B panel`, for `R` rows and `V` vectors; rows of B have `nr` floats.
 ///
 /// # Safety
 ///
-/// The panels are valid for `k` rows of `R` floats and of `V` vectors.
+/// The panels are valid for `k` rows of `R` floats and of `nr`, and so is what is copied, for a row
+/// each four steps.
 #[inline(always)]
 pub(super) unsafe fn accumulate<I: Isa, const R: usize, const V: usize>(
     isa: I,
     panels: Panels,
+    nr: usize,
     acc: &mut [[I::F32; V]; R],
 ) {
-    let Panels { mut a, mut b, b_step, k, mut ahead } = panels;
+    let Panels { mut a, mut b, k, mut next } = panels;
     macro_rules! step {
         () => {
             let mut row = [isa.splat(0.0); V];
@@ -63,15 +70,26 @@ pub(super) unsafe fn accumulate<I: Isa, const R: usize, const V: usize>(
                 r += 1;
             }
             a = a.add(R);
-            b = b.add(b_step);
+            b = b.add(nr);
         };
     }
     // SAFETY: the caller's promise.
     unsafe {
         for _ in 0..k / 4 {
-            isa.prefetch(ahead.at);
-            ahead.at = ahead.at.wrapping_add(ahead.step);
+            let mut line = 0;
+            while line < nr {
+                isa.prefetch(next.ahead.wrapping_sub(line));
+                line += 16;
+            }
+            next.ahead = next.ahead.wrapping_add(next.ahead_step);
             step!();
+            let mut i = 0;
+            while i < nr {
+                isa.store(next.to.add(i), isa.load(next.from.add(i)));
+                i += I::LANES;
+            }
+            next.from = next.from.add(next.from_step);
+            next.to = next.to.add(next.to_step);
             step!();
             step!();
             step!();
@@ -82,18 +100,22 @@ pub(super) unsafe fn accumulate<I: Isa, const R: usize, const V: usize>(
     }
 }
 
-/// A tile of any number of rows and vectors, by way of memory: the one place for what does not fill
-/// a tile. `tile` holds the sums, row after row, `step` floats apart, before and after.
+/// A tile of any number of rows and vectors whose sums start and end in memory: one instance for
+/// all epilogues, for tiles that are few.
 #[derive(Clone, Copy)]
-pub(super) struct EdgeTile {
+pub(super) struct MemoryTile {
     pub(super) panels: Panels,
     pub(super) rows: usize,
     pub(super) vectors: usize,
-    pub(super) tile: *mut f32,
-    pub(super) step: usize,
+    /// Where the sums start, and the floats between rows; zeros where it is null.
+    pub(super) from: *const f32,
+    pub(super) from_step: usize,
+    /// Where they end.
+    pub(super) to: *mut f32,
+    pub(super) to_step: usize,
 }
 
-impl Kernel for EdgeTile {
+impl Kernel for MemoryTile {
     type Output = ();
 
     #[inline(always)]
@@ -102,16 +124,17 @@ impl Kernel for EdgeTile {
     }
 }
 
-impl TileKernel for EdgeTile {
+impl TileKernel for MemoryTile {
     #[inline(always)]
     fn run<I: Isa, const MR: usize, const NV: usize>(self, isa: I) {
+        let nr = NV * I::LANES;
         macro_rules! rows {
             ($($rows:literal)*) => {
                 // SAFETY: the caller of this kernel prepared panels and tile for this shape.
                 unsafe {
                     match (self.rows, self.vectors) {
-                        $(($rows, 1) if $rows <= MR => self.through_memory::<I, $rows, 1>(isa),
-                        ($rows, 2) if $rows <= MR && NV >= 2 => self.through_memory::<I, $rows, 2>(isa),)*
+                        $(($rows, vectors) if $rows <= MR && vectors == NV => self.tile::<I, $rows, NV>(isa, nr),
+                        ($rows, 1) if $rows <= MR && NV > 1 => self.tile::<I, $rows, 1>(isa, nr),)*
                         _ => {}
                     }
                 }
@@ -121,24 +144,27 @@ impl TileKernel for EdgeTile {
     }
 }
 
-impl EdgeTile {
+impl MemoryTile {
     /// # Safety
     ///
-    /// The panels and the tile have `R` rows of `V` vectors.
+    /// The panels and both places have `R` rows of `V` vectors.
     #[inline(always)]
-    unsafe fn through_memory<I: Isa, const R: usize, const V: usize>(self, isa: I) {
+    unsafe fn tile<I: Isa, const R: usize, const V: usize>(self, isa: I, nr: usize) {
+        let Self { from, from_step, to, to_step, .. } = self;
         let mut acc = [[isa.splat(0.0); V]; R];
         // SAFETY: the caller's promise.
         unsafe {
-            for (r, row) in acc.iter_mut().enumerate() {
-                for (v, sum) in row.iter_mut().enumerate() {
-                    *sum = isa.load(self.tile.add(r * self.step + v * I::LANES));
+            if !from.is_null() {
+                for (r, row) in acc.iter_mut().enumerate() {
+                    for (v, sum) in row.iter_mut().enumerate() {
+                        *sum = isa.load(from.add(r * from_step + v * I::LANES));
+                    }
                 }
             }
-            accumulate(isa, self.panels, &mut acc);
+            accumulate(isa, self.panels, nr, &mut acc);
             for (r, row) in acc.into_iter().enumerate() {
                 for (v, sum) in row.into_iter().enumerate() {
-                    isa.store(self.tile.add(r * self.step + v * I::LANES), sum);
+                    isa.store(to.add(r * to_step + v * I::LANES), sum);
                 }
             }
         }

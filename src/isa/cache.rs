@@ -2,10 +2,9 @@
 
 use std::sync::OnceLock;
 
-/// Bytes of the data caches that belong to one core.
+/// Bytes of the caches that belong to one core.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Caches {
-    pub(crate) level_1: usize,
     pub(crate) level_2: usize,
 }
 
@@ -13,12 +12,10 @@ pub(crate) struct Caches {
 pub(crate) fn caches() -> Caches {
     static CACHES: OnceLock<Caches> = OnceLock::new();
     *CACHES.get_or_init(|| {
-        let mut caches = Caches { level_1: 32 << 10, level_2: 512 << 10 };
+        let mut caches = Caches { level_2: 512 << 10 };
         for (level, bytes) in detect() {
-            match level {
-                1 => caches.level_1 = bytes.clamp(16 << 10, 128 << 10),
-                2 => caches.level_2 = bytes.clamp(256 << 10, 4 << 20),
-                _ => {}
+            if level == 2 {
+                caches.level_2 = bytes.clamp(256 << 10, 4 << 20);
             }
         }
         caches
