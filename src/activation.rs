@@ -11,7 +11,7 @@ use std::str::FromStr;
 
 use crate::error::{Error, Result};
 use crate::isa::{Isa, Scalar};
-use crate::math;
+use crate::math::{self, selu};
 
 #[cfg(test)]
 mod tests;
@@ -37,6 +37,7 @@ const CUBIC: f64 = 0.044715;
 /// | `Gelu` | z Φ(z) | Φ(z) + z φ(z) | Hendrycks and Gimpel 2016, section 2 |
 /// | `GeluTanh` | z (1 + tanh u) / 2 = z σ(2u), u = √(2/π) (z + 0.044715 z³) | σ(2u) (1 + 2 z u' (1 - σ(2u))) | the same, the approximation in section 2 |
 /// | `Silu` | z σ(z) | σ(z) (1 + z (1 - σ(z))) | Elfwing, Uchibe and Doya 2017, section 2.1; also called swish |
+/// | `Selu` | λ z if z > 0, else λα (e^z - 1) | λ if z > 0, else a + λα | Klambauer, Unterthiner, Mayr and Hochreiter 2017, equation 2, with λ = 1.0507009873554805 and α = 1.6732632423543772 |
 ///
 /// The largest errors over all floats, against the exact functions. A value's error is in units in
 /// its last place (ULP). A derivative has zeros, near which that unit means nothing, so its error
@@ -52,10 +53,11 @@ const CUBIC: f64 = 0.044715;
 /// | `Gelu` | 4 | 2.6 | 4.2 |
 /// | `GeluTanh` | 3.5 | 3.9 | 5.8 |
 /// | `Silu` | 3.1 | 3.7 | 5.6 |
+/// | `Selu` | 2 | 3 | |
 ///
 /// The value of NaN is NaN. At z <= 0, -0 included, `Relu` gives +0 and its derivative is 0. The
-/// derivatives of `Relu`, `LeakyRelu`, `Sigmoid` and `Tanh` are computed from the value, those of the
-/// last three from z.
+/// derivatives of `Relu`, `LeakyRelu`, `Sigmoid`, `Tanh` and `Selu` are computed from the value, those
+/// of the others from z.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Activation {
     /// z: no activation, as in an output layer.
@@ -77,6 +79,8 @@ pub enum Activation {
     GeluTanh,
     /// The sigmoid-weighted linear unit.
     Silu,
+    /// The scaled exponential linear unit, which keeps mean 0 and variance 1.
+    Selu,
 }
 
 /// What the backward pass of an activation is computed from.
@@ -200,6 +204,22 @@ impl Function for Tanh {
     }
 }
 
+#[derive(Clone, Copy)]
+struct Selu;
+
+impl Function for Selu {
+    const NEEDS: Needs = Needs::Output;
+
+    #[inline(always)]
+    fn value<I: Isa>(self, isa: I, z: I::F32) -> I::F32 {
+        selu::selu(isa, z)
+    }
+    #[inline(always)]
+    fn backward<I: Isa>(self, isa: I, g: I::F32, a: I::F32) -> I::F32 {
+        selu::selu_backward(isa, g, a)
+    }
+}
+
 /// A function whose derivative is computed from z.
 macro_rules! from_pre_activation {
     ($name:ident, $value:path, $derivative:path) => {
@@ -239,6 +259,7 @@ impl Activation {
             Activation::Gelu => work.call(Gelu),
             Activation::GeluTanh => work.call(GeluTanh),
             Activation::Silu => work.call(Silu),
+            Activation::Selu => work.call(Selu),
         }
     }
 
@@ -279,6 +300,7 @@ impl Activation {
             Activation::Gelu => "gelu",
             Activation::GeluTanh => "gelu-tanh",
             Activation::Silu => "silu",
+            Activation::Selu => "selu",
         }
     }
 
@@ -319,6 +341,8 @@ impl Activation {
             Activation::Relu | Activation::LeakyRelu { .. } => z,
             Activation::Sigmoid => logistic(z),
             Activation::Tanh => z.tanh(),
+            Activation::Selu if z > 0.0 => selu::LAMBDA * z,
+            Activation::Selu => selu::LAMBDA * selu::ALPHA * z.exp_m1(),
             // The limit, where the product below would be infinity times zero.
             _ if z == f64::NEG_INFINITY => -0.0,
             Activation::Gelu => z * normal_distribution(z),
@@ -336,6 +360,8 @@ impl Activation {
             Activation::Relu | Activation::LeakyRelu { .. } => 1.0,
             Activation::Sigmoid => logistic(z) * logistic(-z),
             Activation::Tanh => z.cosh().powi(-2),
+            Activation::Selu if z > 0.0 => selu::LAMBDA,
+            Activation::Selu => selu::LAMBDA * selu::ALPHA * z.exp(),
             // Nothing but the limits is left there, and the products below may be infinity times zero.
             _ if z.abs() > 1e4 => f64::from(u8::from(z > 0.0)),
             Activation::Gelu => normal_distribution(z) + z * normal_density(z),
@@ -381,7 +407,7 @@ impl FromStr for Activation {
     type Err = Error;
 
     /// Reads `identity`, `relu`, `leaky-relu` (slope 0.01), `leaky-relu:0.2`, `sigmoid`, `tanh`,
-    /// `gelu`, `gelu-tanh` or `silu`.
+    /// `gelu`, `gelu-tanh`, `silu` or `selu`.
     fn from_str(name: &str) -> Result<Activation> {
         let activation = match name {
             "identity" => Activation::Identity,
@@ -392,6 +418,7 @@ impl FromStr for Activation {
             "gelu" => Activation::Gelu,
             "gelu-tanh" => Activation::GeluTanh,
             "silu" => Activation::Silu,
+            "selu" => Activation::Selu,
             _ => match name.strip_prefix("leaky-relu:").map(str::parse) {
                 Some(Ok(slope)) => Activation::LeakyRelu { slope },
                 _ => return Err(Error::UnknownActivation { name: name.to_owned() }),

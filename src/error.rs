@@ -130,7 +130,7 @@ pub enum Error {
     /// An activation's name that is not known.
     #[error(
         "unknown activation {name:?}: the activations are identity, relu, leaky-relu, \
-         leaky-relu:SLOPE, sigmoid, tanh, gelu, gelu-tanh and silu"
+         leaky-relu:SLOPE, sigmoid, tanh, gelu, gelu-tanh, silu and selu"
     )]
     UnknownActivation {
         /// The name that was given.

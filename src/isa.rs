@@ -157,8 +157,12 @@ pub(crate) trait Isa: Copy + Send + Sync + 'static {
     fn add_i32(self, a: Self::I32, b: Self::I32) -> Self::I32;
     /// `a - b`, wrapping.
     fn sub_i32(self, a: Self::I32, b: Self::I32) -> Self::I32;
+    /// `a & b`.
+    fn and_i32(self, a: Self::I32, b: Self::I32) -> Self::I32;
     /// `a << N`.
     fn shl_i32<const N: i32>(self, a: Self::I32) -> Self::I32;
+    /// The nearest floats, ties to even.
+    fn to_float(self, a: Self::I32) -> Self::F32;
 
     /// All lanes `x`.
     fn splat_u64(self, x: u64) -> Self::U64;

@@ -19,6 +19,8 @@
 
 use crate::isa::Isa;
 
+pub(crate) mod normal;
+pub(crate) mod selu;
 #[cfg(test)]
 pub(crate) mod tests;
 

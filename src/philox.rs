@@ -118,11 +118,21 @@ impl<I: Isa> LaneBlocks<I> {
         shared: &[SharedRounds<I>; N],
         plane: u32,
     ) -> [[I::U64; 2]; N] {
+        self.planes(isa, shared, &[isa.splat_u64(plane.into()); N])
+    }
+
+    /// The same with a plane for each lane of each vector.
+    #[inline(always)]
+    pub(crate) fn planes<const N: usize>(
+        &self,
+        isa: I,
+        shared: &[SharedRounds<I>; N],
+        planes: &[I::U64; N],
+    ) -> [[I::U64; 2]; N] {
         let [m0, m1] = self.multipliers;
-        let plane = isa.splat_u64(plane.into());
         let zero = isa.splat_u64(0);
         let mut c = [[zero; 4]; N];
-        for (c, s) in c.iter_mut().zip(shared) {
+        for ((c, s), &plane) in c.iter_mut().zip(shared).zip(planes) {
             let p1 = isa.mul_low(m1, isa.xor_u64(s.first, plane));
             let p0 = isa.mul_low(m0, isa.xor_u64(isa.high(p1), self.step_low));
             *c = [isa.xor_u64(s.third_0, p1), s.third_1, isa.xor_u64(isa.high(p0), s.third_2), p0];

@@ -211,6 +211,7 @@ fn activations() -> impl Strategy<Value = Activation> {
         Just(Activation::Gelu),
         Just(Activation::GeluTanh),
         Just(Activation::Silu),
+        Just(Activation::Selu),
     ]
 }
 

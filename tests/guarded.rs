@@ -193,7 +193,7 @@ fn elementwise() {
     for (i, cols) in widths.into_iter().enumerate() {
         for (rows, (extra, transposed)) in [1, 3].into_iter().flat_map(|r| LAYOUTS.map(|l| (r, l)))
         {
-            let activation = ACTIVATIONS[(i + rows + extra) % 8];
+            let activation = ACTIVATIONS[(i + rows + extra) % 9];
             let m = Layout::new(rows, cols, extra, transposed);
             let buffers =
                 [m.numbers(1), m.numbers(2), m.numbers(3), numbers(cols, 4), numbers(cols, 5)];
@@ -290,7 +290,7 @@ fn dense_layers() {
                 dense(
                     (m, k, n),
                     LAYOUTS[turn % 4],
-                    ACTIVATIONS[turn % 8],
+                    ACTIVATIONS[turn % 9],
                     [None, Some(0.3)][turn % 2],
                 );
                 dense((m, k, n), (0, false), Activation::Relu, None);

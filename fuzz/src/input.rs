@@ -61,7 +61,7 @@ pub(crate) fn key(u: &mut Unstructured<'_>) -> Result<MaskKey> {
 
 /// Any activation, with slopes that must be refused among them.
 pub(crate) fn activation(u: &mut Unstructured<'_>) -> Result<Activation> {
-    Ok(match u.int_in_range(0..=7u8)? {
+    Ok(match u.int_in_range(0..=8u8)? {
         0 => Activation::Identity,
         1 => Activation::Relu,
         2 if u.ratio(1, 4)? => Activation::LeakyRelu { slope: u.arbitrary()? },
@@ -70,6 +70,7 @@ pub(crate) fn activation(u: &mut Unstructured<'_>) -> Result<Activation> {
         4 => Activation::Tanh,
         5 => Activation::Gelu,
         6 => Activation::GeluTanh,
+        7 => Activation::Selu,
         _ => Activation::Silu,
     })
 }

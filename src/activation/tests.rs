@@ -3,7 +3,7 @@
 use super::*;
 use crate::math::tests::{Map, check_lanes, stride, ulps, worst};
 
-const ALL: [Activation; 9] = [
+const ALL: [Activation; 10] = [
     Activation::Identity,
     Activation::Relu,
     Activation::LeakyRelu { slope: 0.01 },
@@ -13,6 +13,7 @@ const ALL: [Activation; 9] = [
     Activation::Gelu,
     Activation::GeluTanh,
     Activation::Silu,
+    Activation::Selu,
 ];
 
 /// The table in the documentation of [`Activation`].
@@ -34,12 +35,13 @@ fn bounds(activation: Activation) -> Bounds {
         Activation::Gelu => bounds(4.0, 2.6, 1.0, 4.2),
         Activation::GeluTanh => bounds(3.5, 3.9, 1.0, 5.8),
         Activation::Silu => bounds(3.1, 3.7, 1.0, 5.6),
+        Activation::Selu => bounds(2.0, 3.0, 1.0, no_tail),
     }
 }
 
 /// Where a function changes its formula, saturates, or becomes subnormal or zero.
-const POINTS: [f32; 16] = [
-    0.35, 1.04, 9.0, 9.011, 10.0, 10.05, 11.0, 13.0, 14.357, 14.542, 14.6, 60.0, 88.72, 103.97,
+const POINTS: [f32; 18] = [
+    0.35, 1.04, 9.0, 9.011, 10.0, 10.05, 11.0, 13.0, 14.357, 14.542, 14.6, 17.329, 20.0, 60.0, 88.72, 103.97,
     105.0, 110.0,
 ];
 

@@ -136,7 +136,9 @@ impl Isa for Avx2 {
         fn splat_i32(x: i32) -> __m256i { _mm256_set1_epi32(x) }
         fn add_i32(a: __m256i, b: __m256i) -> __m256i { _mm256_add_epi32(a, b) }
         fn sub_i32(a: __m256i, b: __m256i) -> __m256i { _mm256_sub_epi32(a, b) }
+        fn and_i32(a: __m256i, b: __m256i) -> __m256i { _mm256_and_si256(a, b) }
         fn shl_i32<const N: i32>(a: __m256i) -> __m256i { _mm256_slli_epi32::<N>(a) }
+        fn to_float(a: __m256i) -> __m256 { _mm256_cvtepi32_ps(a) }
         fn splat_u64(x: u64) -> __m256i { _mm256_set1_epi64x(x.cast_signed()) }
         fn iota_u64(x: u64) -> __m256i {
             _mm256_add_epi64(_mm256_set1_epi64x(x.cast_signed()), _mm256_setr_epi64x(0, 1, 2, 3))

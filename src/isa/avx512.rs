@@ -139,7 +139,9 @@ impl Isa for Avx512 {
         fn splat_i32(x: i32) -> __m512i { _mm512_set1_epi32(x) }
         fn add_i32(a: __m512i, b: __m512i) -> __m512i { _mm512_add_epi32(a, b) }
         fn sub_i32(a: __m512i, b: __m512i) -> __m512i { _mm512_sub_epi32(a, b) }
+        fn and_i32(a: __m512i, b: __m512i) -> __m512i { _mm512_and_si512(a, b) }
         fn shl_i32<const N: i32>(a: __m512i) -> __m512i { _mm512_sllv_epi32(a, _mm512_set1_epi32(N)) }
+        fn to_float(a: __m512i) -> __m512 { _mm512_cvtepi32_ps(a) }
         fn splat_u64(x: u64) -> __m512i { _mm512_set1_epi64(x.cast_signed()) }
         fn iota_u64(x: u64) -> __m512i {
             _mm512_add_epi64(

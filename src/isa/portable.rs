@@ -163,8 +163,16 @@ impl Isa for Portable {
         a - b
     }
     #[inline(always)]
+    fn and_i32(self, a: i32x4, b: i32x4) -> i32x4 {
+        a & b
+    }
+    #[inline(always)]
     fn shl_i32<const N: i32>(self, a: i32x4) -> i32x4 {
         a << N
+    }
+    #[inline(always)]
+    fn to_float(self, a: i32x4) -> f32x4 {
+        f32x4::from_i32x4(a)
     }
     #[inline(always)]
     fn splat_u64(self, x: u64) -> u64x2 {

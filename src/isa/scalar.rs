@@ -109,8 +109,14 @@ impl Isa for Scalar {
     fn sub_i32(self, a: i32, b: i32) -> i32 {
         a.wrapping_sub(b)
     }
+    fn and_i32(self, a: i32, b: i32) -> i32 {
+        a & b
+    }
     fn shl_i32<const N: i32>(self, a: i32) -> i32 {
         a << N
+    }
+    fn to_float(self, a: i32) -> f32 {
+        a as f32
     }
     fn splat_u64(self, x: u64) -> u64 {
         x

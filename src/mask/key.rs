@@ -14,6 +14,8 @@ pub(crate) enum Domain {
     Elements = 0,
     /// One decision for each column.
     Units = 1,
+    /// A word for each element, of which noise is made.
+    Noise = 3,
 }
 
 /// The address of one mask: (seed, layer, step), and the origin of a part of it.
@@ -62,6 +64,11 @@ impl MaskKey {
     /// same address. Such a mask is one row.
     pub fn units(self) -> Self {
         Self { domain: Domain::Units, ..self }
+    }
+
+    /// The counters that continuous noise of this address is made of.
+    pub(crate) fn noise(self) -> Self {
+        Self { domain: Domain::Noise, ..self }
     }
 
     /// The Philox counter and key that decide plane `plane` (0 the most significant) of the 128

@@ -5,6 +5,8 @@ use std::ops::{Add, Div, Mul, Sub};
 
 use crate::activation::{Activation, Function, WithFunction};
 use crate::isa::Scalar;
+use crate::math::normal;
+use crate::math::selu::{ALPHA, LAMBDA};
 use crate::mask::Dropout;
 
 /// f32, in which the reference is the exact chain of the kernels, or f64, in which it is the formula.
@@ -33,6 +35,8 @@ pub trait Real:
     fn exp(self) -> Self;
     /// The natural logarithm.
     fn ln(self) -> Self;
+    /// The two standard normal numbers that are made of two random words.
+    fn normals(a: u32, b: u32) -> (Self, Self);
     /// The activation function.
     fn value(activation: Activation, z: Self) -> Self;
     /// `g · act'(z)`.
@@ -67,6 +71,9 @@ impl Real for f32 {
     }
     fn ln(self) -> f32 {
         self.ln()
+    }
+    fn normals(a: u32, b: u32) -> (f32, f32) {
+        normal::pair(Scalar, a.cast_signed(), b.cast_signed())
     }
     fn value(activation: Activation, z: f32) -> f32 {
         activation.value(z)
@@ -118,6 +125,9 @@ impl Real for f64 {
     fn ln(self) -> f64 {
         self.ln()
     }
+    fn normals(a: u32, b: u32) -> (f64, f64) {
+        normal::pair_f64(a, b)
+    }
     fn value(activation: Activation, z: f64) -> f64 {
         activation.value_f64(z)
     }
@@ -128,6 +138,7 @@ impl Real for f64 {
         g * match activation {
             Activation::Sigmoid => a * (1.0 - a),
             Activation::Tanh => 1.0 - a * a,
+            Activation::Selu if a <= 0.0 => a + LAMBDA * ALPHA,
             // The sign of the output is the sign of z.
             _ => activation.derivative_f64(a),
         }

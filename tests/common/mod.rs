@@ -4,7 +4,7 @@
 use fused_dropout::{Activation, Level};
 
 /// Every activation.
-pub(crate) const ACTIVATIONS: [Activation; 8] = [
+pub(crate) const ACTIVATIONS: [Activation; 9] = [
     Activation::Identity,
     Activation::Relu,
     Activation::LeakyRelu { slope: 0.25 },
@@ -13,6 +13,7 @@ pub(crate) const ACTIVATIONS: [Activation; 8] = [
     Activation::Gelu,
     Activation::GeluTanh,
     Activation::Silu,
+    Activation::Selu,
 ];
 
 /// Both ends of the rates, what is next to them, and two between.
