@@ -13,9 +13,16 @@
 //! key. A dropped element is +0.0 whatever the value was. The gradient with respect to the residual
 //! is dy itself.
 //!
+//! Other noise has its own functions: [`gaussian_dropout_forward`] multiplies by normal numbers,
+//! [`alpha_dropout_forward`] keeps mean and variance in networks of SELU units, and
+//! [`softmax_dropout_forward`] drops attention weights.
+//!
 //! Every function works in place too, over any row stride, and over transposed views (slower).
 
+mod alpha;
+mod attention;
 mod cross_entropy;
+mod gaussian;
 mod kernel;
 mod ops;
 mod update;
@@ -26,8 +33,21 @@ use crate::error::{Result, check_equal, check_shape};
 use crate::mask::{Bits, Dropout, Mask, MaskKey};
 use crate::saved::{Saved, SavedValues};
 use crate::view::{MatMut, MatRef, Source, Target};
+pub(crate) use alpha::mask_of;
+pub use alpha::{
+    AlphaDropout, alpha_dropout_backward, alpha_dropout_backward_in_place, alpha_dropout_forward,
+    alpha_dropout_forward_in_place,
+};
+pub use attention::{
+    SoftmaxDropout, softmax_dropout_backward, softmax_dropout_backward_in_place,
+    softmax_dropout_forward, softmax_dropout_forward_in_place,
+};
 pub(crate) use cross_entropy::{LOSS_BLOCK, check_labels};
 pub use cross_entropy::{Loss, softmax_cross_entropy};
+pub use gaussian::{
+    GaussianDropout, gaussian_dropout_backward, gaussian_dropout_backward_in_place,
+    gaussian_dropout_forward, gaussian_dropout_forward_in_place, standard_normal,
+};
 use kernel::Pass;
 use ops::{Backward, Forward};
 pub(crate) use update::check_limit;

@@ -73,7 +73,7 @@
 //! ```
 //!
 //! with the low half of the seed as the key's first word, and domain 0 for masks of elements, 1 for
-//! masks of units. Nothing else enters. It follows that
+//! masks of units, 3 for continuous noise. Nothing else enters. It follows that
 //!
 //! - the keep probability is `T / 2^32`, with no bias between it and the scale;
 //! - rate 0 keeps everything and draws nothing, rate 1 drops everything;
@@ -86,7 +86,7 @@
 //! |---|---|
 //! | [`nn`] | a network with dropout, its loss and its training: [`nn::Mlp`] |
 //! | [`dense`] | the dense layer: [`dense_forward`], [`dense_backward`], [`dense_update`], [`PackedWeight`] |
-//! | [`elementwise`] | dropout alone, bias + activation + dropout, loss, and updates, for trainers with a matmul of their own |
+//! | [`elementwise`] | dropout alone (also Gaussian, alpha, and of attention weights), bias + activation + dropout, loss, and updates, for trainers with a matmul of their own |
 //! | [`Dropout`], [`MaskKey`], [`Mask`] | how much is dropped, which mask, and a mask that is stored |
 //! | [`Saved`] | what forward keeps for backward: an output or a pre-activation, and a mask on request |
 //! | [`activation`] | the activation functions, with formulas and error bounds |
@@ -102,7 +102,7 @@
 //! - Matrices are row-major: a batch is [batch, features], weights are [inputs, units].
 //! - Arguments that disagree are an [`Error`] that names both sides, and outputs stay as they were.
 //!   Nothing panics.
-//! - A dropped element is +0.0, whatever the value was.
+//! - A dropped element is +0.0, whatever the value was (with [`AlphaDropout`], what that says).
 //! - Operations run on the rayon pool that the caller is in. The number of threads never shows in a
 //!   result.
 
@@ -127,10 +127,16 @@ pub use dense::{
     dense_forward_packed, dense_update,
 };
 pub use elementwise::{
-    BiasActivationDropout, Loss, SgdStep, bias_activation_dropout_backward,
+    AlphaDropout, BiasActivationDropout, GaussianDropout, Loss, SgdStep, SoftmaxDropout,
+    alpha_dropout_backward, alpha_dropout_backward_in_place, alpha_dropout_forward,
+    alpha_dropout_forward_in_place, bias_activation_dropout_backward,
     bias_activation_dropout_backward_in_place, bias_activation_dropout_forward,
     bias_activation_dropout_forward_in_place, dropout_backward, dropout_backward_in_place,
-    dropout_forward, dropout_forward_in_place, max_norm, sgd_update, softmax_cross_entropy,
+    dropout_forward, dropout_forward_in_place, gaussian_dropout_backward,
+    gaussian_dropout_backward_in_place, gaussian_dropout_forward,
+    gaussian_dropout_forward_in_place, max_norm, sgd_update, softmax_cross_entropy,
+    softmax_dropout_backward, softmax_dropout_backward_in_place, softmax_dropout_forward,
+    softmax_dropout_forward_in_place, standard_normal,
 };
 pub use error::{Error, Result};
 pub use gemm::PackedWeight;

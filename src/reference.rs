@@ -9,9 +9,15 @@
 //! - in f64 it is the formula, for error bounds and finite differences.
 
 mod network;
+mod noise;
 mod real;
 
 pub use network::{dense_update, max_norm, sgd_update, softmax_cross_entropy};
+pub use noise::{
+    alpha_dropout_backward, alpha_dropout_forward, gaussian_dropout_backward,
+    gaussian_dropout_forward, normal, softmax_dropout_backward, softmax_dropout_forward,
+    standard_normal,
+};
 pub use real::Real;
 
 use crate::dense::{DenseArgs, Gradients};

@@ -11,7 +11,7 @@ use crate::view::MatRef;
 /// |---|---|---|
 /// | identity | none | yes |
 /// | ReLU | the output (or z, with the mask) | no: a positive output was kept and active |
-/// | leaky ReLU, sigmoid, tanh | the output (or z) | yes |
+/// | leaky ReLU, sigmoid, tanh, SELU | the output (or z) | yes |
 /// | GELU, SiLU | z | yes |
 ///
 /// The mask is the stored one or, without it, made again from the operation's key: the same bits.

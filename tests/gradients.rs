@@ -6,8 +6,9 @@ mod common;
 
 use common::{ACTIVATIONS, numbers};
 use fused_dropout::{
-    Activation, BiasActivationDropout, DenseArgs, Dropout, Gradients, MaskKey, MatMut, MatRef,
-    Saved, SavedValues, reference, reference::Real,
+    Activation, AlphaDropout, BiasActivationDropout, DenseArgs, Dropout, GaussianDropout,
+    Gradients, MaskKey, MatMut, MatRef, Saved, SavedValues, SoftmaxDropout, reference,
+    reference::Real,
 };
 
 /// Half the distance of two points of a difference.
@@ -185,10 +186,10 @@ fn gradients_in_f32_are_close_to_those_in_f64() {
             input_rate: layer.input_rate,
         };
         // z is at most 5 · 2 · 2 · 1.43 + 2 < 32 and has 6 + 2 roundings; the derivatives of all
-        // activations change by at most 1.2 for each 1 of z, and are at most 1.2 with an error of
+        // activations change by at most 1.76 for each 1 of z, and are at most 1.76 with an error of
         // 6 roundings; dy and a weight are below 2, scales below 1.67 and 1.43, sums have 6 terms.
-        let derivative = 1.2 * 8.0 * 32.0 + 6.0 + 8.0;
-        let bound = 6.0 * (2.0 * 2.0 * 1.67 * 1.43) * (derivative + 6.0 * 1.2) * 2f64.powi(-24);
+        let derivative = 1.76 * 8.0 * 32.0 + 6.0 + 8.0;
+        let bound = 6.0 * (2.0 * 2.0 * 1.67 * 1.43) * (derivative + 6.0 * 1.76) * 2f64.powi(-24);
         for (exact, gradients) in layer.gradients(&dy).iter().zip(single.gradients(&narrow(&dy))) {
             for (exact, gradient) in exact.iter().zip(gradients) {
                 for (e, g) in exact.iter().zip(gradient) {
@@ -268,4 +269,60 @@ fn softmax_gradient_is_the_derivative_of_the_mean_loss() {
         reference::softmax_cross_entropy(matrix(logits, rows, cols), &labels, None).unwrap().mean()
     };
     assert_close(&gradient, &differences(&logits, loss), "gradient of the logits");
+}
+
+#[test]
+fn noise_backward_is_the_derivative_of_forward() {
+    let (rows, cols) = (BATCH, 37);
+    let (x, dy) = (doubles(rows * cols, 5), doubles(rows * cols, 99));
+    let key = MaskKey::new(3, 2, 1).unwrap().with_origin(5, 200);
+    let mut dx = vec![0.0; rows * cols];
+    let dy_view = matrix(&dy, rows, cols);
+
+    let gaussian = GaussianDropout::new(0.4).unwrap();
+    let loss = |x: &[f64]| {
+        let mut y = vec![0.0; rows * cols];
+        let (x, to) = (matrix(x, rows, cols), matrix_mut(&mut y, rows, cols));
+        reference::gaussian_dropout_forward(x, to, &gaussian, &key).unwrap();
+        dot(&y, &dy)
+    };
+    let to = matrix_mut(&mut dx, rows, cols);
+    reference::gaussian_dropout_backward(dy_view, to, &gaussian, &key).unwrap();
+    assert_close(&dx, &differences(&x, loss), "Gaussian dropout");
+
+    let alpha = AlphaDropout::new(0.4).unwrap();
+    for key in [key, key.with_origin(0, 200).units()] {
+        let loss = |x: &[f64]| {
+            let mut y = vec![0.0; rows * cols];
+            let (x, to) = (matrix(x, rows, cols), matrix_mut(&mut y, rows, cols));
+            reference::alpha_dropout_forward(x, to, &alpha, &key, None).unwrap();
+            dot(&y, &dy)
+        };
+        let to = matrix_mut(&mut dx, rows, cols);
+        reference::alpha_dropout_backward(dy_view, to, &alpha, &key, None).unwrap();
+        assert_close(&dx, &differences(&x, loss), "alpha dropout");
+    }
+}
+
+#[test]
+fn softmax_dropout_backward_is_the_derivative_of_forward() {
+    let (rows, cols) = (BATCH, 37);
+    let (x, dy) = (doubles(rows * cols, 5), doubles(rows * cols, 99));
+    let key = MaskKey::new(3, 2, 1).unwrap().with_origin(5, 200);
+    for (causal, rate) in [(None, 0.4), (Some(3), 0.4), (None, 0.0)] {
+        let args = SoftmaxDropout { causal, dropout: Dropout::new(rate).unwrap(), key };
+        let forward = |x: &[f64]| {
+            let (mut y, mut p) = (vec![0.0; rows * cols], vec![0.0; rows * cols]);
+            let (to, p_to) = (matrix_mut(&mut y, rows, cols), matrix_mut(&mut p, rows, cols));
+            let x = matrix(x, rows, cols);
+            reference::softmax_dropout_forward(&args, x, to, Some(p_to), None).unwrap();
+            (y, p)
+        };
+        let (_, p) = forward(&x);
+        let mut dx = vec![0.0; rows * cols];
+        let (p, to) = (matrix(&p, rows, cols), matrix_mut(&mut dx, rows, cols));
+        reference::softmax_dropout_backward(&args, p, matrix(&dy, rows, cols), to, None).unwrap();
+        let slopes = differences(&x, |x| dot(&forward(x).0, &dy));
+        assert_close(&dx, &slopes, &format!("softmax with dropout {rate}, causal {causal:?}"));
+    }
 }

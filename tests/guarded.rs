@@ -6,10 +6,13 @@ mod common;
 
 use common::{ACTIVATIONS, bits, for_each_level, numbers};
 use fused_dropout::{
-    Activation, BiasActivationDropout, DenseArgs, Dropout, Gradients, Mask, MaskKey, MatMut,
-    MatRef, Saved, SavedValues, SgdStep, bias_activation_dropout_backward,
+    Activation, AlphaDropout, BiasActivationDropout, DenseArgs, Dropout, GaussianDropout,
+    Gradients, Mask, MaskKey, MatMut, MatRef, Saved, SavedValues, SgdStep, SoftmaxDropout,
+    alpha_dropout_backward, alpha_dropout_forward, bias_activation_dropout_backward,
     bias_activation_dropout_forward, bias_activation_dropout_forward_in_place, dense_backward,
-    dense_forward, max_norm, sgd_update, softmax_cross_entropy,
+    dense_forward, gaussian_dropout_forward, gaussian_dropout_forward_in_place, max_norm,
+    sgd_update, softmax_cross_entropy, softmax_dropout_backward, softmax_dropout_backward_in_place,
+    softmax_dropout_forward, standard_normal,
 };
 
 /// Floats between two inaccessible pages, at the end or at the start of what lies between.
@@ -331,6 +334,42 @@ fn updates_and_loss() {
                 let labels: Vec<u32> = (0..rows as u32).map(|r| r % cols as u32).collect();
                 softmax_cross_entropy(m.view(dw), &labels, Some(m.view_mut(gradient))).unwrap();
                 softmax_cross_entropy(m.view(dw), &labels, None).unwrap();
+            });
+        }
+    }
+}
+
+#[test]
+fn noise() {
+    let widths = [1, 3, 4, 5, 7, 8, 9, 15, 16, 17, 31, 32, 33, 63, 65, 100, 127, 129, 257, 4099];
+    for (cols, rows) in widths.into_iter().flat_map(|cols| [(cols, 1), (cols, 3)]) {
+        for (extra, transposed) in LAYOUTS {
+            let m = Layout::new(rows, cols, extra, transposed);
+            let buffers = [m.numbers(1), m.numbers(2), m.numbers(3), m.numbers(4)];
+            check(&buffers, &format!("noise of {m:?}"), |buffers| {
+                let [x, y, p, dx] = buffers else { panic!() };
+                let gaussian = GaussianDropout::new(0.3).unwrap();
+                gaussian_dropout_forward(m.view(x), m.view_mut(y), &gaussian, &key()).unwrap();
+                gaussian_dropout_forward_in_place(m.view_mut(x), &gaussian, &key()).unwrap();
+                standard_normal(m.view_mut(dx), &key()).unwrap();
+                let alpha = AlphaDropout::new(0.3).unwrap();
+                let units = key().with_origin(0, 77).units();
+                for key in [&key(), &units] {
+                    alpha_dropout_forward(m.view(x), m.view_mut(y), &alpha, key, None).unwrap();
+                    alpha_dropout_backward(m.view(y), m.view_mut(dx), &alpha, key, None).unwrap();
+                }
+                for causal in [None, Some(2)] {
+                    let dropout = Dropout::new(0.3).unwrap();
+                    let args = SoftmaxDropout { causal, dropout, key: key() };
+                    let to = m.view_mut(y);
+                    softmax_dropout_forward(&args, m.view(x), to, None, None).unwrap();
+                    let (to, p_to) = (m.view_mut(y), Some(m.view_mut(p)));
+                    softmax_dropout_forward(&args, m.view(x), to, p_to, None).unwrap();
+                    let to = m.view_mut(dx);
+                    softmax_dropout_backward(&args, m.view(p), m.view(x), to, None).unwrap();
+                    let dy = m.view_mut(x);
+                    softmax_dropout_backward_in_place(&args, m.view(p), dy, None).unwrap();
+                }
             });
         }
     }

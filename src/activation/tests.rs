@@ -41,8 +41,8 @@ fn bounds(activation: Activation) -> Bounds {
 
 /// Where a function changes its formula, saturates, or becomes subnormal or zero.
 const POINTS: [f32; 18] = [
-    0.35, 1.04, 9.0, 9.011, 10.0, 10.05, 11.0, 13.0, 14.357, 14.542, 14.6, 17.329, 20.0, 60.0, 88.72, 103.97,
-    105.0, 110.0,
+    0.35, 1.04, 9.0, 9.011, 10.0, 10.05, 11.0, 13.0, 14.357, 14.542, 14.6, 17.329, 20.0, 60.0,
+    88.72, 103.97, 105.0, 110.0,
 ];
 
 #[test]

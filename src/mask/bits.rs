@@ -86,6 +86,11 @@ impl Bits {
         Bits::Stored(words)
     }
 
+    /// The bits of a stored mask of one row, the same for every row of the operation.
+    pub(crate) fn same_for_all_rows(mask: &Mask) -> Self {
+        Bits::Stored(Words { ptr: mask.words.as_ptr().cast_mut(), stride: 0 })
+    }
+
     /// The bits of `part`, in `scratch` where they are not stored.
     ///
     /// # Safety

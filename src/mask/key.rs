@@ -66,6 +66,11 @@ impl MaskKey {
         Self { domain: Domain::Units, ..self }
     }
 
+    /// Whether this is the key of a unit mask.
+    pub(crate) fn is_units(&self) -> bool {
+        self.domain == Domain::Units
+    }
+
     /// The counters that continuous noise of this address is made of.
     pub(crate) fn noise(self) -> Self {
         Self { domain: Domain::Noise, ..self }

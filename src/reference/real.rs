@@ -5,9 +5,9 @@ use std::ops::{Add, Div, Mul, Sub};
 
 use crate::activation::{Activation, Function, WithFunction};
 use crate::isa::Scalar;
+use crate::mask::Dropout;
 use crate::math::normal;
 use crate::math::selu::{ALPHA, LAMBDA};
-use crate::mask::Dropout;
 
 /// f32, in which the reference is the exact chain of the kernels, or f64, in which it is the formula.
 pub trait Real:

@@ -18,9 +18,11 @@ fn special() -> impl Iterator<Item = u32> + Clone {
     let roots = (0..33).map(|k| (2f64.powf(-0.5 - f64::from(k)) * 4_294_967_296.0) as u32);
     let mirrored = roots.clone().map(|word| !word);
     let powers = (0..32).flat_map(|k| [1 << k, !(1 << k)]);
-    roots.chain(mirrored).chain(powers).chain([0, !0]).flat_map(|word: u32| {
-        (0..17).map(move |offset| word.wrapping_add(offset).wrapping_sub(8))
-    })
+    roots
+        .chain(mirrored)
+        .chain(powers)
+        .chain([0, !0])
+        .flat_map(|word: u32| (0..17).map(move |offset| word.wrapping_add(offset).wrapping_sub(8)))
 }
 
 #[test]
