@@ -37,7 +37,7 @@ pub(crate) struct Options {
     pub(crate) layers: Vec<usize>,
 
     /// Activation of the hidden layers: identity, relu, leaky-relu, leaky-relu:SLOPE, sigmoid,
-    /// tanh, gelu, gelu-tanh or silu
+    /// tanh, gelu, gelu-tanh, silu or selu
     #[arg(long, value_name = "NAME", default_value = "relu")]
     pub(crate) activation: Named,
 
