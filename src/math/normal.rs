@@ -18,6 +18,8 @@
 //!
 //! Against the formula in exact arithmetic both numbers are within [`ULPS`] units in the last place.
 
+use std::f32::consts::{FRAC_PI_4, LN_2};
+
 use super::polynomial;
 use crate::isa::Isa;
 
@@ -42,7 +44,7 @@ pub(crate) fn pair<I: Isa>(isa: I, a: I::I32, b: I::I32) -> (I::F32, I::F32) {
 fn minus_twice_log<I: Isa>(isa: I, a: I::I32) -> I::F32 {
     const UNIT: f32 = 1.0 / (1u64 << 32) as f32;
     // -2 ln 2 for each 2^23, by which an exponent is stored.
-    const MINUS_TWICE_LN2: f32 = -1.3862944 / (1 << 23) as f32;
+    const MINUS_TWICE_LN2: f32 = -2.0 * LN_2 / (1 << 23) as f32;
     const ROOT_HALF: i32 = 0x3f35_04f3;
     let one = isa.splat(1.0);
     let v = isa.mul_add(isa.to_float(a), isa.splat(UNIT), isa.splat(0.5 * UNIT));
@@ -78,7 +80,7 @@ fn eighths<I: Isa>(isa: I, angle: I::I32) -> (I::F32, I::F32) {
     const UNIT: f32 = 1.0 / (1u32 << 31) as f32;
     let t = isa.mul(isa.to_float(angle), isa.splat(UNIT));
     let square = isa.mul(t, t);
-    let sin = polynomial(isa, square, [0.7853982, -0.080745816, 0.002490961, -3.656665e-5]);
+    let sin = polynomial(isa, square, [FRAC_PI_4, -0.080745816, 0.002490961, -3.656665e-5]);
     let cos = polynomial(isa, square, [1.0, -0.30842513, 0.015854284, -0.00032586828, 3.493511e-6]);
     (cos, isa.mul(t, sin))
 }

@@ -1,5 +1,7 @@
 //! The scaled exponential linear unit on lanes.
 
+use std::f32::consts::{LN_2, LOG2_E};
+
 use super::{ROUND, at_least, polynomial, power_of_two};
 use crate::isa::Isa;
 
@@ -16,15 +18,13 @@ const LIMIT: f32 = (LAMBDA * ALPHA) as f32;
 /// zero and h is the polynomial itself, so nothing cancels.
 #[inline(always)]
 pub(crate) fn selu<I: Isa>(isa: I, z: I::F32) -> I::F32 {
-    const LOG2_E: f32 = 1.442695;
-    const LN2: f32 = 0.6931472;
     let limit = isa.splat(LIMIT);
     // From -17.4 down the result is -λα; what is made of a positive z here is not used.
     let x = isa.min(isa.splat(0.0), at_least(isa, z, -20.0));
     let sum = isa.mul_add(x, isa.splat(LOG2_E), isa.splat(ROUND));
     let m = isa.sub(sum, isa.splat(ROUND));
     // One part of ln 2 is enough: the error grows with |m|, but 2^m shrinks faster.
-    let r = isa.neg_mul_add(m, isa.splat(LN2), x);
+    let r = isa.neg_mul_add(m, isa.splat(LN_2), x);
     let q = polynomial(isa, r, [0.5, 0.16666573, 0.041667946, 0.008363889, 0.0013801708]);
     let h = isa.mul_add(isa.mul(r, r), q, r);
     let s = isa.mul(power_of_two(isa, sum), limit);

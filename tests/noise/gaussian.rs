@@ -114,7 +114,7 @@ fn the_numbers_are_those_of_the_formula() {
     let key = MaskKey::new(seed, layer, step).unwrap().with_origin(row, 256);
     let z = normals(&key, 128);
     let word = |i: u32| {
-        let counter = [2, row as u32, step, layer << 7 | 3 << 5 | i / 4];
+        let counter = [2, row as u32, step, layer << 7 | 3 << 5 | (i / 4)];
         philox4x32_10(counter, [seed as u32, (seed >> 32) as u32])[i as usize % 4]
     };
     for i in (0..128).filter(|i| i % 32 < 16) {
