@@ -3,6 +3,7 @@
 //! ```text
 //! cargo bench --bench dense
 //! cargo bench --bench dense -- --table [--quick] [--level avx2] [--threads 1]
+//! cargo bench --bench dense -- --table --scaling     one thread against two
 //! cargo bench --bench dense --features openblas -- --table
 //! ```
 //!
@@ -13,9 +14,11 @@
 mod support;
 
 use std::cell::RefCell;
+use std::sync::Mutex;
 
 use criterion::{BenchmarkId, Criterion, Throughput};
 use fused_dropout::{Activation, DenseArgs, Dropout, Level, MaskKey, dense_forward, reference};
+use support::scaling::Scaling;
 use support::{Candidate, Options, Table, assert_same, matrix, matrix_mut, peak};
 
 /// (m, k, n): batch, inputs, units.
@@ -42,7 +45,11 @@ const LAYERS: [(&str, Activation, f64); 4] = [
 ];
 
 fn main() {
-    support::main(table, groups);
+    if support::flag("--scaling") {
+        scaling(&Options::new());
+    } else {
+        support::main(table, groups);
+    }
 }
 
 /// The operands of one shape.
@@ -318,6 +325,24 @@ fn table(options: &Options, threads: usize) {
          instructions:\nits share is of the {best} peak in every line, and its line with another \
          level compares unlike things."
     );
+}
+
+/// The bare product and the layer on one thread and on two, for shapes of 64 rows or more.
+fn scaling(options: &Options) {
+    let mut table = Scaling::new(options);
+    for &shape in options.cases(&SHAPES, 2).iter().filter(|(m, ..)| *m >= 64) {
+        let case = Case::new(shape);
+        case.check(&options.fast_levels(), &[]);
+        let y = Mutex::new(vec![0.0; shape.0 * shape.2]);
+        for level in options.fast_levels() {
+            for (layer, (name, ..)) in LAYERS.iter().enumerate().take(2) {
+                table.row(format!("{}, {name}", case.name()), level, case.work(), || {
+                    case.run(layer, &mut y.lock().expect("no panic"));
+                });
+            }
+        }
+    }
+    table.print("dense layer, forward");
 }
 
 fn groups(criterion: &mut Criterion, options: &Options, threads: usize) {

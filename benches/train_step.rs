@@ -3,40 +3,52 @@
 //! ```text
 //! cargo bench --bench train_step
 //! cargo bench --bench train_step -- --table [--quick] [--level avx2] [--threads 1]
+//! cargo bench --bench train_step -- --table --scaling     one thread against two
 //! cargo bench --bench train_step -- --step     one line: ours_1=... ours_2=... (seconds a step)
 //! ```
 //!
 //! 784-1024-1024-10, mini-batches of 128, dropout 0.2 on the input and 0.5 on the hidden layers, SGD
-//! with momentum 0.9. Compared are the same step with rate 0, the multiply-add peak (the products'
-//! operations: forward, dW, and dx save for the first layer), and a plain step: matrixmultiply and
-//! one scalar pass for each thing to do, on one thread. `peers/torch_step.py` compares with PyTorch
-//! and JAX.
+//! with momentum 0.9. Compared are the same step with rate 0, ReLU's step, the multiply-add peak (the
+//! products' operations: forward, dW, and dx save for the first layer), and a plain step:
+//! matrixmultiply and one scalar pass for each thing to do, on one thread. A second table has the
+//! gradients of one layer with ReLU and dropout 0.5. `peers/torch_step.py` compares with PyTorch and
+//! JAX.
 
 mod support;
 
-use std::cell::RefCell;
+use std::sync::Mutex;
 
 use criterion::{BenchmarkId, Criterion};
 use fused_dropout::nn::{Mlp, MlpSpec, Sgd};
-use fused_dropout::{Activation, Dropout, Level};
-use rand_xoshiro::Xoshiro256PlusPlus;
-use rand_xoshiro::rand_core::SeedableRng;
-use support::plain::{self, product};
-use support::{Candidate, Options, Table, matrix, peak};
+use fused_dropout::{
+    Activation, DenseArgs, Dropout, Gradients, Level, MaskKey, MatRef, Saved, dense_backward,
+    dense_forward, reference,
+};
+use support::plain_network::PlainNetwork;
+use support::scaling::Scaling;
+use support::{Candidate, Options, Table, assert_same, matrix, matrix_mut, peak};
 
 const SIZES: [usize; 4] = [784, 1024, 1024, 10];
 const BATCH: usize = 128;
 /// Rates of the input and of the hidden layers.
 const RATES: (f64, f64) = (0.2, 0.5);
-const LEARNING_RATE: f32 = 0.05;
-const MOMENTUM: f32 = 0.9;
+const ACTIVATIONS: [Activation; 2] = [Activation::Relu, Activation::Gelu];
+/// (m, k, n) of the layers whose gradients are measured: batch, inputs, units.
+const LAYERS: [(usize, usize, usize); 2] = [(256, 1024, 1024), (512, 2048, 2048)];
 
 fn main() {
     if support::flag("--step") {
         step_line();
+    } else if support::flag("--scaling") {
+        scaling(&Options::new());
     } else {
-        support::main(table, groups);
+        support::main(tables, groups);
     }
+}
+
+fn tables(options: &Options, threads: usize) {
+    table(options, threads);
+    gradients_table(options, threads);
 }
 
 /// Floating-point operations of a step's products.
@@ -44,6 +56,10 @@ fn work() -> f64 {
     let product = |l: usize| 2.0 * (BATCH * SIZES[l] * SIZES[l + 1]) as f64;
     // Forward and dW in each layer, dx in all but the first.
     (0..3).map(|l| product(l) * if l == 0 { 2.0 } else { 3.0 }).sum()
+}
+
+fn sgd() -> Sgd {
+    Sgd { momentum: 0.9, ..Sgd::new(0.05) }
 }
 
 fn spec(activation: Activation, (input_rate, hidden_rate): (f64, f64)) -> MlpSpec {
@@ -65,144 +81,13 @@ impl Ours {
     }
 
     fn step(&mut self) -> f32 {
-        let sgd = Sgd { momentum: MOMENTUM, ..Sgd::new(LEARNING_RATE) };
         let x = matrix(&self.x, BATCH, SIZES[0]);
-        self.mlp.train_step(x, &self.labels, &sgd).expect("shapes that agree")
+        self.mlp.train_step(x, &self.labels, &sgd()).expect("shapes that agree")
     }
 }
 
 fn batch() -> (Vec<f32>, Vec<u32>) {
     (support::uniform(BATCH * SIZES[0], 1), (0..BATCH as u32).map(|i| i * 7 % 10).collect())
-}
-
-/// The same network in plain code: ReLU, one pass for each thing to do.
-struct Plain {
-    random: Xoshiro256PlusPlus,
-    rates: [Dropout; 2],
-    x: Vec<f32>,
-    labels: Vec<u32>,
-    layers: Vec<PlainLayer>,
-}
-
-/// A layer, and what a step keeps of it.
-struct PlainLayer {
-    inputs: usize,
-    units: usize,
-    w: Vec<f32>,
-    b: Vec<f32>,
-    /// Gradients and velocities of w and b.
-    dw: [Vec<f32>; 2],
-    db: [Vec<f32>; 2],
-    /// The input after dropout, the factors that made it, and its gradient.
-    x: Vec<f32>,
-    mask: Vec<f32>,
-    dx: Vec<f32>,
-    z: Vec<f32>,
-}
-
-impl Plain {
-    /// With the first weights of `mlp`.
-    fn new(mlp: &Mlp) -> Self {
-        let layers = mlp.layers().iter().map(|layer| {
-            let (inputs, units) = (layer.inputs(), layer.units());
-            let zeros = |n: usize| vec![0.0; n];
-            PlainLayer {
-                inputs,
-                units,
-                w: layer.weights().to_vec(),
-                b: layer.bias().to_vec(),
-                dw: [(); 2].map(|()| zeros(inputs * units)),
-                db: [(); 2].map(|()| zeros(units)),
-                x: zeros(BATCH * inputs),
-                mask: zeros(BATCH * inputs),
-                dx: zeros(BATCH * inputs),
-                z: zeros(BATCH * units),
-            }
-        });
-        let rate = |rate| Dropout::new(rate).expect("a rate");
-        let rates = [rate(mlp.spec().input_rate), rate(mlp.spec().hidden_rate)];
-        let (x, labels) = batch();
-        let random = Xoshiro256PlusPlus::seed_from_u64(1);
-        Self { random, rates, x, labels, layers: layers.collect() }
-    }
-
-    fn step(&mut self) -> f32 {
-        self.forward();
-        let last = self.layers.len() - 1;
-        let loss = softmax_cross_entropy(&mut self.layers[last].z, &self.labels);
-        self.backward();
-        for layer in &mut self.layers {
-            update(&mut layer.w, &mut layer.dw);
-            update(&mut layer.b, &mut layer.db);
-        }
-        loss
-    }
-
-    fn forward(&mut self) {
-        for l in 0..self.layers.len() {
-            let (before, after) = self.layers.split_at_mut(l);
-            let layer = &mut after[0];
-            let input = before.last().map_or(&self.x, |layer| &layer.z);
-            plain::factors(&mut self.random, &self.rates[l.min(1)], &mut layer.mask);
-            for ((x, input), mask) in layer.x.iter_mut().zip(input).zip(&layer.mask) {
-                *x = input * mask;
-            }
-            let (inputs, units) = (layer.inputs, layer.units);
-            let (x, w) = ((&*layer.x, inputs, 1), (&*layer.w, units, 1));
-            product((BATCH, inputs, units), x, w, &mut layer.z);
-            for row in layer.z.chunks_mut(units) {
-                row.iter_mut().zip(&layer.b).for_each(|(z, b)| *z += b);
-            }
-            if l + 1 < SIZES.len() - 1 {
-                layer.z.iter_mut().for_each(|z| *z = z.max(0.0));
-            }
-        }
-    }
-
-    /// From the gradient of the logits, which stands in the last layer's `z`.
-    fn backward(&mut self) {
-        for l in (0..self.layers.len()).rev() {
-            let (before, after) = self.layers.split_at_mut(l);
-            let PlainLayer { inputs, units, w, dw, db, x, mask, dx, z: dz, .. } = &mut after[0];
-            let (inputs, units) = (*inputs, *units);
-            product((inputs, BATCH, units), (x, 1, inputs), (dz, units, 1), &mut dw[0]);
-            db[0].fill(0.0);
-            for row in dz.chunks(units) {
-                db[0].iter_mut().zip(row).for_each(|(db, dz)| *db += dz);
-            }
-            if let Some(before) = before.last_mut() {
-                product((BATCH, units, inputs), (dz, units, 1), (w, 1, units), dx);
-                dx.iter_mut().zip(mask).for_each(|(dx, mask)| *dx *= *mask);
-                for (z, dx) in before.z.iter_mut().zip(dx) {
-                    *z = if *z > 0.0 { *dx } else { 0.0 };
-                }
-            }
-        }
-    }
-}
-
-/// The mean cross-entropy of the logits, which are overwritten by their gradient.
-fn softmax_cross_entropy(logits: &mut [f32], labels: &[u32]) -> f32 {
-    let classes = logits.len() / labels.len();
-    let mut loss = 0.0;
-    for (row, &label) in logits.chunks_mut(classes).zip(labels) {
-        let largest = row.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-        loss -= row[label as usize] - largest;
-        row.iter_mut().for_each(|z| *z = (*z - largest).exp());
-        let sum: f32 = row.iter().sum();
-        loss += sum.ln();
-        row.iter_mut().for_each(|z| *z /= sum * labels.len() as f32);
-        row[label as usize] -= 1.0 / labels.len() as f32;
-    }
-    loss / labels.len() as f32
-}
-
-/// SGD with momentum: velocity, then weight.
-fn update(w: &mut [f32], [gradient, velocity]: &mut [Vec<f32>; 2]) {
-    for ((w, g), v) in w.iter_mut().zip(gradient).zip(velocity) {
-        *v = MOMENTUM * *v + *g;
-        *w -= LEARNING_RATE * *v;
-    }
 }
 
 /// Without dropout, the plain step's losses are ours; with it, all levels with fused multiply-add
@@ -211,7 +96,7 @@ fn check(levels: &[Level], activation: Activation) {
     const STEPS: usize = 3;
     if activation == Activation::Relu {
         let mut ours = Ours::new(activation, (0.0, 0.0));
-        let mut plain = Plain::new(&ours.mlp);
+        let mut plain = PlainNetwork::new(&ours.mlp, sgd(), batch());
         for _ in 0..STEPS {
             let (a, b) = (ours.step(), plain.step());
             assert!((a - b).abs() <= 1e-4 * a.abs(), "losses {a} and {b}");
@@ -236,16 +121,19 @@ fn table(options: &Options, threads: usize) {
         "rate 0, us",
         "of peak",
         "/ rate 0",
+        "/ ReLU",
         "plain, us",
         "plain / ours",
     ];
     let mut table = Table::new(header);
-    for activation in [Activation::Relu, Activation::Gelu] {
+    // Each level: peak, and for each activation ours with and without dropout. Last the plain step.
+    let mut candidates = Vec::new();
+    for activation in ACTIVATIONS {
         check(&options.levels, activation);
-        // Each level: peak, ours, ours without dropout. Last the plain step.
-        let mut candidates = Vec::new();
-        for &level in &levels {
-            candidates.push(Candidate::new(move || peak::run(peak::yardstick(level))));
+    }
+    for &level in &levels {
+        candidates.push(Candidate::new(move || peak::run(peak::yardstick(level))));
+        for activation in ACTIVATIONS {
             for rates in [RATES, (0.0, 0.0)] {
                 let mut ours = Ours::new(activation, rates);
                 candidates.push(Candidate::at(level, move || {
@@ -253,25 +141,23 @@ fn table(options: &Options, threads: usize) {
                 }));
             }
         }
-        let plain = candidates.len();
-        if activation == Activation::Relu {
-            let step = RefCell::new(Plain::new(&Ours::new(activation, RATES).mlp));
-            candidates.push(Candidate::new(move || {
-                step.borrow_mut().step();
-            }));
-        }
-        let has_plain = candidates.len() > plain;
-        let times = options.measure(candidates);
+    }
+    let plain = candidates.len();
+    let mut step = PlainNetwork::new(&Ours::new(Activation::Relu, RATES).mlp, sgd(), batch());
+    candidates.push(Candidate::new(move || {
+        step.step();
+    }));
+    let times = options.measure(candidates);
+    let us = |i| format!("{:.0}", times.min(i) * 1e6);
+    for (a, activation) in ACTIVATIONS.iter().enumerate() {
         for (l, &level) in levels.iter().enumerate() {
-            let (peak_of, ours, bare) = (3 * l, 3 * l + 1, 3 * l + 2);
-            let us = |i| format!("{:.0}", times.min(i) * 1e6);
-            let share = |i| {
-                let ratio = times.ratio(i, peak_of);
-                format!("{:.1}%", 100.0 * peak::share(peak::yardstick(level), work(), ratio))
-            };
+            let peak_of = l * (1 + 2 * ACTIVATIONS.len());
+            let (relu, ours, bare) = (peak_of + 1, peak_of + 1 + 2 * a, peak_of + 2 + 2 * a);
+            let share = |i| share(level, work(), times.ratio(i, peak_of));
             let mut row = vec![activation.to_string(), level.to_string(), us(ours), share(ours)];
-            row.extend([us(bare), share(bare), format!("{:.3}", times.ratio(ours, bare))]);
-            if has_plain {
+            row.extend([us(bare), share(bare)]);
+            row.extend([bare, relu].map(|i| format!("{:.3}", times.ratio(ours, i))));
+            if ours == relu {
                 row.extend([us(plain), format!("{:.2}", times.ratio(plain, ours))]);
             }
             table.row(row);
@@ -282,6 +168,164 @@ fn table(options: &Options, threads: usize) {
          smallest times, median shares and ratios",
         RATES.0, RATES.1
     ));
+}
+
+/// In percent of the level's peak: what takes `ratio` times as long as the peak's loop.
+fn share(level: Level, work: f64, ratio: f64) -> String {
+    format!("{:.1}%", 100.0 * peak::share(peak::yardstick(level), work, ratio))
+}
+
+/// A layer with ReLU and dropout 0.5, and its gradients.
+struct Layer {
+    shape: (usize, usize, usize),
+    x: Vec<f32>,
+    w: Vec<f32>,
+    bias: Vec<f32>,
+    dy: Vec<f32>,
+    y: Vec<f32>,
+    dx: Vec<f32>,
+    dw: Vec<f32>,
+    db: Vec<f32>,
+}
+
+impl Layer {
+    fn new(shape: (usize, usize, usize)) -> Self {
+        let (m, k, n) = shape;
+        let [x, w, bias, dy] =
+            [(m * k, 1), (k * n, 2), (n, 3), (m * n, 4)].map(|(n, s)| support::uniform(n, s));
+        let [y, dx, dw, db] = [m * n, m * k, k * n, n].map(|n| vec![0.0; n]);
+        Self { shape, x, w, bias, dy, y, dx, dw, db }
+    }
+
+    fn args(&self) -> DenseArgs<'_> {
+        let (m, k, n) = self.shape;
+        DenseArgs {
+            bias: Some(&self.bias),
+            activation: Activation::Relu,
+            dropout: Dropout::new(0.5).expect("a rate"),
+            key: MaskKey::new(7, 3, 5).expect("a small layer"),
+            ..DenseArgs::new(matrix(&self.x, m, k), matrix(&self.w, k, n))
+        }
+    }
+
+    fn forward(&mut self) {
+        let (m, _, n) = self.shape;
+        let mut y = std::mem::take(&mut self.y);
+        let to = matrix_mut(&mut y, m, n);
+        dense_forward(&self.args(), to, None, None).expect("shapes that agree");
+        self.y = y;
+    }
+
+    fn backward(&mut self) {
+        let (m, k, n) = self.shape;
+        let [mut dx, mut dw, mut db] =
+            [&mut self.dx, &mut self.dw, &mut self.db].map(std::mem::take);
+        let gradients = Gradients {
+            dx: Some(matrix_mut(&mut dx, m, k)),
+            dw: Some(matrix_mut(&mut dw, k, n)),
+            db: Some(&mut db),
+        };
+        let saved = Saved::output(matrix(&self.y, m, n));
+        dense_backward(&self.args(), &saved, matrix(&self.dy, m, n), gradients)
+            .expect("shapes that agree");
+        (self.dx, self.dw, self.db) = (dx, dw, db);
+    }
+
+    /// Compares the gradients of the last three units, and of the last two rows, with the reference.
+    fn check(&mut self, level: Level) {
+        let both = || {
+            self.forward();
+            self.backward();
+        };
+        level.install(both).expect("an available level");
+        if !level.has_fma() {
+            return;
+        }
+        let (m, k, n) = self.shape;
+        let (rows, cols) = (2, 3);
+        let args = self.args();
+        let last = |data| MatRef::with_stride(data, m, cols, n).expect("the last columns");
+        let units = DenseArgs {
+            w: MatRef::with_stride(&self.w[n - cols..], k, cols, n).expect("the last columns"),
+            bias: Some(&self.bias[n - cols..]),
+            key: args.key.with_origin(0, (n - cols) as u64),
+            ..args
+        };
+        let (mut dw, mut db, mut dx) = (vec![0.0; k * cols], vec![0.0; cols], vec![0.0; rows * k]);
+        let saved = Saved::output(last(&self.y[n - cols..]));
+        let to = Some(matrix_mut(&mut dw, k, cols));
+        let gradients = Gradients { dx: None, dw: to, db: Some(&mut db) };
+        reference::dense_backward(&units, &saved, last(&self.dy[n - cols..]), gradients)
+            .expect("shapes that agree");
+        let got = self.dw.chunks(n).flat_map(|row| &row[n - cols..]);
+        assert_same("dW", &got.copied().collect::<Vec<_>>(), &dw);
+        assert_same("db", &self.db[n - cols..], &db);
+
+        let of = |data, n| MatRef::new(data, rows, n).expect("the last rows");
+        let key = args.key.with_origin((m - rows) as u64, 0);
+        let batch = DenseArgs { x: of(&self.x[(m - rows) * k..], k), key, ..args };
+        let saved = Saved::output(of(&self.y[(m - rows) * n..], n));
+        let to = Some(matrix_mut(&mut dx, rows, k));
+        let gradients = Gradients { dx: to, dw: None, db: None };
+        reference::dense_backward(&batch, &saved, of(&self.dy[(m - rows) * n..], n), gradients)
+            .expect("shapes that agree");
+        assert_same("dx", &self.dx[(m - rows) * k..], &dx);
+    }
+}
+
+fn gradients_table(options: &Options, threads: usize) {
+    let header =
+        ["m x k x n", "level", "dX + dW + db, us", "of peak", "forward too, us", "of peak"];
+    let mut table = Table::new(header);
+    for &shape in options.cases(&LAYERS, 1) {
+        let (m, k, n) = shape;
+        let layer = Mutex::new(Layer::new(shape));
+        let lock = || layer.lock().expect("no panic");
+        for level in options.fast_levels() {
+            lock().check(level);
+            let times = options.measure(vec![
+                Candidate::new(|| peak::run(peak::yardstick(level))),
+                Candidate::at(level, || lock().backward()),
+                Candidate::at(level, || {
+                    lock().forward();
+                    lock().backward();
+                }),
+            ]);
+            let mut row = vec![format!("{m}x{k}x{n}"), level.to_string()];
+            for (i, products) in [(1, 2.0), (2, 3.0)] {
+                let work = products * 2.0 * (m * k * n) as f64;
+                row.push(format!("{:.0}", times.min(i) * 1e6));
+                row.push(share(level, work, times.ratio(i, 0)));
+            }
+            table.row(row);
+        }
+    }
+    table.print(&format!(
+        "gradients of a layer, ReLU, dropout 0.5, {threads} thread(s): smallest times, median shares"
+    ));
+}
+
+/// The step and the gradients on one thread and on two.
+fn scaling(options: &Options) {
+    let mut table = Scaling::new(options);
+    for level in options.fast_levels() {
+        for activation in ACTIVATIONS {
+            check(&[level], activation);
+            let ours = Mutex::new(Ours::new(activation, RATES));
+            table.row(format!("step, {activation}"), level, work(), || {
+                ours.lock().expect("no panic").step();
+            });
+        }
+        for &(m, k, n) in options.cases(&LAYERS, 1) {
+            let layer = Mutex::new(Layer::new((m, k, n)));
+            layer.lock().expect("no panic").check(level);
+            let name = format!("gradients, {m}x{k}x{n}");
+            table.row(name, level, 4.0 * (m * k * n) as f64, || {
+                layer.lock().expect("no panic").backward();
+            });
+        }
+    }
+    table.print("training step and gradients of a layer");
 }
 
 /// For scripts: the median seconds of a step, on one thread and on two.
@@ -305,7 +349,7 @@ fn step_line() {
 fn groups(criterion: &mut Criterion, options: &Options, threads: usize) {
     let levels = options.fast_levels();
     let mut group = criterion.benchmark_group(format!("train_step/{threads}t"));
-    for activation in [Activation::Relu, Activation::Gelu] {
+    for activation in ACTIVATIONS {
         check(&levels, activation);
         for (name, rates) in [("dropout", RATES), ("rate 0", (0.0, 0.0))] {
             for level in &levels {
@@ -318,7 +362,8 @@ fn groups(criterion: &mut Criterion, options: &Options, threads: usize) {
         }
     }
     if threads == 1 {
-        let mut plain = Plain::new(&Ours::new(Activation::Relu, RATES).mlp);
+        let ours = Ours::new(Activation::Relu, RATES);
+        let mut plain = PlainNetwork::new(&ours.mlp, sgd(), batch());
         group.bench_function("plain", |b| b.iter(|| plain.step()));
     }
     group.finish();

@@ -15,6 +15,7 @@ use crate::view::MatRef;
 /// | GELU, SiLU | z | yes |
 ///
 /// The mask is the stored one or, without it, made again from the operation's key: the same bits.
+/// An element costs the bytes of each value and, with a stored mask, one bit: [`Saved::size_for`].
 #[derive(Clone, Copy, Debug)]
 pub struct Saved<'a, T = f32> {
     /// The tensor that the derivative is computed from.
@@ -48,6 +49,38 @@ impl<'a, T> Saved<'a, T> {
     /// The same values with a stored mask.
     pub fn with_mask(self, mask: &'a Mask) -> Self {
         Self { mask: Some(mask), ..self }
+    }
+
+    /// Bytes that the values and the stored mask take.
+    pub fn size_in_bytes(&self) -> usize {
+        let values = match &self.values {
+            SavedValues::None => 0,
+            SavedValues::Output(values) | SavedValues::PreActivation(values) => {
+                values.rows() * values.cols() * size_of::<T>()
+            }
+        };
+        values + self.mask.map_or(0, Mask::size_in_bytes)
+    }
+
+    /// Bytes that have to be saved of a layer's output [batch, units]: nothing for the identity, one
+    /// value an element for any other activation, and a bit an element, rows padded to 32, for a
+    /// stored mask. The output of a layer is mostly the next layer's input: where its values are
+    /// what is saved, they cost nothing more.
+    ///
+    /// # Errors
+    ///
+    /// When the bytes overflow.
+    pub fn size_for(
+        activation: Activation,
+        batch: usize,
+        units: usize,
+        stored_mask: bool,
+    ) -> Result<usize> {
+        let value = if activation.needs() == Needs::Nothing { 0 } else { size_of::<T>() };
+        let words = if stored_mask { units.div_ceil(32) } else { 0 };
+        let row = units.checked_mul(value).and_then(|values| values.checked_add(words * 4));
+        let bytes = row.and_then(|row| row.checked_mul(batch));
+        bytes.ok_or(Error::Overflow { rows: batch, stride: units })
     }
 
     /// `Ok` when this is enough for `activation`, and has the shape of the output's gradient.

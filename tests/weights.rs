@@ -5,9 +5,8 @@ mod common;
 #[path = "common/digits.rs"]
 mod digits;
 
-use common::with_threads;
+use common::{for_each_level, with_threads};
 use digits::{CLASSES, Digits, PIXELS};
-use fused_dropout::Level;
 use fused_dropout::nn::{Mlp, MlpSpec, Schedule, Sgd};
 use sha2::{Digest, Sha256};
 
@@ -37,10 +36,12 @@ fn weights_after_200_steps() -> String {
 
 #[test]
 fn trained_weights_have_one_hash() {
-    for level in Level::available().filter(|level| level.has_fma()) {
-        for threads in [1, 2, 8] {
-            let run = || level.install(weights_after_200_steps).unwrap();
-            assert_eq!(with_threads(threads, run), SHA_256, "{level} on {threads} threads");
+    for_each_level(|level| {
+        if level.has_fma() {
+            for threads in [1, 2, 8] {
+                let run = || level.install(weights_after_200_steps).unwrap();
+                assert_eq!(with_threads(threads, run), SHA_256, "{level} on {threads} threads");
+            }
         }
-    }
+    });
 }

@@ -7,6 +7,7 @@
 //! cargo bench --bench NAME -- --table      a table of all cases, measured in pairs
 //!     --quick                              fewer cases and rounds
 //!     --level avx2 --threads 1             only these (also FUSED_DROPOUT_LEVEL=avx2)
+//!     --scaling                            one thread against two instead (dense, train_step)
 //! ```
 //!
 //! A table compares candidates that take turns: A B C, A B C, ... A machine that slows down slows
@@ -17,6 +18,8 @@
 
 pub(crate) mod peak;
 pub(crate) mod plain;
+pub(crate) mod plain_network;
+pub(crate) mod scaling;
 
 use std::hint::black_box;
 use std::time::{Duration, Instant};
@@ -40,7 +43,7 @@ pub(crate) struct Options {
 
 impl Options {
     /// Reads the command line; the environment variable `FUSED_DROPOUT_LEVEL` is a filter too.
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let level = value_of("--level").or_else(|| std::env::var("FUSED_DROPOUT_LEVEL").ok());
         let level: Option<Level> =
             level.map(|name| name.parse().expect("a level: portable, avx2 or avx512"));
@@ -109,13 +112,21 @@ pub(crate) fn pool(threads: usize) -> rayon::ThreadPool {
 
 /// One of the things that are compared.
 pub(crate) struct Candidate<'a> {
-    run: Box<dyn FnMut() + 'a>,
+    /// Calls it so many times.
+    run: Box<dyn FnMut(u32) + 'a>,
     /// How long its threads keep spinning after a call, in the way of the next candidate.
     settle: Duration,
 }
 
 impl<'a> Candidate<'a> {
-    pub(crate) fn new(run: impl FnMut() + 'a) -> Self {
+    pub(crate) fn new(mut run: impl FnMut() + 'a) -> Self {
+        let run = move |times| (0..times).for_each(|_| run());
+        Self { run: Box::new(run), settle: Duration::ZERO }
+    }
+
+    /// The same on the threads of a pool.
+    pub(crate) fn on(pool: &'a rayon::ThreadPool, run: impl Fn() + Sync + 'a) -> Self {
+        let run = move |times| pool.install(|| (0..times).for_each(|_| run()));
         Self { run: Box::new(run), settle: Duration::ZERO }
     }
 
@@ -170,7 +181,7 @@ pub(crate) fn measure(mut candidates: Vec<Candidate<'_>>, least: usize, time: Du
         .iter_mut()
         .map(|candidate| {
             // The first call pays for page faults and buffers, and is not counted.
-            (candidate.run)();
+            (candidate.run)(1);
             let mut repeat = 1;
             while repeat < 1 << 20 {
                 let taken = sample(candidate, repeat) * f64::from(repeat);
@@ -195,9 +206,7 @@ pub(crate) fn measure(mut candidates: Vec<Candidate<'_>>, least: usize, time: Du
 /// Seconds a call, over `repeat` calls.
 fn sample(candidate: &mut Candidate<'_>, repeat: u32) -> f64 {
     let start = Instant::now();
-    for _ in 0..repeat {
-        (candidate.run)();
-    }
+    (candidate.run)(repeat);
     let taken = start.elapsed().as_secs_f64() / f64::from(repeat);
     std::thread::sleep(candidate.settle);
     taken

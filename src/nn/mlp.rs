@@ -160,6 +160,33 @@ impl Mlp {
         self.spec.sizes[self.layers.len()]
     }
 
+    /// Units of the widest layer.
+    fn widest(&self) -> usize {
+        self.layers.iter().map(Dense::units).max().unwrap_or(0)
+    }
+
+    /// Bytes that a step on `batch` examples takes at most beside the network, its velocities and the
+    /// panels that each thread packs, a few MiB: the output of every layer, z where [`Saved::size_for`]
+    /// is for z, and the gradients of two outputs and of one z of the widest layer. Buffers stay for
+    /// the next step.
+    ///
+    /// # Errors
+    ///
+    /// When the bytes overflow.
+    pub fn step_size_in_bytes(&self, batch: usize) -> Result<usize> {
+        let mode = self.mode(true);
+        let of = |units| Saved::<f32>::size_for(Activation::Relu, batch, units, false);
+        let gradients = [self.widest(); 3].map(of);
+        let outputs = self.layers.iter().map(|layer| of(layer.units()));
+        let zs = self.layers.iter().enumerate().filter_map(|(l, layer)| {
+            let needs = mode.activation_of(l).needs() == Needs::PreActivation;
+            needs.then(|| of(layer.units()))
+        });
+        gradients.into_iter().chain(outputs).chain(zs).try_fold(0, |sum: usize, bytes| {
+            sum.checked_add(bytes?).ok_or(Error::Overflow { rows: batch, stride: self.widest() })
+        })
+    }
+
     /// One step of stochastic gradient descent on a mini-batch: forward, loss, backward, update.
     /// Returns the mean cross-entropy before the update.
     ///
@@ -264,8 +291,12 @@ impl Mlp {
 
     /// The loss of the last forward pass, and the gradient of the logits.
     fn loss(&mut self, labels: &[u32]) -> Result<Loss> {
-        let (rows, classes) = (labels.len(), self.classes());
-        let Buffers { outputs, gradients: [gradient, _], .. } = &mut self.buffers;
+        let (rows, classes, widest) = (labels.len(), self.classes(), self.widest());
+        let Buffers { outputs, gradients, .. } = &mut self.buffers;
+        for gradient in &mut *gradients {
+            room(gradient, rows, widest)?;
+        }
+        let [gradient, _] = gradients;
         let logits = MatRef::new(&outputs[self.layers.len() - 1], rows, classes)?;
         softmax_cross_entropy(logits, labels, Some(room(gradient, rows, classes)?))
     }
@@ -367,10 +398,13 @@ impl Mode {
     }
 }
 
-/// A buffer as a matrix, grown if it is too small.
+/// A buffer as a matrix, grown to just that size if it is too small; what it held is lost then.
 fn room(buffer: &mut Vec<f32>, rows: usize, cols: usize) -> Result<MatMut<'_>> {
     let len = rows.checked_mul(cols).ok_or(Error::Overflow { rows, stride: cols })?;
     if buffer.len() < len {
+        // Not by `resize`: old and new one would exist together, and the new one might be larger.
+        *buffer = Vec::new();
+        buffer.reserve_exact(len);
         buffer.resize(len, 0.0);
     }
     MatMut::new(buffer, rows, cols)

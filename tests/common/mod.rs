@@ -19,15 +19,22 @@ pub(crate) const ACTIVATIONS: [Activation; 9] = [
 /// Both ends of the rates, what is next to them, and two between.
 pub(crate) const RATES: [f64; 6] = [0.0, 1e-9, 0.1, 0.5, 1.0 - 1e-9, 1.0];
 
-/// Runs `f` with every level this machine has, and names those it has not.
+/// Runs `f` with every level this machine has, or with the one that `FUSED_DROPOUT_LEVEL` forces, and
+/// says which ran and which the machine has not.
 pub(crate) fn for_each_level(f: impl Fn(Level)) {
+    let forced = std::env::var("FUSED_DROPOUT_LEVEL").ok();
     for level in [Level::Portable, Level::Avx2, Level::Avx512] {
+        if forced.as_ref().is_some_and(|forced| *forced != level.to_string()) {
+            continue;
+        }
         let ran = level.install(|| {
             assert_eq!(Level::current(), Ok(level), "the forced level must be the one that runs");
             f(level);
         });
-        if let Err(error) = ran {
-            println!("skipped: {error}");
+        match ran {
+            Ok(()) if level.has_fma() => println!("ran: level {level}, fused multiply-add"),
+            Ok(()) => println!("ran: level {level}, no fused multiply-add"),
+            Err(error) => println!("skipped: {error}"),
         }
     }
 }

@@ -1,0 +1,178 @@
+//! The memory that a training step and a layer's passes take at most is what they say. A binary of
+//! its own, since it replaces the allocator.
+
+mod common;
+
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, PoisonError};
+
+use common::{ACTIVATIONS, for_each_level, matrix, matrix_mut, numbers, with_threads};
+use fused_dropout::nn::{Mlp, MlpSpec, Sgd};
+use fused_dropout::{
+    Activation, DenseArgs, Dropout, Error, Gradients, Mask, MaskKey, Saved, SavedValues,
+    dense_backward, dense_forward,
+};
+
+/// The system's allocator, which counts the bytes in use and the most there have been.
+struct Counting;
+
+static IN_USE: AtomicUsize = AtomicUsize::new(0);
+static PEAK: AtomicUsize = AtomicUsize::new(0);
+
+// SAFETY: every call is handed on to the system's allocator unchanged; `realloc` and `alloc_zeroed`
+// are made of these two.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        let before = IN_USE.fetch_add(layout.size(), Ordering::Relaxed);
+        PEAK.fetch_max(before + layout.size(), Ordering::Relaxed);
+        // SAFETY: the caller's promise.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn dealloc(&self, ptr: *mut u8, layout: Layout) {
+        IN_USE.fetch_sub(layout.size(), Ordering::Relaxed);
+        // SAFETY: the caller's promise.
+        unsafe { System.dealloc(ptr, layout) }
+    }
+}
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
+
+/// One test counts at a time: another one's allocations would be counted too.
+static ALONE: Mutex<()> = Mutex::new(());
+
+/// What a thread's packed panels take at most: far less than a matrix of the tests below.
+const PANELS: usize = 3 << 20;
+
+/// Bytes at the peak of `f` beyond those in use before it.
+fn peak_of(f: impl FnOnce()) -> usize {
+    let before = IN_USE.load(Ordering::Relaxed);
+    PEAK.store(before, Ordering::Relaxed);
+    f();
+    PEAK.load(Ordering::Relaxed) - before
+}
+
+/// Runs `f` on every level in new pools of one and of two threads, whose buffers are empty, alone.
+fn everywhere(f: impl Fn(&str, usize) + Sync) {
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+    for_each_level(|level| {
+        for threads in [1, 2] {
+            let place = format!("on {level}, {threads} threads");
+            with_threads(threads, || level.install(|| f(&place, threads * PANELS)).unwrap());
+        }
+    });
+}
+
+#[track_caller]
+fn assert_between(what: &str, bytes: usize, least: usize, most: usize) {
+    let right = (least..=most).contains(&bytes);
+    assert!(right, "{what}: {bytes} bytes, not from {least} to {most}");
+}
+
+#[test]
+fn a_training_step_takes_what_it_says() {
+    const BATCH: usize = 3000;
+    let (x, labels) = (numbers(BATCH * 20, 1), vec![3; BATCH]);
+    // A whole matrix of the widest layer would be seen.
+    let matrix_bytes = BATCH * 1000 * 4;
+    for activation in [Activation::Relu, Activation::Tanh, Activation::Gelu] {
+        everywhere(|place, panels| {
+            let spec = MlpSpec {
+                activation,
+                input_rate: 0.2,
+                hidden_rate: 0.5,
+                ..MlpSpec::new(&[20, 1000, 300, 10])
+            };
+            let mut mlp = Mlp::new(&spec).unwrap();
+            let said = mlp.step_size_in_bytes(BATCH).unwrap();
+            let z = if activation == Activation::Gelu { BATCH * 1300 * 4 } else { 0 };
+            assert_eq!(said, BATCH * 1310 * 4 + z + 3 * matrix_bytes);
+            let peak = peak_of(|| {
+                for _ in 0..2 {
+                    mlp.train_step(matrix(&x, BATCH, 20), &labels, &Sgd::new(0.01)).unwrap();
+                }
+            });
+            let what = format!("steps with {activation} {place}");
+            assert_between(&what, peak, said - matrix_bytes, said + panels);
+        });
+    }
+}
+
+/// The peak of forward and backward is what is saved, dz, the output if it is not saved, and panels.
+#[test]
+fn forward_and_backward_take_what_is_saved() {
+    const BATCH: usize = 2500;
+    const INPUTS: usize = 12;
+    const UNITS: usize = 900;
+    let (x, w) = (numbers(BATCH * INPUTS, 1), numbers(INPUTS * UNITS, 2));
+    let output = BATCH * UNITS * 4;
+    let (dy, key) = (vec![1.0; BATCH * UNITS], MaskKey::new(1, 2, 3).unwrap());
+    let (mut dx, mut dw, mut db) =
+        (vec![0.0; BATCH * INPUTS], vec![0.0; INPUTS * UNITS], vec![0.0; UNITS]);
+    let gradients = Mutex::new((&mut dx, &mut dw, &mut db));
+    for activation in [Activation::Identity, Activation::Relu, Activation::Tanh, Activation::Silu] {
+        for stored in [false, true] {
+            everywhere(|place, panels| {
+                let mut gradients = gradients.lock().unwrap();
+                let (dx, dw, db) = &mut *gradients;
+                let args = DenseArgs {
+                    activation,
+                    dropout: Dropout::new(0.4).unwrap(),
+                    key,
+                    ..DenseArgs::new(matrix(&x, BATCH, INPUTS), matrix(&w, INPUTS, UNITS))
+                };
+                let needs_z = activation == Activation::Silu;
+                let said = Saved::<f32>::size_for(activation, BATCH, UNITS, stored).unwrap();
+                let mut saved_bytes = 0;
+                let peak = peak_of(|| {
+                    let mut y = vec![0.0; BATCH * UNITS];
+                    let mut z = if needs_z { vec![0.0; BATCH * UNITS] } else { Vec::new() };
+                    let mut mask = stored.then(|| Mask::new(BATCH, UNITS).unwrap());
+                    let z_to = needs_z.then(|| matrix_mut(&mut z, BATCH, UNITS));
+                    let y_to = matrix_mut(&mut y, BATCH, UNITS);
+                    dense_forward(&args, y_to, z_to, mask.as_mut()).unwrap();
+                    // The output is saved by some activations only, and goes else.
+                    let y = Some(y).filter(|_| activation != Activation::Identity && !needs_z);
+                    let values = match &y {
+                        Some(y) => SavedValues::Output(matrix(y, BATCH, UNITS)),
+                        None if needs_z => SavedValues::PreActivation(matrix(&z, BATCH, UNITS)),
+                        None => SavedValues::None,
+                    };
+                    let saved = Saved { values, mask: mask.as_ref() };
+                    saved_bytes = saved.size_in_bytes();
+                    let gradients = Gradients {
+                        dx: Some(matrix_mut(dx, BATCH, INPUTS)),
+                        dw: Some(matrix_mut(dw, INPUTS, UNITS)),
+                        db: Some(db),
+                    };
+                    dense_backward(&args, &saved, matrix(&dy, BATCH, UNITS), gradients).unwrap();
+                });
+                let what = format!("{activation}, stored mask {stored}, {place}");
+                assert_eq!(saved_bytes, said, "{what}");
+                // Forward has the output, backward dz: one of them beside what is saved, or none
+                // beside a saved output.
+                assert_between(&what, peak, said, said + output + panels);
+            });
+        }
+    }
+}
+
+#[test]
+fn sizes_are_counted_and_checked() {
+    for activation in ACTIVATIONS {
+        let value = if activation == Activation::Identity { 0 } else { 1 };
+        let size = |stored| Saved::<f32>::size_for(activation, 7, 33, stored);
+        assert_eq!(size(false), Ok(7 * 33 * 4 * value));
+        assert_eq!(size(true), Ok(7 * 33 * 4 * value + Mask::new(7, 33).unwrap().size_in_bytes()));
+        let in_f64 = Saved::<f64>::size_for(activation, 7, 33, false);
+        assert_eq!(in_f64, Ok(7 * 33 * 8 * value));
+        assert_eq!(Saved::<f32>::size_for(activation, 0, 5, true), Ok(0));
+        let overflow = Saved::<f32>::size_for(activation, usize::MAX, 1 << 40, true);
+        assert_eq!(overflow, Err(Error::Overflow { rows: usize::MAX, stride: 1 << 40 }));
+    }
+    let mlp = Mlp::new(&MlpSpec::new(&[3, 5, 2])).unwrap();
+    assert_eq!(mlp.step_size_in_bytes(10), Ok(4 * 10 * (5 + 2 + 3 * 5)));
+    assert!(matches!(mlp.step_size_in_bytes(usize::MAX / 16), Err(Error::Overflow { .. })));
+}
