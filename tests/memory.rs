@@ -73,22 +73,22 @@ fn assert_between(what: &str, bytes: usize, least: usize, most: usize) {
 
 #[test]
 fn a_training_step_takes_what_it_says() {
-    const BATCH: usize = 3000;
+    const BATCH: usize = 500;
     let (x, labels) = (numbers(BATCH * 20, 1), vec![3; BATCH]);
     // A whole matrix of the widest layer would be seen.
-    let matrix_bytes = BATCH * 1000 * 4;
+    let matrix_bytes = BATCH * 4000 * 4;
     for activation in [Activation::Relu, Activation::Tanh, Activation::Gelu] {
         everywhere(|place, panels| {
             let spec = MlpSpec {
                 activation,
                 input_rate: 0.2,
                 hidden_rate: 0.5,
-                ..MlpSpec::new(&[20, 1000, 300, 10])
+                ..MlpSpec::new(&[20, 4000, 100, 10])
             };
             let mut mlp = Mlp::new(&spec).unwrap();
             let said = mlp.step_size_in_bytes(BATCH).unwrap();
-            let z = if activation == Activation::Gelu { BATCH * 1300 * 4 } else { 0 };
-            assert_eq!(said, BATCH * 1310 * 4 + z + 3 * matrix_bytes);
+            let z = if activation == Activation::Gelu { BATCH * 4100 * 4 } else { 0 };
+            assert_eq!(said, BATCH * 4110 * 4 + z + 3 * matrix_bytes);
             let peak = peak_of(|| {
                 for _ in 0..2 {
                     mlp.train_step(matrix(&x, BATCH, 20), &labels, &Sgd::new(0.01)).unwrap();

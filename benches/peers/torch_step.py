@@ -210,7 +210,6 @@ def compare(python, bench, rounds, only):
         for key, peer in peers.items():
             times[key].append(peer.turn())
     print(f"\n{'':24}{'threads':>8}{'us a step':>12}{'/ ours':>9}")
-    speed_up = statistics.median(one / two for one, two in zip(ours[1], ours[2]))
     for threads in (1, 2):
         name = f"fused-dropout, {level}"
         print(f"{name:24}{threads:8}{min(ours[threads]) * 1e6:12.0f}{1:9.2f}")
@@ -220,6 +219,7 @@ def compare(python, bench, rounds, only):
                 print(f"{name:24}{n:8}{min(times[name, n]) * 1e6:12.0f}{ratio:9.2f}")
     versions = {PEERS[name][0]: peer.version for (name, _), peer in peers.items()}
     print(f"\nSmallest time, median ratio of {rounds} rounds; versions {versions}.")
+    speed_up = statistics.median(one / two for one, two in zip(ours[1], ours[2]))
     print(f"Ours on two threads is {speed_up:.2f} times as fast as on one.")
     print(*failures, sep="\n")
     for peer in peers.values():
