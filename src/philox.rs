@@ -137,23 +137,36 @@ impl<I: Isa> LaneBlocks<I> {
             let p0 = isa.mul_low(m0, isa.xor_u64(isa.high(p1), self.step_low));
             *c = [isa.xor_u64(s.third_0, p1), s.third_1, isa.xor_u64(isa.high(p0), s.third_2), p0];
         }
-        for [k0, k1] in &self.keys[3..] {
-            for c in &mut c {
-                let p0 = isa.mul_low(m0, c[0]);
-                let p1 = isa.mul_low(m1, c[2]);
-                *c = [
-                    isa.xor_u64(isa.xor_u64(isa.high(p1), c[1]), *k0),
-                    p1,
-                    isa.xor_u64(isa.xor_u64(isa.high(p0), c[3]), *k1),
-                    p0,
-                ];
-            }
-        }
+        // Written out: in a loop, moves between registers cost as much as the rounds.
+        self.round(isa, 3, &mut c);
+        self.round(isa, 4, &mut c);
+        self.round(isa, 5, &mut c);
+        self.round(isa, 6, &mut c);
+        self.round(isa, 7, &mut c);
+        self.round(isa, 8, &mut c);
+        self.round(isa, 9, &mut c);
         let mut words = [[zero; 2]; N];
         for (w, c) in words.iter_mut().zip(c) {
             *w = [isa.pair(c[0], c[1]), isa.pair(c[2], c[3])];
         }
         words
+    }
+
+    /// Round `i`, counted from 0.
+    #[inline(always)]
+    fn round<const N: usize>(&self, isa: I, i: usize, c: &mut [[I::U64; 4]; N]) {
+        let [m0, m1] = self.multipliers;
+        let [k0, k1] = self.keys[i];
+        for c in c {
+            let p0 = isa.mul_low(m0, c[0]);
+            let p1 = isa.mul_low(m1, c[2]);
+            *c = [
+                isa.xor_u64(isa.xor_u64(c[1], k0), isa.high(p1)),
+                p1,
+                isa.xor_u64(isa.xor_u64(c[3], k1), isa.high(p0)),
+                p0,
+            ];
+        }
     }
 }
 

@@ -204,7 +204,6 @@ impl Walk {
         let Part { row, rows, col, cols } = self.part;
         let step = 4 * VECTORS * I::WIDE;
         let first = (self.stream.col0 + col as u64) / 128;
-        let mut buffer = [0u32; TILE_COLS / 32 + 8 * MAX_BLOCKS];
         for r in 0..rows {
             let logical_row = self.stream.row0 + (row + r) as u64;
             // Whole walks that start at a whole block go where they belong at once.
@@ -216,6 +215,10 @@ impl Walk {
                 };
                 self.walk(isa, lanes, first + word as u64 / 4, logical_row, true, at);
             }
+            if 32 * direct == cols {
+                continue;
+            }
+            let mut buffer = [0u32; TILE_COLS / 32 + 8 * MAX_BLOCKS];
             for piece in (32 * direct..cols).step_by(TILE_COLS) {
                 let piece_cols = (cols - piece).min(TILE_COLS);
                 for word in (0..(offset + piece_cols).div_ceil(32)).step_by(step) {
