@@ -1,8 +1,10 @@
 //! The loop behind every element-wise operation.
 
+use std::ops::Range;
+
 use super::ops::Op;
 use crate::Level;
-use crate::isa::{Isa, Kernel};
+use crate::isa::{Isa, Kernel, caches};
 use crate::mask::{Bits, TILE_COLS, TILE_WORDS};
 use crate::threads::{Grid, Part, for_each};
 use crate::view::{Source, Target};
@@ -12,12 +14,10 @@ use crate::view::{Source, Target};
 const TILE: usize = 8192;
 /// Elements worth a task: some 10 microseconds, ten times what it costs to hand one over.
 const TASK: usize = 1 << 17;
+/// Bytes of a cache line.
+const LINE: usize = 64;
 /// Columns of a piece that is gathered because a view is not stored by rows.
 const GATHER: usize = 256;
-
-/// Elements from which on an output is stored past the caches: 64 MiB, more than a core's share of
-/// the level-3 cache, will not be found there by whoever reads it next.
-const STREAM: usize = 1 << 24;
 
 /// The tensors of a pass; all have `rows` x `cols` elements, bias and sum `cols`.
 #[derive(Clone, Copy)]
@@ -56,6 +56,14 @@ impl Pass {
         }
         for_each(grid.len(), |i| level.vectorize(Task { pass: &self, part: grid.part(i), op }));
     }
+
+    /// Whether the tensors together are larger than the level-3 cache. The start of the output would
+    /// then be gone from it before the end is written, and whoever reads it next would not find it:
+    /// it is better stored past the caches, which saves reading each line before it is written.
+    fn overflows_caches<O: Op>(&self) -> bool {
+        let bytes_an_element = 4 * (2 + usize::from(O::SECOND));
+        self.rows * self.cols > caches().level_3 / bytes_an_element
+    }
 }
 
 /// One task's share of a pass.
@@ -83,12 +91,12 @@ impl<O: Op> Kernel for Task<'_, O> {
             && pass.out.col_step == 1
             && pass.second.is_none_or(|s| s.col_step == 1);
         let in_place = pass.out.source().same_as(pass.main);
-        let streams = by_rows && !in_place && pass.rows * pass.cols >= STREAM;
+        let streams = by_rows && !in_place && pass.overflows_caches::<O>();
         let mut buffers = Buffers::None;
         if !by_rows {
             buffers = Buffers::Gather(Default::default());
         } else if streams {
-            buffers = Buffers::Stream([0.0; TILE_COLS]);
+            buffers = Buffers::Stream;
         }
         let mut scratch = [0u32; TILE_WORDS];
         for c in (col..col + cols).step_by(tile_cols) {
@@ -130,8 +138,8 @@ struct Piece {
 enum Buffers {
     /// Nothing: it is read and written where it is.
     None,
-    /// The output is gathered here and stored past the caches.
-    Stream([f32; TILE_COLS]),
+    /// Nothing, and the output is stored past the caches.
+    Stream,
     /// A view is not stored by rows.
     Gather(Gather),
 }
@@ -148,23 +156,22 @@ impl Default for Gather {
     }
 }
 
-/// Copies the first `n` values past the caches, in whole aligned vectors save for the ends.
+/// The bits of `n <= 32` elements from `col` on.
 ///
 /// # Safety
 ///
-/// `n` is at most `TILE_COLS`; `out` is valid for writes of `n` floats.
+/// `words` is valid for reads of the bits of `col + n` elements.
 #[inline(always)]
-unsafe fn stream<I: Isa>(isa: I, values: &[f32; TILE_COLS], out: *mut f32, n: usize) {
-    let head = out.align_offset(4 * I::LANES).min(n);
-    let mut i = head;
-    // SAFETY: all accesses are below `n`; from `head` on, vectors are aligned.
+unsafe fn bits_from(words: *const u32, col: usize, n: usize) -> u32 {
+    let shift = col % 32;
+    // SAFETY: the second word is read only if elements have bits there.
     unsafe {
-        out.copy_from_nonoverlapping(values.as_ptr(), head);
-        while i + I::LANES <= n {
-            isa.stream(out.add(i), isa.load(values.as_ptr().add(i)));
-            i += I::LANES;
+        let words = words.add(col / 32);
+        if shift + n > 32 {
+            *words >> shift | *words.add(1) << (32 - shift)
+        } else {
+            *words >> shift
         }
-        out.add(i).copy_from_nonoverlapping(values.as_ptr().add(i), n - i);
     }
 }
 
@@ -198,8 +205,7 @@ impl<O: Op> Task<'_, O> {
                     sum: pass.sum.map_or(std::ptr::null_mut(), |s| s.add(first)),
                 };
                 match buffers {
-                    Buffers::None => {}
-                    Buffers::Stream(out) => piece.out = out.as_mut_ptr(),
+                    Buffers::None | Buffers::Stream => {}
                     Buffers::Gather(Gather { main, second, out }) => {
                         for i in 0..n {
                             main[i] = *pass.main.at(row, first + i);
@@ -210,15 +216,14 @@ impl<O: Op> Task<'_, O> {
                         piece.out = out.as_mut_ptr();
                     }
                 }
+                let words = words.add(start / 32);
+                let streams = matches!(buffers, Buffers::Stream);
                 match pass.sum {
-                    Some(_) if O::SUMS => {
-                        self.piece::<I, true>(isa, piece, n, words.add(start / 32));
-                    }
-                    _ => self.piece::<I, false>(isa, piece, n, words.add(start / 32)),
+                    Some(_) if O::SUMS => self.piece::<I, true>(isa, piece, n, words, streams),
+                    _ => self.piece::<I, false>(isa, piece, n, words, streams),
                 }
                 match buffers {
-                    Buffers::None => {}
-                    Buffers::Stream(out) => stream(isa, out, pass.out.at(row, first), n),
+                    Buffers::None | Buffers::Stream => {}
                     Buffers::Gather(Gather { out, .. }) => {
                         for (i, value) in out.iter().enumerate().take(n) {
                             *pass.out.at(row, first + i) = *value;
@@ -241,39 +246,67 @@ impl<O: Op> Task<'_, O> {
         piece: Piece,
         cols: usize,
         words: *const u32,
+        streams: bool,
     ) {
-        let mut col = 0;
-        // SAFETY: all accesses are below `cols`.
+        // What is streamed is whole cache lines: a line that is also written through the caches would
+        // go to memory twice. Hence the bits of 32 elements may lie in two words.
+        let head =
+            if streams { piece.out.align_offset(LINE.max(4 * I::LANES)).min(cols) } else { 0 };
+        let tail = cols - (cols - head) % 32;
+        // SAFETY: all accesses are below `cols`; from `head` to `tail`, vectors are aligned if they
+        // are streamed.
         unsafe {
-            while col + 32 <= cols {
-                let word = isa.word(*words.add(col / 32));
-                let mut at = 0;
-                while at < 32 {
-                    self.vector::<I, SUM>(isa, piece, col + at, I::LANES, isa.lanes(word, at));
-                    at += I::LANES;
-                }
-                col += 32;
+            if streams {
+                self.body::<I, SUM, true>(isa, piece, head..tail, words);
+            } else {
+                self.body::<I, SUM, false>(isa, piece, head..tail, words);
             }
-            if col == cols {
-                return;
-            }
-            let word = isa.word(*words.add(col / 32));
-            let mut at = 0;
-            while col + at < cols {
-                let n = I::LANES.min(cols - col - at);
-                self.vector::<I, SUM>(isa, piece, col + at, n, isa.lanes(word, at));
-                at += I::LANES;
+            let mut col = if head > 0 { 0 } else { tail };
+            while col < cols {
+                let end = if col < head { head } else { cols };
+                let n = I::LANES.min(end - col);
+                let keep = isa.lanes(isa.word(bits_from(words, col, n)), 0);
+                self.vector::<I, SUM, false>(isa, piece, col, n, keep);
+                col = if col + n == head { tail } else { col + n };
             }
         }
     }
 
-    /// `n` elements from `at` on.
+    /// The elements of `cols`, a multiple of 32.
     ///
     /// # Safety
     ///
-    /// Every pointer that the operation uses is valid for `at + n` elements.
+    /// As for [`Task::piece`], up to the end of `cols`; what is streamed is aligned.
     #[inline(always)]
-    unsafe fn vector<I: Isa, const SUM: bool>(
+    unsafe fn body<I: Isa, const SUM: bool, const STREAM: bool>(
+        &self,
+        isa: I,
+        piece: Piece,
+        cols: Range<usize>,
+        words: *const u32,
+    ) {
+        for col in cols.step_by(32) {
+            // SAFETY: the caller's promise.
+            unsafe {
+                let word = isa.word(bits_from(words, col, 32));
+                let mut at = 0;
+                while at < 32 {
+                    let keep = isa.lanes(word, at);
+                    self.vector::<I, SUM, STREAM>(isa, piece, col + at, I::LANES, keep);
+                    at += I::LANES;
+                }
+            }
+        }
+    }
+
+    /// `n` elements from `at` on; `STREAM` if they are a whole vector to be stored past the caches.
+    ///
+    /// # Safety
+    ///
+    /// Every pointer that the operation uses is valid for `at + n` elements; what is streamed is
+    /// aligned.
+    #[inline(always)]
+    unsafe fn vector<I: Isa, const SUM: bool, const STREAM: bool>(
         &self,
         isa: I,
         piece: Piece,
@@ -298,7 +331,11 @@ impl<O: Op> Task<'_, O> {
             let second = if O::SECOND { load(piece.second) } else { zero };
             let bias = if O::BIAS { load(piece.bias) } else { zero };
             let out = self.op.eval(isa, main, second, bias, keep);
-            store(piece.out, out);
+            if STREAM {
+                isa.stream(piece.out.add(at), out);
+            } else {
+                store(piece.out, out);
+            }
             if SUM {
                 store(piece.sum, isa.add(load(piece.sum), out));
             }

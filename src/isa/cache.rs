@@ -1,21 +1,25 @@
-//! The sizes of the caches, for block sizes.
+//! The sizes of the caches, for block sizes and streamed outputs.
 
 use std::sync::OnceLock;
 
-/// Bytes of the caches that belong to one core.
+/// Bytes of the caches: the one that belongs to one core, and the one that cores share.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Caches {
     pub(crate) level_2: usize,
+    pub(crate) level_3: usize,
 }
 
 /// The caches of this machine, or, where it does not tell, those of a small one.
 pub(crate) fn caches() -> Caches {
     static CACHES: OnceLock<Caches> = OnceLock::new();
     *CACHES.get_or_init(|| {
-        let mut caches = Caches { level_2: 512 << 10 };
+        let mut caches = Caches { level_2: 512 << 10, level_3: 8 << 20 };
         for (level, bytes) in detect() {
-            if level == 2 {
-                caches.level_2 = bytes.clamp(256 << 10, 4 << 20);
+            match level {
+                2 => caches.level_2 = bytes.clamp(256 << 10, 4 << 20),
+                // Of a larger one, neighbours leave no more to a program of a few threads.
+                3 => caches.level_3 = bytes.clamp(4 << 20, 64 << 20),
+                _ => {}
             }
         }
         caches
