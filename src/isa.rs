@@ -20,6 +20,7 @@ mod cache;
 mod level;
 mod portable;
 mod scalar;
+mod twice;
 
 #[cfg(target_arch = "x86_64")]
 pub(crate) use avx2::Avx2;
@@ -29,6 +30,7 @@ pub(crate) use cache::caches;
 pub use level::Level;
 pub(crate) use portable::Portable;
 pub(crate) use scalar::Scalar;
+pub(crate) use twice::Twice;
 
 /// A function compiled once for each instruction set.
 pub(crate) trait Kernel {

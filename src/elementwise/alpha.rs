@@ -240,6 +240,7 @@ impl Op for Alpha {
     const SECOND: bool = false;
     const BIAS: bool = false;
     const SUMS: bool = false;
+    const LONG: bool = false;
 
     #[inline(always)]
     fn eval<I: Isa>(self, isa: I, main: I::F32, _: I::F32, _: I::F32, keep: I::Mask) -> I::F32 {

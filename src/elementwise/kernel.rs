@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use super::ops::Op;
 use crate::Level;
-use crate::isa::{Isa, Kernel, caches};
+use crate::isa::{Isa, Kernel, Twice, caches};
 use crate::mask::{Bits, TILE_COLS, TILE_WORDS};
 use crate::threads::{Grid, Part, for_each};
 use crate::view::{Source, Target};
@@ -114,7 +114,11 @@ impl<O: Op> Kernel for Task<'_, O> {
                     let bits = pass.bits.tile(isa, tile, &mut scratch);
                     for i in 0..tile.rows {
                         let words = bits.words.add(i * bits.stride);
-                        self.row(isa, r + i, c, tile.cols, words, &mut buffers);
+                        if O::LONG {
+                            self.row(Twice(isa), r + i, c, tile.cols, words, &mut buffers);
+                        } else {
+                            self.row(isa, r + i, c, tile.cols, words, &mut buffers);
+                        }
                     }
                 }
             }

@@ -13,6 +13,8 @@ pub(super) trait Op: Copy + Send + Sync {
     const BIAS: bool;
     /// Whether the columns of the output may have to be summed.
     const SUMS: bool;
+    /// Whether it is so long that two vectors should go through it side by side.
+    const LONG: bool;
 
     /// The output, of both inputs and the bias (zero where there is none) and the mask.
     fn eval<I: Isa>(
@@ -36,6 +38,7 @@ impl<F: Function, const BIAS: bool, const SECOND: bool> Op for Forward<F, BIAS, 
     const SECOND: bool = SECOND;
     const BIAS: bool = BIAS;
     const SUMS: bool = false;
+    const LONG: bool = F::LONG;
 
     #[inline(always)]
     fn eval<I: Isa>(
@@ -65,6 +68,7 @@ impl<F: Function, const FROM_OUTPUT: bool, const BIAS: bool> Op for Backward<F, 
     const SECOND: bool = !matches!(F::NEEDS, Needs::Nothing);
     const BIAS: bool = BIAS;
     const SUMS: bool = true;
+    const LONG: bool = F::LONG;
 
     #[inline(always)]
     fn eval<I: Isa>(
