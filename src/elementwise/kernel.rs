@@ -12,6 +12,8 @@ use crate::view::{Source, Target};
 /// Elements of a tile: bits for so many are made, then used. 32 KiB of floats a stream keep the
 /// hardware prefetchers going while the next bits are made.
 const TILE: usize = 8192;
+/// Tiles of many short rows have a multiple of so many: a walk down the rows with the widest vectors.
+const ROWS: usize = 16;
 /// Elements worth a task: some 10 microseconds, ten times what it costs to hand one over.
 const TASK: usize = 1 << 17;
 /// Bytes of a cache line.
@@ -87,6 +89,7 @@ impl<O: Op> Kernel for Task<'_, O> {
         let tile_cols = cols.min(TILE_COLS);
         let words = tile_cols.div_ceil(32);
         let tile_rows = (TILE / tile_cols).clamp(1, TILE_WORDS / words);
+        let tile_rows = if tile_rows < ROWS { tile_rows } else { tile_rows / ROWS * ROWS };
         let by_rows = pass.main.col_step == 1
             && pass.out.col_step == 1
             && pass.second.is_none_or(|s| s.col_step == 1);
