@@ -5,9 +5,9 @@
 //! cargo bench --bench elementwise -- --table [--quick] [--level avx2] [--threads 1]
 //! ```
 //!
-//! Three tables. The first: dropout alone, forward (the mask forgotten or stored) and backward (the
-//! mask stored or made again), for sizes from the L1 cache to main memory. The others: a layer's
-//! bias, activation and dropout on 2048 x 3072 elements. The copy is `copy_from_slice`, cut among
+//! Three tables. The first: dropout alone, forward (out of place or in place, the mask forgotten or
+//! stored) and backward (the mask stored or made again), for sizes from the L1 cache to main memory.
+//! The others: a layer's bias, activation and dropout on 2048 x 3072 elements. The copy is `copy_from_slice`, cut among
 //! the same threads; the scalar loops use Xoshiro256++ and have one thread.
 
 mod support;
@@ -26,8 +26,6 @@ use support::{Candidate, Options, Table, assert_same, matrix, matrix_mut, plain,
 
 const RATES: [f64; 5] = [0.5, 0.1, 0.25, 0.2, 0.37];
 const SIZES: [usize; 5] = [1 << 20, 1 << 12, 1 << 16, 1 << 24, 1 << 26];
-/// From this size on two rates tell all: memory sets the time.
-const LARGE: usize = 1 << 24;
 /// A mini-batch of 2048 in a layer of 3072 units.
 const ROWS: usize = 2048;
 const COLS: usize = 3072;
@@ -70,11 +68,12 @@ impl Flat {
             .expect("equal shapes");
         for level in &options.levels {
             let check = |flat: &mut Self, what: &str, pass: fn(&mut Self)| {
-                flat.y.fill(f32::NAN);
+                flat.y.copy_from_slice(&flat.x);
                 level.install(|| pass(flat)).expect("an available level");
                 assert_same(&format!("{level}: {what}"), &flat.y[..head], &expected);
             };
             check(&mut flat, "forward", Self::forward);
+            check(&mut flat, "forward, in place", Self::forward_in_place);
             check(&mut flat, "forward, storing", Self::forward_storing);
             check(&mut flat, "backward, mask stored", Self::backward_stored);
             check(&mut flat, "backward, mask made again", Self::backward);
@@ -85,6 +84,12 @@ impl Flat {
     fn forward(&mut self) {
         let (x, y) = (MatRef::row_vector(&self.x), MatMut::row_vector(&mut self.y));
         dropout_forward(x, y, &self.dropout, &key(), None).expect("equal shapes");
+    }
+
+    /// Where the values are those of the last pass: after a few, zeros and infinities.
+    fn forward_in_place(&mut self) {
+        let y = MatMut::row_vector(&mut self.y);
+        dropout_forward_in_place(y, &self.dropout, &key(), None).expect("a valid key");
     }
 
     fn forward_storing(&mut self) {
@@ -112,8 +117,9 @@ impl Flat {
     }
 }
 
-const PASSES: [Pass<Flat>; 4] = [
+const PASSES: [Pass<Flat>; 5] = [
     ("forward", Flat::forward),
+    ("in place", Flat::forward_in_place),
     ("forward, storing", Flat::forward_storing),
     ("backward, stored", Flat::backward_stored),
     ("backward, again", Flat::backward),
@@ -127,7 +133,7 @@ fn dropout_table(options: &Options, threads: usize) {
     header.extend(["scalar", "/ copy"]);
     let mut table = Table::new(header);
     for &len in options.cases(&SIZES, 2) {
-        for &rate in options.cases(&RATES, 2).iter().take(if len < LARGE { 5 } else { 2 }) {
+        for &rate in options.cases(&RATES, 2) {
             let flat = RefCell::new(Flat::new(options, rate, len));
             let flat = &flat;
             let mut random = Xoshiro256PlusPlus::seed_from_u64(1);

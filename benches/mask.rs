@@ -19,7 +19,7 @@ use rand_xoshiro::rand_core::SeedableRng;
 use support::{Candidate, Options, Table, plain, size_name};
 
 const RATES: [f64; 5] = [0.5, 0.1, 0.25, 0.2, 0.37];
-const SIZES: [usize; 2] = [1 << 20, 1 << 16];
+const SIZES: [usize; 4] = [1 << 20, 1 << 16, 1 << 12, 1 << 26];
 
 fn main() {
     support::main(table, groups);
@@ -32,7 +32,7 @@ fn key() -> MaskKey {
 /// A mask whose start is checked against the reference, at every level that is measured.
 fn checked(options: &Options, dropout: &Dropout, len: usize) -> Mask {
     let mut mask = Mask::new(1, len).expect("a small mask");
-    let expected = reference::mask(1, 4096, dropout, &key()).expect("a small mask");
+    let expected = reference::mask(1, len.min(4096), dropout, &key()).expect("a small mask");
     for level in &options.levels {
         let filled = level.install(|| mask.fill(dropout, &key()));
         filled.expect("an available level").expect("a valid key");
@@ -59,7 +59,7 @@ fn table(options: &Options, threads: usize) {
     header.push("xoshiro".to_owned());
     header.extend(options.levels.iter().map(|level| format!("xoshiro / {level}")));
     let mut table = Table::new(header);
-    for &len in &SIZES {
+    for &len in options.cases(&SIZES, 2) {
         for &rate in options.cases(&RATES, 2) {
             let dropout = Dropout::new(rate).expect("a rate");
             let mask = RefCell::new(checked(options, &dropout, len));
@@ -89,7 +89,7 @@ fn table(options: &Options, threads: usize) {
 }
 
 fn groups(criterion: &mut Criterion, options: &Options, threads: usize) {
-    for len in SIZES {
+    for len in [1 << 20, 1 << 16] {
         let mut group = criterion.benchmark_group(format!("mask/{}/{threads}t", size_name(len)));
         group.throughput(Throughput::Elements(len as u64));
         for rate in [0.5, 0.25, 0.1] {
