@@ -30,7 +30,7 @@ use crate::elementwise::{BiasActivationDropout, bias_activation_dropout_backward
 use crate::error::{Result, check_equal, check_shape};
 use crate::gemm::epilogue::{Activate, Drop, Store};
 use crate::gemm::{Operand, PackedWeight, Product};
-use crate::mask::{Bits, Dropout, Mask, MaskKey};
+use crate::mask::{Bits, Dropout, ForwardMask, MaskKey};
 use crate::saved::Saved;
 use crate::view::{MatMut, MatRef, Source, Target};
 pub use update::{DenseUpdate, Parameters, dense_update};
@@ -112,7 +112,8 @@ pub struct Gradients<'a, T = f32> {
     pub db: Option<&'a mut [T]>,
 }
 
-/// `y = [residual +] (keep ? act(x~ · W + b) · scale : 0)`, storing z and the mask on request.
+/// `y = [residual +] (keep ? act(x~ · W + b) · scale : 0)`, storing z on request; the mask is made,
+/// stored or given as [`ForwardMask`] says.
 ///
 /// y, z and a residual with rows that are not contiguous (transposed views) cost a copy.
 ///
@@ -120,13 +121,13 @@ pub struct Gradients<'a, T = f32> {
 ///
 /// When shapes disagree, the activation's slope is invalid, or a key's origin and the shape go past
 /// what a mask can address.
-pub fn dense_forward(
+pub fn dense_forward<'m>(
     args: &DenseArgs<'_>,
     y: MatMut<'_>,
     z: Option<MatMut<'_>>,
-    mask: Option<&mut Mask>,
+    mask: impl Into<ForwardMask<'m>>,
 ) -> Result<()> {
-    forward(args, Operand::new(args.w.source()), Level::current()?, y, z, mask)
+    forward(args, Operand::new(args.w.source()), Level::current()?, y, z, mask.into())
 }
 
 /// [`dense_forward`] with the weights packed before: `packed` takes the place of `args.w`, of which
@@ -135,15 +136,15 @@ pub fn dense_forward(
 /// # Errors
 ///
 /// As for [`dense_forward`], and when `packed` has not the shape of `args.w`.
-pub fn dense_forward_packed(
+pub fn dense_forward_packed<'m>(
     args: &DenseArgs<'_>,
     packed: &PackedWeight,
     y: MatMut<'_>,
     z: Option<MatMut<'_>>,
-    mask: Option<&mut Mask>,
+    mask: impl Into<ForwardMask<'m>>,
 ) -> Result<()> {
     check_shape(("the packed weights", packed.inputs(), packed.units()), args.w.named("W"))?;
-    forward(args, packed.operand(args.w.source()), packed.level(), y, z, mask)
+    forward(args, packed.operand(args.w.source()), packed.level(), y, z, mask.into())
 }
 
 fn forward(
@@ -152,7 +153,7 @@ fn forward(
     level: Level,
     mut y: MatMut<'_>,
     mut z: Option<MatMut<'_>>,
-    mask: Option<&mut Mask>,
+    mask: ForwardMask<'_>,
 ) -> Result<()> {
     let (batch, inputs, units) = args.check()?;
     let output = ("x · W", batch, units);
@@ -160,10 +161,8 @@ fn forward(
     if let Some(z) = &z {
         check_shape(z.named("z"), output)?;
     }
-    if let Some(mask) = &mask {
-        mask.check(output)?;
-    }
-    let bits = Bits::generate(&args.dropout, &args.key, mask);
+    mask.check(output)?;
+    let bits = mask.bits(&args.dropout, &args.key);
     let copy = args.residual.filter(|r| r.source().col_step != 1).map(gathered);
     let residual = match &copy {
         Some(copy) => Some(MatRef::new(copy, batch, units)?.source()),

@@ -6,7 +6,11 @@
 //! dropout_backward                   dx = keep ? dy · scale : 0
 //! bias_activation_dropout_forward    y  = [residual +] (keep ? act(x + b) · scale : 0)
 //! bias_activation_dropout_backward   dz = keep ? dy · scale · act'(x + b) : 0,  db = column sums of dz
+//! broadcast_dropout_forward          y  = keep ? x · scale : 0    one decision for all that share it
+//! rates_dropout_forward              y  = keep ? x · scale : 0    a rate for each row or column
 //! ```
+//!
+//! A forward pass makes its mask, stores it, or is given one: [`ForwardMask`].
 //!
 //! All matrices of a call have the same shape [rows, cols]; b and db have `cols` elements. Row `r`,
 //! column `c` of a call has the mask bit of logical row `row0 + r` and column `col0 + c` of its
@@ -21,16 +25,18 @@
 
 mod alpha;
 mod attention;
+mod broadcast;
 mod cross_entropy;
 mod gaussian;
 mod kernel;
 mod ops;
+mod rates;
 mod update;
 
 use crate::Level;
 use crate::activation::{Activation, Function, WithFunction};
 use crate::error::{Result, check_equal, check_shape};
-use crate::mask::{Bits, Dropout, Mask, MaskKey};
+use crate::mask::{Dropout, ForwardMask, Mask, MaskKey};
 use crate::saved::{Saved, SavedValues};
 use crate::view::{MatMut, MatRef, Source, Target};
 pub(crate) use alpha::mask_of;
@@ -42,6 +48,10 @@ pub use attention::{
     SoftmaxDropout, softmax_dropout_backward, softmax_dropout_backward_in_place,
     softmax_dropout_forward, softmax_dropout_forward_in_place,
 };
+pub use broadcast::{
+    BroadcastDropout, broadcast_dropout_backward, broadcast_dropout_backward_in_place,
+    broadcast_dropout_forward, broadcast_dropout_forward_in_place,
+};
 pub(crate) use cross_entropy::{LOSS_BLOCK, check_labels};
 pub use cross_entropy::{Loss, softmax_cross_entropy};
 pub use gaussian::{
@@ -50,6 +60,10 @@ pub use gaussian::{
 };
 use kernel::Pass;
 use ops::{Backward, Forward};
+pub use rates::{
+    rates_dropout_backward, rates_dropout_backward_in_place, rates_dropout_forward,
+    rates_dropout_forward_in_place,
+};
 pub(crate) use update::check_limit;
 pub use update::{SgdStep, max_norm, sgd_update};
 
@@ -88,17 +102,17 @@ fn only_dropout(dropout: &Dropout, key: &MaskKey) -> BiasActivationDropout<'stat
     }
 }
 
-/// `y = keep ? x · scale : 0`, storing the mask on request.
+/// `y = keep ? x · scale : 0`, the mask made, stored or given as [`ForwardMask`] says.
 ///
 /// # Errors
 ///
 /// When shapes differ, or the key's origin and the shape go past what a mask can address.
-pub fn dropout_forward(
+pub fn dropout_forward<'m>(
     x: MatRef<'_>,
     y: MatMut<'_>,
     dropout: &Dropout,
     key: &MaskKey,
-    mask: Option<&mut Mask>,
+    mask: impl Into<ForwardMask<'m>>,
 ) -> Result<()> {
     bias_activation_dropout_forward(&only_dropout(dropout, key), x, None, y, mask)
 }
@@ -108,11 +122,11 @@ pub fn dropout_forward(
 /// # Errors
 ///
 /// As for [`dropout_forward`].
-pub fn dropout_forward_in_place(
+pub fn dropout_forward_in_place<'m>(
     x: MatMut<'_>,
     dropout: &Dropout,
     key: &MaskKey,
-    mask: Option<&mut Mask>,
+    mask: impl Into<ForwardMask<'m>>,
 ) -> Result<()> {
     bias_activation_dropout_forward_in_place(&only_dropout(dropout, key), x, None, mask)
 }
@@ -148,21 +162,22 @@ pub fn dropout_backward_in_place(
     bias_activation_dropout_backward_in_place(&only_dropout(dropout, key), &saved, dy, None)
 }
 
-/// `y = [residual +] (keep ? act(x + b) · scale : 0)`, storing the mask on request.
+/// `y = [residual +] (keep ? act(x + b) · scale : 0)`, the mask made, stored or given as
+/// [`ForwardMask`] says.
 ///
 /// # Errors
 ///
 /// When shapes differ, the activation's slope is invalid, or the key's origin and the shape go past
 /// what a mask can address.
-pub fn bias_activation_dropout_forward(
+pub fn bias_activation_dropout_forward<'m>(
     args: &BiasActivationDropout<'_>,
     x: MatRef<'_>,
     residual: Option<MatRef<'_>>,
     mut y: MatMut<'_>,
-    mask: Option<&mut Mask>,
+    mask: impl Into<ForwardMask<'m>>,
 ) -> Result<()> {
     check_shape(x.named("x"), y.named("y"))?;
-    forward(args, x.source(), residual, y.target(), (y.rows(), y.cols()), mask)
+    forward(args, x.source(), residual, y.target(), (y.rows(), y.cols()), mask.into())
 }
 
 /// [`bias_activation_dropout_forward`] with `x` overwritten by `y`.
@@ -170,14 +185,14 @@ pub fn bias_activation_dropout_forward(
 /// # Errors
 ///
 /// As for [`bias_activation_dropout_forward`].
-pub fn bias_activation_dropout_forward_in_place(
+pub fn bias_activation_dropout_forward_in_place<'m>(
     args: &BiasActivationDropout<'_>,
     mut x: MatMut<'_>,
     residual: Option<MatRef<'_>>,
-    mask: Option<&mut Mask>,
+    mask: impl Into<ForwardMask<'m>>,
 ) -> Result<()> {
     let y = x.target();
-    forward(args, y.source(), residual, y, (x.rows(), x.cols()), mask)
+    forward(args, y.source(), residual, y, (x.rows(), x.cols()), mask.into())
 }
 
 /// `dz = keep ? dy · scale · act'(z) : 0` with `z = x + b`, and `db`, the column sums of dz.
@@ -221,16 +236,14 @@ fn forward(
     residual: Option<MatRef<'_>>,
     y: Target,
     (rows, cols): (usize, usize),
-    mask: Option<&mut Mask>,
+    mask: ForwardMask<'_>,
 ) -> Result<()> {
     args.check(rows, cols)?;
     let level = Level::current()?;
     if let Some(residual) = &residual {
         check_shape(residual.named("the residual"), ("x", rows, cols))?;
     }
-    if let Some(mask) = &mask {
-        mask.check(("x", rows, cols))?;
-    }
+    mask.check(("x", rows, cols))?;
     let pass = Pass {
         rows,
         cols,
@@ -239,7 +252,7 @@ fn forward(
         bias: args.bias.map(<[f32]>::as_ptr),
         out: y,
         sum: None,
-        bits: Bits::generate(&args.dropout, &args.key, mask),
+        bits: mask.bits(&args.dropout, &args.key),
     };
     args.activation.with(Run { level, pass, step: Step::Forward { scale: args.dropout.scale() } });
     Ok(())

@@ -107,6 +107,32 @@ pub enum Error {
         expected: &'static str,
     },
 
+    /// An axis of a noise shape that is neither 1 nor the tensor's.
+    #[error(
+        "axis {axis} of the noise shape is {noise}, but the tensor's is {size}: it must be that or 1"
+    )]
+    NoiseShape {
+        /// The axis.
+        axis: usize,
+        /// Its size in the noise shape.
+        noise: usize,
+        /// Its size in the tensor.
+        size: usize,
+    },
+
+    /// A bit of a packed mask that belongs to no column is not 0.
+    #[error(
+        "the last word of row {row} is {word:#010x}, but a row of {cols} columns leaves higher bits 0"
+    )]
+    UnusedBits {
+        /// The row.
+        row: usize,
+        /// Its last word.
+        word: u32,
+        /// Columns of the mask.
+        cols: usize,
+    },
+
     /// A label that names no class.
     #[error("label {label} of example {index} names no class: there are {classes}")]
     Label {

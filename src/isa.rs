@@ -168,6 +168,9 @@ pub(crate) trait Isa: Copy + Send + Sync + 'static {
 
     /// All lanes `x`.
     fn splat_u64(self, x: u64) -> Self::U64;
+    /// # Safety
+    /// `p` is valid for reads of `WIDE` numbers.
+    unsafe fn load_u64(self, p: *const u64) -> Self::U64;
     /// `first, first + 1, ...`
     fn iota_u64(self, first: u64) -> Self::U64;
     /// The product of the low halves of each lane.

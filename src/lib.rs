@@ -88,6 +88,9 @@
 //! | [`dense`] | the dense layer: [`dense_forward`], [`dense_backward`], [`dense_update`], [`PackedWeight`] |
 //! | [`elementwise`] | dropout alone (also Gaussian, alpha, and of attention weights), bias + activation + dropout, loss, and updates, for trainers with a matmul of their own |
 //! | [`Dropout`], [`MaskKey`], [`Mask`] | how much is dropped, which mask, and a mask that is stored |
+//! | [`ForwardMask`] | whether forward makes its mask, stores it, or is given one |
+//! | [`BroadcastShape`], [`broadcast_dropout_forward`] | decisions shared along axes of a tensor: channels, rows, time steps |
+//! | [`Rates`], [`RateSchedule`], [`drawn_rate`] | a rate for each row or column, schedules, rates drawn for each step |
 //! | [`Saved`] | what forward keeps for backward: an output or a pre-activation, and a mask on request |
 //! | [`activation`] | the activation functions, with formulas and error bounds |
 //! | [`MatRef`], [`MatMut`] | matrices as borrowed views, with a row stride or transposed |
@@ -127,21 +130,27 @@ pub use dense::{
     dense_forward_packed, dense_update,
 };
 pub use elementwise::{
-    AlphaDropout, BiasActivationDropout, GaussianDropout, Loss, SgdStep, SoftmaxDropout,
-    alpha_dropout_backward, alpha_dropout_backward_in_place, alpha_dropout_forward,
+    AlphaDropout, BiasActivationDropout, BroadcastDropout, GaussianDropout, Loss, SgdStep,
+    SoftmaxDropout, alpha_dropout_backward, alpha_dropout_backward_in_place, alpha_dropout_forward,
     alpha_dropout_forward_in_place, bias_activation_dropout_backward,
     bias_activation_dropout_backward_in_place, bias_activation_dropout_forward,
-    bias_activation_dropout_forward_in_place, dropout_backward, dropout_backward_in_place,
+    bias_activation_dropout_forward_in_place, broadcast_dropout_backward,
+    broadcast_dropout_backward_in_place, broadcast_dropout_forward,
+    broadcast_dropout_forward_in_place, dropout_backward, dropout_backward_in_place,
     dropout_forward, dropout_forward_in_place, gaussian_dropout_backward,
     gaussian_dropout_backward_in_place, gaussian_dropout_forward,
-    gaussian_dropout_forward_in_place, max_norm, sgd_update, softmax_cross_entropy,
-    softmax_dropout_backward, softmax_dropout_backward_in_place, softmax_dropout_forward,
-    softmax_dropout_forward_in_place, standard_normal,
+    gaussian_dropout_forward_in_place, max_norm, rates_dropout_backward,
+    rates_dropout_backward_in_place, rates_dropout_forward, rates_dropout_forward_in_place,
+    sgd_update, softmax_cross_entropy, softmax_dropout_backward, softmax_dropout_backward_in_place,
+    softmax_dropout_forward, softmax_dropout_forward_in_place, standard_normal,
 };
 pub use error::{Error, Result};
 pub use gemm::PackedWeight;
 pub use isa::Level;
-pub use mask::{Dropout, Mask, MaskKey, Scaling};
+pub use mask::{
+    BroadcastShape, Dropout, ForwardMask, Mask, MaskKey, RateAxis, RateSchedule, Rates, Scaling,
+    drawn_rate,
+};
 pub use saved::{Saved, SavedValues};
 pub use view::{MatMut, MatRef};
 

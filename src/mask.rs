@@ -21,14 +21,32 @@
 //! One block R(j) decides bit j for 128 columns at once, and the walk over j ends as soon as no
 //! column is undecided: rate 0.5 costs one Philox block for 128 elements, 0.25 two, any rate about
 //! ten. A flat slice is one row.
+//!
+//! T may differ from row to row or from column to column ([`Rates`]), and a decision may be that of many
+//! elements ([`BroadcastShape`]): U is the same.
 
 mod bits;
+mod broadcast;
+mod convert;
 mod dropout;
 mod key;
+mod nest;
+mod planes;
+mod rate_walk;
+mod rates;
+mod repeat;
+mod schedule;
+mod source;
 
 pub(crate) use bits::{Bits, TILE_COLS, TILE_WORDS, Tile};
+pub use broadcast::BroadcastShape;
 pub use dropout::{Dropout, Scaling};
 pub use key::MaskKey;
+pub(crate) use nest::Nest;
+pub use rates::{RateAxis, Rates};
+pub(crate) use repeat::Repeat;
+pub use schedule::{RateSchedule, drawn_rate};
+pub use source::ForwardMask;
 
 use crate::Level;
 use crate::error::{Error, Result};
@@ -52,12 +70,15 @@ impl Mask {
     ///
     /// When the size overflows.
     pub fn new(rows: usize, cols: usize) -> Result<Self> {
+        Ok(Self { words: vec![0; Self::words_of(rows, cols)?], rows, cols })
+    }
+
+    /// Number of words of a mask.
+    fn words_of(rows: usize, cols: usize) -> Result<usize> {
         let per_row = cols.div_ceil(32);
-        let len = rows
-            .checked_mul(per_row)
+        rows.checked_mul(per_row)
             .filter(|n| *n <= isize::MAX as usize / 4)
-            .ok_or(Error::Overflow { rows, stride: per_row })?;
-        Ok(Self { words: vec![0; len], rows, cols })
+            .ok_or(Error::Overflow { rows, stride: per_row })
     }
 
     /// The mask of `rows` x `cols` elements, starting at the key's origin.
@@ -71,6 +92,24 @@ impl Mask {
         let mut mask = Self::new(rows, cols)?;
         mask.fill(dropout, key)?;
         Ok(mask)
+    }
+
+    /// No elements.
+    pub(crate) const EMPTY: Mask = Mask { words: Vec::new(), rows: 0, cols: 0 };
+
+    /// The same words for another shape, with whatever decisions they stand for.
+    pub(crate) fn reshape(&mut self, rows: usize, cols: usize) -> Result<()> {
+        let len = Self::words_of(rows, cols)?;
+        self.words.resize(len, 0);
+        (self.rows, self.cols) = (rows, cols);
+        Ok(())
+    }
+
+    /// The decisions of another mask, in the words of this one.
+    pub(crate) fn copy_from(&mut self, mask: &Mask) -> Result<()> {
+        self.reshape(mask.rows, mask.cols)?;
+        self.words.copy_from_slice(&mask.words);
+        Ok(())
     }
 
     /// Generates this mask anew, in place.

@@ -8,10 +8,15 @@
 //!   every level with fused multiply-add the fast functions return these bits;
 //! - in f64 it is the formula, for error bounds and finite differences.
 
+mod masks;
 mod network;
 mod noise;
 mod real;
 
+pub use masks::{
+    broadcast_dropout_backward, broadcast_dropout_forward, mask_with_rates, rates_dropout_backward,
+    rates_dropout_forward,
+};
 pub use network::{dense_update, max_norm, sgd_update, softmax_cross_entropy};
 pub use noise::{
     alpha_dropout_backward, alpha_dropout_forward, gaussian_dropout_backward,
@@ -23,7 +28,7 @@ pub use real::Real;
 use crate::dense::{DenseArgs, Gradients};
 use crate::elementwise::BiasActivationDropout;
 use crate::error::{Result, check_equal, check_shape};
-use crate::mask::{Dropout, Mask, MaskKey};
+use crate::mask::{Dropout, ForwardMask, Mask, MaskKey};
 use crate::philox::philox4x32_10;
 use crate::saved::{Saved, SavedValues};
 use crate::view::{MatMut, MatRef};
@@ -50,19 +55,19 @@ pub fn mask(rows: usize, cols: usize, dropout: &Dropout, key: &MaskKey) -> Resul
 /// # Errors
 ///
 /// As for the fast function.
-pub fn dropout_forward<T: Real>(
+pub fn dropout_forward<'m, T: Real>(
     x: MatRef<'_, T>,
     mut y: MatMut<'_, T>,
     dropout: &Dropout,
     key: &MaskKey,
-    mask: Option<&mut Mask>,
+    mask: impl Into<ForwardMask<'m>>,
 ) -> Result<()> {
     check_shape(x.named("x"), y.named("y"))?;
     key.check(x.rows(), x.cols())?;
-    store_mask(mask, x.named("x"), dropout, key)?;
+    let given = given_mask(mask.into(), x.named("x"), dropout, key)?;
     for_each(x.rows(), x.cols(), |r, c| {
         let value = at(&x, r, c) * T::scale(dropout);
-        y.set(r, c, if keeps(dropout, key, r, c) { value } else { T::ZERO });
+        y.set(r, c, if decides(given, dropout, key, r, c) { value } else { T::ZERO });
     });
     Ok(())
 }
@@ -90,22 +95,22 @@ pub fn dropout_backward<T: Real>(
 /// # Errors
 ///
 /// As for the fast function.
-pub fn bias_activation_dropout_forward<T: Real>(
+pub fn bias_activation_dropout_forward<'m, T: Real>(
     args: &BiasActivationDropout<'_, T>,
     x: MatRef<'_, T>,
     residual: Option<MatRef<'_, T>>,
     mut y: MatMut<'_, T>,
-    mask: Option<&mut Mask>,
+    mask: impl Into<ForwardMask<'m>>,
 ) -> Result<()> {
     check_shape(x.named("x"), y.named("y"))?;
     args.check(x.rows(), x.cols())?;
     if let Some(residual) = &residual {
         check_shape(residual.named("the residual"), x.named("x"))?;
     }
-    store_mask(mask, x.named("x"), &args.dropout, &args.key)?;
+    let given = given_mask(mask.into(), x.named("x"), &args.dropout, &args.key)?;
     for_each(x.rows(), x.cols(), |r, c| {
         let z = add_bias(at(&x, r, c), args.bias, c);
-        let kept = keeps(&args.dropout, &args.key, r, c);
+        let kept = decides(given, &args.dropout, &args.key, r, c);
         let value = activate(args.activation, z, &args.dropout, kept);
         y.set(r, c, residual.map_or(value, |residual| at(&residual, r, c) + value));
     });
@@ -142,10 +147,7 @@ pub fn bias_activation_dropout_backward<T: Real>(
                 T::backward(args.activation, g, add_bias(at(z, r, c), args.bias, c))
             }
         };
-        let kept = match saved.mask {
-            Some(mask) => mask.get(r, c) == Some(true),
-            None => keeps(dropout, &args.key, r, c),
-        };
+        let kept = decides(saved.mask, dropout, &args.key, r, c);
         dz.set(r, c, if kept { gradient } else { T::ZERO });
     });
     if let Some(db) = db {
@@ -159,18 +161,19 @@ pub fn bias_activation_dropout_backward<T: Real>(
 /// # Errors
 ///
 /// As for the fast function.
-pub fn dense_forward<T: Real>(
+pub fn dense_forward<'m, T: Real>(
     args: &DenseArgs<'_, T>,
     mut y: MatMut<'_, T>,
     mut z: Option<MatMut<'_, T>>,
-    mask: Option<&mut Mask>,
+    mask: impl Into<ForwardMask<'m>>,
 ) -> Result<()> {
     let (batch, inputs, units) = args.check()?;
     check_shape(y.named("y"), ("x · W", batch, units))?;
     if let Some(z) = &z {
         check_shape(z.named("z"), ("x · W", batch, units))?;
     }
-    store_mask(mask, ("x · W", batch, units), &args.dropout, &args.key)?;
+    let output = ("x · W", batch, units);
+    let given = given_mask(mask.into(), output, &args.dropout, &args.key)?;
     let x = input(args, batch, inputs);
     for_each(batch, units, |r, c| {
         let mut sum = args.bias.map_or(T::ZERO, |bias| bias[c]);
@@ -180,7 +183,7 @@ pub fn dense_forward<T: Real>(
         if let Some(z) = &mut z {
             z.set(r, c, sum);
         }
-        let kept = keeps(&args.dropout, &args.key, r, c);
+        let kept = decides(given, &args.dropout, &args.key, r, c);
         let value = activate(args.activation, sum, &args.dropout, kept);
         y.set(r, c, args.residual.map_or(value, |residual| at(&residual, r, c) + value));
     });
@@ -235,16 +238,25 @@ pub fn dense_backward<T: Real>(
     Ok(())
 }
 
-/// Stores the mask of an operation on a matrix, given as name, rows and columns, on request.
-fn store_mask(
-    mask: Option<&mut Mask>,
+/// The mask that an operation on a matrix, given as name, rows and columns, is given; or, on request,
+/// its mask is stored.
+fn given_mask<'m>(
+    mask: ForwardMask<'m>,
     matrix: (&'static str, usize, usize),
     dropout: &Dropout,
     key: &MaskKey,
-) -> Result<()> {
-    let Some(mask) = mask else { return Ok(()) };
+) -> Result<Option<&'m Mask>> {
     mask.check(matrix)?;
-    mask.fill(dropout, key)
+    match mask {
+        ForwardMask::Forget => Ok(None),
+        ForwardMask::Store(mask) => mask.fill(dropout, key).map(|()| None),
+        ForwardMask::Given(mask) => Ok(Some(mask)),
+    }
+}
+
+/// Whether an element is kept: by the mask that is given, else by the contract.
+fn decides(mask: Option<&Mask>, dropout: &Dropout, key: &MaskKey, row: usize, col: usize) -> bool {
+    mask.map_or_else(|| keeps(dropout, key, row, col), |mask| mask.get(row, col) == Some(true))
 }
 
 /// The input with its dropout.

@@ -287,6 +287,11 @@ impl<T> Source<T> {
     pub(crate) fn t(self) -> Self {
         Self { ptr: self.ptr, row_step: self.col_step, col_step: self.row_step }
     }
+
+    /// A row of elements as a matrix with rows of `cols` elements, as many of them as it has.
+    pub(crate) fn in_rows_of(self, cols: usize) -> Self {
+        Self { row_step: cols, ..self }
+    }
 }
 
 impl<T> Target<T> {
@@ -321,5 +326,10 @@ impl<T> Target<T> {
     /// The same elements, in transposed order.
     pub(crate) fn t(self) -> Self {
         Self { ptr: self.ptr, row_step: self.col_step, col_step: self.row_step }
+    }
+
+    /// A row of elements as a matrix with rows of `cols` elements, as many of them as it has.
+    pub(crate) fn in_rows_of(self, cols: usize) -> Self {
+        Self { row_step: cols, ..self }
     }
 }

@@ -10,9 +10,10 @@ use std::sync::{Mutex, PoisonError};
 use common::{for_each_level, matrix, matrix_mut, numbers};
 use fused_dropout::nn::{Mlp, MlpSpec, Sgd};
 use fused_dropout::{
-    Activation, BiasActivationDropout, DenseArgs, Dropout, Gradients, Level, Mask, MaskKey, Saved,
-    SgdStep, bias_activation_dropout_backward, bias_activation_dropout_forward, dense_backward,
-    dense_forward, dropout_forward, max_norm, sgd_update, softmax_cross_entropy,
+    Activation, BiasActivationDropout, BroadcastDropout, BroadcastShape, DenseArgs, Dropout,
+    Gradients, Level, Mask, MaskKey, Rates, Saved, SgdStep, bias_activation_dropout_backward,
+    bias_activation_dropout_forward, broadcast_dropout_forward, dense_backward, dense_forward,
+    dropout_forward, max_norm, rates_dropout_forward, sgd_update, softmax_cross_entropy,
 };
 
 /// The system's allocator; while [`COUNTING`], it counts what all threads ask for.
@@ -191,4 +192,35 @@ fn elementwise_operations_loss_and_updates() {
             });
         });
     }
+}
+
+#[test]
+fn shared_decisions_and_rates_of_rows_and_columns() {
+    let dims = [70, 60, 100];
+    let (rows, cols) = (70, 6000);
+    let x = numbers(rows * cols, 1);
+    let shapes = [
+        BroadcastShape::channels_first(&dims).unwrap(),
+        BroadcastShape::channels_last(&dims).unwrap(),
+        BroadcastShape::rows(&dims).unwrap(),
+    ];
+    let rates = [Rates::per_row(&[0.3; 70]).unwrap(), Rates::per_column(&[0.3; 6000]).unwrap()];
+    everywhere(|place| {
+        let (dropout, key) = (Dropout::new(0.4).unwrap(), MaskKey::new(1, 2, 3).unwrap());
+        let (mut y, mut mask) = (x.clone(), Mask::new(70, 1).unwrap());
+        assert_no_allocation(&format!("shared decisions {place}"), || {
+            for shape in shapes {
+                let args = BroadcastDropout { shape, dropout, key };
+                broadcast_dropout_forward(&args, &x, &mut y, None).unwrap();
+            }
+            let args = BroadcastDropout { shape: shapes[2], dropout, key };
+            broadcast_dropout_forward(&args, &x, &mut y, &mut mask).unwrap();
+        });
+        assert_no_allocation(&format!("rates {place}"), || {
+            for rates in &rates {
+                let (x, y) = (matrix(&x, rows, cols), matrix_mut(&mut y, rows, cols));
+                rates_dropout_forward(x, y, rates, &key, None).unwrap();
+            }
+        });
+    });
 }

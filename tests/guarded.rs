@@ -6,12 +6,14 @@ mod common;
 
 use common::{ACTIVATIONS, bits, for_each_level, numbers};
 use fused_dropout::{
-    Activation, AlphaDropout, BiasActivationDropout, DenseArgs, Dropout, GaussianDropout,
-    Gradients, Mask, MaskKey, MatMut, MatRef, Saved, SavedValues, SgdStep, SoftmaxDropout,
-    alpha_dropout_backward, alpha_dropout_forward, bias_activation_dropout_backward,
-    bias_activation_dropout_forward, bias_activation_dropout_forward_in_place, dense_backward,
-    dense_forward, gaussian_dropout_forward, gaussian_dropout_forward_in_place, max_norm,
-    sgd_update, softmax_cross_entropy, softmax_dropout_backward, softmax_dropout_backward_in_place,
+    Activation, AlphaDropout, BiasActivationDropout, BroadcastDropout, BroadcastShape, DenseArgs,
+    Dropout, GaussianDropout, Gradients, Mask, MaskKey, MatMut, MatRef, Rates, Saved, SavedValues,
+    SgdStep, SoftmaxDropout, alpha_dropout_backward, alpha_dropout_forward,
+    bias_activation_dropout_backward, bias_activation_dropout_forward,
+    bias_activation_dropout_forward_in_place, broadcast_dropout_forward,
+    broadcast_dropout_forward_in_place, dense_backward, dense_forward, gaussian_dropout_forward,
+    gaussian_dropout_forward_in_place, max_norm, rates_dropout_forward, sgd_update,
+    softmax_cross_entropy, softmax_dropout_backward, softmax_dropout_backward_in_place,
     softmax_dropout_forward, standard_normal,
 };
 
@@ -280,6 +282,34 @@ fn dense(
             Gradients { dx: Some(x.view_mut(dx)), dw: Some(w.view_mut(dw)), db: Some(db) };
         dense_backward(&args, &saved, y.view(dy), gradients).unwrap();
     });
+}
+
+#[test]
+fn shared_decisions_and_rates_of_rows_and_columns() {
+    let dropout = Dropout::new(0.3).unwrap();
+    for n in [1, 3, 7, 8, 15, 16, 17, 31, 33, 63, 64, 65, 79, 100, 129, 4099] {
+        for shared in [[false, true], [true, false], [true, true]] {
+            let shape = BroadcastShape::new(&[3, n], &shared).unwrap();
+            let args = BroadcastDropout { shape, dropout, key: key() };
+            let buffers = [numbers(3 * n, 1), numbers(3 * n, 2)];
+            check(&buffers, &format!("{shape:?}"), |buffers| {
+                let [x, y] = buffers else { panic!() };
+                broadcast_dropout_forward(&args, x, y, None).unwrap();
+                broadcast_dropout_forward_in_place(&args, x, None).unwrap();
+            });
+        }
+        for (rows, (extra, transposed)) in [1, 9].into_iter().flat_map(|r| LAYOUTS.map(|l| (r, l)))
+        {
+            let m = Layout::new(rows, n, extra, transposed);
+            check(&[m.numbers(1), m.numbers(2)], &format!("rates of {m:?}"), |buffers| {
+                let [x, y] = buffers else { panic!() };
+                for rates in [Rates::per_row(&vec![0.4; rows]), Rates::per_column(&vec![0.4; n])] {
+                    let rates = rates.unwrap();
+                    rates_dropout_forward(m.view(x), m.view_mut(y), &rates, &key(), None).unwrap();
+                }
+            });
+        }
+    }
 }
 
 /// netlib's sizes in all combinations, then sizes around tiles and panels.

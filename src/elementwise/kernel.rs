@@ -15,7 +15,7 @@ const TILE: usize = 8192;
 /// Tiles of many short rows have a multiple of so many: a walk down the rows with the widest vectors.
 const ROWS: usize = 16;
 /// Elements worth a task: some 10 microseconds, ten times what it costs to hand one over.
-const TASK: usize = 1 << 17;
+pub(super) const TASK: usize = 1 << 17;
 /// Bytes of a cache line.
 const LINE: usize = 64;
 /// Columns of a piece that is gathered because a view is not stored by rows.
@@ -199,6 +199,7 @@ impl<O: Op> Task<'_, O> {
         buffers: &mut Buffers,
     ) {
         let pass = self.pass;
+        let here = Task { pass, part: self.part, op: self.op.at_row(row) };
         let most = if let Buffers::Gather(_) = buffers { GATHER } else { cols };
         for start in (0..cols).step_by(most) {
             let (first, n) = (col + start, most.min(cols - start));
@@ -226,8 +227,8 @@ impl<O: Op> Task<'_, O> {
                 let words = words.add(start / 32);
                 let streams = matches!(buffers, Buffers::Stream);
                 match pass.sum {
-                    Some(_) if O::SUMS => self.piece::<I, true>(isa, piece, n, words, streams),
-                    _ => self.piece::<I, false>(isa, piece, n, words, streams),
+                    Some(_) if O::SUMS => here.piece::<I, true>(isa, piece, n, words, streams),
+                    _ => here.piece::<I, false>(isa, piece, n, words, streams),
                 }
                 match buffers {
                     Buffers::None | Buffers::Stream => {}

@@ -16,6 +16,12 @@ pub(super) trait Op: Copy + Send + Sync {
     /// Whether it is so long that two vectors should go through it side by side.
     const LONG: bool;
 
+    /// The operation as it is in one row.
+    #[inline(always)]
+    fn at_row(self, _row: usize) -> Self {
+        self
+    }
+
     /// The output, of both inputs and the bias (zero where there is none) and the mask.
     fn eval<I: Isa>(
         self,

@@ -92,6 +92,11 @@ impl Isa for Avx2 {
         unsafe { _mm256_stream_ps(p, v) }
     }
     #[inline(always)]
+    unsafe fn load_u64(self, p: *const u64) -> __m256i {
+        // SAFETY: the caller's promise; `self` proves AVX2.
+        unsafe { _mm256_loadu_si256(p.cast()) }
+    }
+    #[inline(always)]
     unsafe fn store_zipped(self, p: *mut u32, a: __m256i, b: __m256i) {
         // SAFETY: the caller's promise; `self` proves AVX2.
         unsafe {

@@ -90,6 +90,11 @@ impl Isa for Avx512 {
         unsafe { _mm512_stream_ps(p, v) }
     }
     #[inline(always)]
+    unsafe fn load_u64(self, p: *const u64) -> __m512i {
+        // SAFETY: the caller's promise; `self` proves AVX-512F.
+        unsafe { _mm512_loadu_si512(p.cast()) }
+    }
+    #[inline(always)]
     unsafe fn store_zipped(self, p: *mut u32, a: __m512i, b: __m512i) {
         // SAFETY: the caller's promise; `self` proves AVX-512F.
         unsafe {

@@ -179,6 +179,11 @@ impl Isa for Portable {
         u64x2::splat(x)
     }
     #[inline(always)]
+    unsafe fn load_u64(self, p: *const u64) -> u64x2 {
+        // SAFETY: the caller's promise for two lanes.
+        u64x2::from(unsafe { p.cast::<[u64; 2]>().read() })
+    }
+    #[inline(always)]
     fn iota_u64(self, first: u64) -> u64x2 {
         u64x2::from([first, first.wrapping_add(1)])
     }

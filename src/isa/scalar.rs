@@ -121,6 +121,10 @@ impl Isa for Scalar {
     fn splat_u64(self, x: u64) -> u64 {
         x
     }
+    unsafe fn load_u64(self, p: *const u64) -> u64 {
+        // SAFETY: the caller's promise for one lane.
+        unsafe { *p }
+    }
     fn iota_u64(self, first: u64) -> u64 {
         first
     }

@@ -83,6 +83,11 @@ impl<I: Isa> Isa for Twice<I> {
         }
     }
     #[inline(always)]
+    unsafe fn load_u64(self, p: *const u64) -> Self::U64 {
+        // SAFETY: the caller's promise, for each half.
+        unsafe { [self.0.load_u64(p), self.0.load_u64(p.add(I::WIDE))] }
+    }
+    #[inline(always)]
     unsafe fn stream(self, p: *mut f32, v: Self::F32) {
         // SAFETY: the caller's promise; half a vector is aligned to its size where the whole is.
         unsafe {

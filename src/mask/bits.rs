@@ -1,5 +1,7 @@
 //! Mask bits for kernels: made where they are needed, or read from a stored mask.
 
+use super::rate_walk::RateStream;
+use super::repeat::Repeat;
 use super::{Dropout, Mask, MaskKey};
 use crate::isa::{Isa, Kernel};
 use crate::philox::LaneBlocks;
@@ -7,9 +9,9 @@ use crate::threads::Part;
 
 /// Vectors of Philox blocks in flight: two hide most of the multiplier's latency, a third would
 /// spill AVX2's 16 registers.
-const VECTORS: usize = 2;
+pub(super) const VECTORS: usize = 2;
 /// Most blocks of one walk, for buffers: those of AVX-512.
-const MAX_BLOCKS: usize = 8 * VECTORS;
+pub(super) const MAX_BLOCKS: usize = 8 * VECTORS;
 
 /// Columns of the widest tile of bits.
 pub(crate) const TILE_COLS: usize = 4096;
@@ -25,6 +27,10 @@ pub(crate) enum Bits {
     Key(Stream, Option<Words>),
     /// Read from a stored mask.
     Stored(Words),
+    /// Computed from a key, with a rate for each row or column.
+    Rates(RateStream, Option<Words>),
+    /// Read from a reduced mask, for a matrix of one row.
+    Repeated(Repeat),
 }
 
 /// The words of a [`Mask`] that outlives the operation, written in disjoint parts by its tasks.
@@ -58,25 +64,35 @@ pub(crate) struct Tile {
     pub(crate) stride: usize,
 }
 
+impl Stream {
+    /// The bits of `key` at a threshold that is neither 0 nor 2^32.
+    pub(super) fn new(threshold: u32, key: &MaskKey) -> Self {
+        Self {
+            key: key.philox_key(),
+            step: key.step(),
+            last: key.last_word(),
+            threshold,
+            row0: key.row0(),
+            col0: key.col0(),
+        }
+    }
+}
+
+impl Mask {
+    /// Where an operation stores its bits.
+    pub(super) fn words_mut(&mut self) -> Words {
+        Words { stride: self.words_per_row(), ptr: self.words.as_mut_ptr() }
+    }
+}
+
 impl Bits {
     /// The bits of `key`, stored in `save` (which has the shape of the operation) if it is there.
     pub(crate) fn generate(dropout: &Dropout, key: &MaskKey, save: Option<&mut Mask>) -> Self {
-        let save =
-            save.map(|mask| Words { stride: mask.words_per_row(), ptr: mask.words.as_mut_ptr() });
+        let save = save.map(Mask::words_mut);
         match u32::try_from(dropout.threshold()) {
             Err(_) => Bits::Uniform(true, save),
             Ok(0) => Bits::Uniform(false, save),
-            Ok(threshold) => {
-                let stream = Stream {
-                    key: key.philox_key(),
-                    step: key.step(),
-                    last: key.last_word(),
-                    threshold,
-                    row0: key.row0(),
-                    col0: key.col0(),
-                };
-                Bits::Key(stream, save)
-            }
+            Ok(threshold) => Bits::Key(Stream::new(threshold, key), save),
         }
     }
 
@@ -123,6 +139,17 @@ impl Bits {
                 isa.vectorize(Walk { stream, part, out, stride });
                 Tile { words: out, stride }
             }
+            Bits::Rates(stream, save) => {
+                let (out, stride) = place(save, scratch);
+                // SAFETY: the caller's promise about the part.
+                unsafe { stream.tile(isa, part, out, stride) };
+                Tile { words: out, stride }
+            }
+            Bits::Repeated(repeat) => {
+                // SAFETY: the caller's promise that the mask is alive.
+                unsafe { repeat.spread(part.col, part.cols, scratch) };
+                Tile { words: scratch.as_ptr(), stride: words }
+            }
         }
     }
 
@@ -152,14 +179,20 @@ impl Kernel for Fill {
 
 /// The word whose first `n` bits (all for 32 or more) are ones.
 #[inline(always)]
-fn first_bits(n: usize) -> u32 {
+pub(super) fn first_bits(n: usize) -> u32 {
     if n >= 32 { !0 } else { (1 << n) - 1 }
 }
 
 /// # Safety
 ///
 /// `out` is valid for writes of `rows` rows of `cols.div_ceil(32)` words, `stride` apart.
-unsafe fn fill_uniform(keep: bool, rows: usize, cols: usize, out: *mut u32, stride: usize) {
+pub(super) unsafe fn fill_uniform(
+    keep: bool,
+    rows: usize,
+    cols: usize,
+    out: *mut u32,
+    stride: usize,
+) {
     for row in 0..rows {
         for word in 0..cols.div_ceil(32) {
             let value = if keep { first_bits(cols - 32 * word) } else { 0 };
@@ -170,11 +203,11 @@ unsafe fn fill_uniform(keep: bool, rows: usize, cols: usize, out: *mut u32, stri
 }
 
 /// Computes the bits of a part.
-struct Walk {
-    stream: Stream,
-    part: Part,
-    out: *mut u32,
-    stride: usize,
+pub(super) struct Walk {
+    pub(super) stream: Stream,
+    pub(super) part: Part,
+    pub(super) out: *mut u32,
+    pub(super) stride: usize,
 }
 
 impl Kernel for Walk {

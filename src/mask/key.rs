@@ -14,6 +14,8 @@ pub(crate) enum Domain {
     Elements = 0,
     /// One decision for each column.
     Units = 1,
+    /// The seed of a generator that selects an exact number of units.
+    Selection = 2,
     /// A word for each element, of which noise is made.
     Noise = 3,
 }
@@ -74,6 +76,11 @@ impl MaskKey {
     /// The counters that continuous noise of this address is made of.
     pub(crate) fn noise(self) -> Self {
         Self { domain: Domain::Noise, ..self }
+    }
+
+    /// Where the generator that selects an exact number of units gets its seed from.
+    pub(crate) fn selection(self) -> Self {
+        Self { domain: Domain::Selection, ..self }
     }
 
     /// The Philox counter and key that decide plane `plane` (0 the most significant) of the 128

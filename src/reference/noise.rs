@@ -1,6 +1,6 @@
 //! The reference of Gaussian dropout, alpha dropout, and softmax with dropout.
 
-use super::{Real, at, for_each, keeps, store_mask};
+use super::{Real, at, for_each, given_mask, keeps};
 use crate::elementwise::{AlphaDropout, GaussianDropout, SoftmaxDropout, mask_of};
 use crate::error::{Result, check_shape};
 use crate::mask::{Dropout, Mask, MaskKey};
@@ -85,7 +85,7 @@ pub fn alpha_dropout_forward<T: Real>(
     mask: Option<&mut Mask>,
 ) -> Result<()> {
     check_shape(x.named("x"), y.named("y"))?;
-    store_mask(mask, mask_of("x", (x.rows(), x.cols()), key)?, dropout.dropout(), key)?;
+    given_mask(mask.into(), mask_of("x", (x.rows(), x.cols()), key)?, dropout.dropout(), key)?;
     let (scale, shift) = (T::from_f64(dropout.scale()), T::from_f64(dropout.shift()));
     for_each(x.rows(), x.cols(), |r, c| {
         let kept = keeps_in_column(dropout.dropout(), key, r, c);
@@ -154,7 +154,7 @@ pub fn softmax_dropout_forward<T: Real>(
     if let Some(p) = &probabilities {
         check_shape(p.named("the probabilities"), x.named("x"))?;
     }
-    store_mask(mask, x.named("x"), dropout, key)?;
+    given_mask(mask.into(), x.named("x"), dropout, key)?;
     let nothing = T::from_f64(f64::NEG_INFINITY);
     for r in 0..x.rows() {
         let seen = (0..x.cols()).filter(|&c| sees(args, r, c)).map(|c| at(&x, r, c));

@@ -1,0 +1,206 @@
+//! A rate for each row or for each column.
+
+use std::cell::Cell;
+
+use super::planes::Planes;
+use super::rate_walk::RateStream;
+use super::{Bits, Dropout, Mask, MaskKey, Scaling};
+use crate::Level;
+use crate::error::{Result, check_equal};
+use crate::threads;
+
+/// Rates as data: one for each row of a matrix, or one for each column (unit), with the thresholds and
+/// scales that follow from them.
+///
+/// The mask contract holds with the threshold of the element's row or column: keep <=> U < T, with
+/// the U that the element has at any rate. So where two sets of rates agree the masks agree, and an
+/// element that a rate keeps is kept by every lower one.
+///
+/// ```
+/// # use fused_dropout::*;
+/// let key = MaskKey::new(1, 2, 3)?;
+/// let mask = Mask::generate_with_rates(4, 3, &Rates::per_column(&[0.0, 0.5, 1.0])?, &key)?;
+/// let half = Mask::generate(4, 3, &Dropout::new(0.5)?, &key)?;
+/// for row in 0..4 {
+///     assert_eq!(mask.get(row, 0), Some(true));
+///     assert_eq!(mask.get(row, 1), half.get(row, 1));
+///     assert_eq!(mask.get(row, 2), Some(false));
+/// }
+/// # Ok::<(), Error>(())
+/// ```
+#[derive(Clone, Debug, PartialEq)]
+pub struct Rates {
+    axis: RateAxis,
+    scaling: Scaling,
+    rates: Vec<f64>,
+    thresholds: Vec<u64>,
+    scales: Vec<f32>,
+    /// Those of the columns, for an origin at the start of a block.
+    planes: Planes,
+}
+
+thread_local! {
+    /// The planes of an operation with its origin inside a block, kept from call to call.
+    static PLANES: Cell<Planes> = const { Cell::new(Planes::EMPTY) };
+}
+
+/// What has a rate of its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum RateAxis {
+    /// Each row.
+    Row,
+    /// Each column.
+    Column,
+}
+
+impl Rates {
+    /// A rate for each row, with inverted scaling.
+    ///
+    /// # Errors
+    ///
+    /// When a rate is NaN, below 0 or above 1.
+    pub fn per_row(rates: &[f64]) -> Result<Self> {
+        Self::new(RateAxis::Row, rates, Scaling::Inverted)
+    }
+
+    /// A rate for each column, with inverted scaling.
+    ///
+    /// # Errors
+    ///
+    /// When a rate is NaN, below 0 or above 1.
+    pub fn per_column(rates: &[f64]) -> Result<Self> {
+        Self::new(RateAxis::Column, rates, Scaling::Inverted)
+    }
+
+    /// A rate for each row or column, scaled as `scaling` says.
+    ///
+    /// # Errors
+    ///
+    /// When a rate is NaN, below 0 or above 1.
+    pub fn new(axis: RateAxis, rates: &[f64], scaling: Scaling) -> Result<Self> {
+        let dropouts: Result<Vec<_>> =
+            rates.iter().map(|rate| Dropout::with_scaling(*rate, scaling)).collect();
+        let dropouts = dropouts?;
+        let thresholds: Vec<_> = dropouts.iter().map(Dropout::threshold).collect();
+        let mut planes = Planes::EMPTY;
+        if axis == RateAxis::Column {
+            planes.set(&thresholds, 0);
+        }
+        let scales = dropouts.iter().map(Dropout::scale).collect();
+        Ok(Self { axis, scaling, rates: rates.to_vec(), thresholds, scales, planes })
+    }
+
+    /// What has a rate of its own.
+    pub fn axis(&self) -> RateAxis {
+        self.axis
+    }
+
+    /// Number of rates.
+    pub fn len(&self) -> usize {
+        self.rates.len()
+    }
+
+    /// Whether there are no rates.
+    pub fn is_empty(&self) -> bool {
+        self.rates.is_empty()
+    }
+
+    /// When the scales are applied.
+    pub fn scaling(&self) -> Scaling {
+        self.scaling
+    }
+
+    /// The probabilities to drop.
+    pub fn rates(&self) -> &[f64] {
+        &self.rates
+    }
+
+    /// `T = round((1 - rate) · 2^32)` of each.
+    pub fn thresholds(&self) -> &[u64] {
+        &self.thresholds
+    }
+
+    /// The factor of kept elements of each: see [`Dropout::scale`].
+    pub fn scales(&self) -> &[f32] {
+        &self.scales
+    }
+
+    /// The dropout with the `i`-th rate.
+    pub fn get(&self, i: usize) -> Option<Dropout> {
+        // The rate was checked, so this is never an error.
+        self.rates.get(i).and_then(|rate| Dropout::with_scaling(*rate, self.scaling).ok())
+    }
+
+    /// The dropout of element (row, col).
+    pub(crate) fn of(&self, row: usize, col: usize) -> Dropout {
+        let i = if self.axis == RateAxis::Row { row } else { col };
+        self.get(i).unwrap_or(Dropout::NONE)
+    }
+
+    /// `Ok` when there is a rate for each row or column of the matrix.
+    pub(crate) fn check(&self, rows: usize, cols: usize) -> Result<()> {
+        match self.axis {
+            RateAxis::Row => check_equal("number of rates", self.len(), "number of rows", rows),
+            RateAxis::Column => {
+                check_equal("number of rates", self.len(), "number of columns", cols)
+            }
+        }
+    }
+
+    /// Calls `f` with the bits of `key` at these rates, stored in `save` if it is there.
+    pub(crate) fn with_bits(&self, key: &MaskKey, save: Option<&mut Mask>, f: impl FnOnce(Bits)) {
+        let save = save.map(Mask::words_mut);
+        let offset = (key.col0() % 128) as usize;
+        let bits = |planes| RateStream::new(&self.thresholds, self.axis, planes, key);
+        if self.axis == RateAxis::Row || offset == 0 {
+            f(Bits::Rates(bits(&self.planes), save));
+        } else {
+            let mut planes = PLANES.take();
+            planes.set(&self.thresholds, offset);
+            f(Bits::Rates(bits(&planes), save));
+            PLANES.set(planes);
+        }
+    }
+}
+
+impl Mask {
+    /// The mask of `rows` x `cols` elements with a rate for each row or column, starting at the key's
+    /// origin.
+    ///
+    /// # Errors
+    ///
+    /// When there is not one rate for each row or column, or as for [`Mask::generate`].
+    pub fn generate_with_rates(
+        rows: usize,
+        cols: usize,
+        rates: &Rates,
+        key: &MaskKey,
+    ) -> Result<Self> {
+        rates.check(rows, cols)?;
+        key.check(rows, cols)?;
+        let mut mask = Self::new(rows, cols)?;
+        mask.fill_with_rates(rates, key)?;
+        Ok(mask)
+    }
+
+    /// Generates this mask anew, in place, with a rate for each row or column.
+    ///
+    /// # Errors
+    ///
+    /// When there is not one rate for each row or column, or as for [`Mask::fill`].
+    pub fn fill_with_rates(&mut self, rates: &Rates, key: &MaskKey) -> Result<()> {
+        let (rows, cols) = (self.rows, self.cols);
+        rates.check(rows, cols)?;
+        key.check(rows, cols)?;
+        let level = Level::current()?;
+        // Ten planes or more: a quarter of what is a task elsewhere.
+        let tasks = threads::Grid::new(rows, cols, 1 << 16, 16, super::TILE_COLS);
+        rates.with_bits(key, Some(self), |bits| {
+            threads::for_each(tasks.len(), |i| {
+                let part = tasks.part(i);
+                level.vectorize(super::bits::Fill { bits, part });
+            });
+        });
+        Ok(())
+    }
+}
