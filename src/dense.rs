@@ -33,6 +33,7 @@ use crate::gemm::{Operand, PackedWeight, Product};
 use crate::mask::{Bits, Dropout, ForwardMask, MaskKey};
 use crate::saved::Saved;
 use crate::view::{MatMut, MatRef, Source, Target};
+pub(crate) use update::FUSED_ROWS;
 pub use update::{DenseUpdate, Parameters, dense_update};
 
 /// A dense layer's arguments, for forward and backward.
@@ -190,12 +191,12 @@ fn forward(
 }
 
 /// A forward product, waiting for the activation function's type.
-struct Forward {
-    level: Level,
-    product: Product<Store>,
-    z: Option<Target>,
-    residual: Option<Source>,
-    scale: f32,
+pub(crate) struct Forward {
+    pub(crate) level: Level,
+    pub(crate) product: Product<Store>,
+    pub(crate) z: Option<Target>,
+    pub(crate) residual: Option<Source>,
+    pub(crate) scale: f32,
 }
 
 impl WithFunction for Forward {
@@ -242,7 +243,14 @@ pub fn dense_backward(
         let x = input(args.x, args.input_dropout);
         weight_gradient(level, x, dz, (inputs, units, batch), dw);
     }
-    gradient_of_input(level, dz, args.w, (batch, inputs, units), args.input_dropout, dx);
+    gradient_of_input(
+        level,
+        dz,
+        Operand::new(args.w.source()),
+        (batch, inputs, units),
+        args.input_dropout,
+        dx,
+    );
     put_back(buffers);
     Ok(())
 }
@@ -273,7 +281,7 @@ fn put_back(buffers: Buffers) {
 }
 
 /// The layer's input as a factor of a product, dropout applied.
-fn input(x: MatRef<'_>, dropout: Option<(Dropout, MaskKey)>) -> Operand {
+pub(crate) fn input(x: MatRef<'_>, dropout: Option<(Dropout, MaskKey)>) -> Operand {
     match dropout {
         None => Operand::new(x.source()),
         Some((dropout, key)) => {
@@ -284,10 +292,10 @@ fn input(x: MatRef<'_>, dropout: Option<(Dropout, MaskKey)>) -> Operand {
 }
 
 /// `dx = dz · Wᵀ`, through the input's dropout.
-fn gradient_of_input(
+pub(crate) fn gradient_of_input(
     level: Level,
     dz: Operand,
-    w: MatRef<'_>,
+    w: Operand,
     (batch, inputs, units): (usize, usize, usize),
     dropout: Option<(Dropout, MaskKey)>,
     mut dx: Option<MatMut<'_>>,
@@ -299,7 +307,7 @@ fn gradient_of_input(
             n: inputs,
             k: units,
             a: dz,
-            b: Operand::new(w.source()).t(),
+            b: w.t(),
             bias: None,
             partial: dx,
             epilogue: Store { c: dx },
@@ -318,7 +326,7 @@ fn gradient_of_input(
 
 /// `dw = x~ᵀ · dz`. Where the columns of dw are contiguous, `dwᵀ = dzᵀ · x~` is computed: the same
 /// chains, since a product does not depend on the order of its factors.
-fn weight_gradient(
+pub(crate) fn weight_gradient(
     level: Level,
     x: Operand,
     dz: Operand,
@@ -351,7 +359,7 @@ fn gathered(matrix: MatRef<'_>) -> Vec<f32> {
 
 /// Calls `f` with an output whose rows are contiguous: the matrix itself, or a buffer that is copied
 /// to it afterwards.
-fn by_rows(matrix: Option<&mut MatMut<'_>>, f: impl FnOnce(Option<Target>)) {
+pub(crate) fn by_rows(matrix: Option<&mut MatMut<'_>>, f: impl FnOnce(Option<Target>)) {
     let Some(matrix) = matrix else { return f(None) };
     let target = matrix.target();
     if target.col_step == 1 {

@@ -28,6 +28,7 @@ mod attention;
 mod broadcast;
 mod cross_entropy;
 mod gaussian;
+mod kept_norm;
 mod kernel;
 mod ops;
 mod rates;
@@ -58,6 +59,7 @@ pub use gaussian::{
     GaussianDropout, gaussian_dropout_backward, gaussian_dropout_backward_in_place,
     gaussian_dropout_forward, gaussian_dropout_forward_in_place, standard_normal,
 };
+pub(crate) use kept_norm::kept_max_norm;
 use kernel::Pass;
 use ops::{Backward, Forward};
 pub use rates::{
@@ -212,7 +214,8 @@ pub fn bias_activation_dropout_backward(
     db: Option<&mut [f32]>,
 ) -> Result<()> {
     check_shape(dy.named("dy"), dz.named("dz"))?;
-    backward(args, saved, dy.source(), dz.target(), (dz.rows(), dz.cols()), db)
+    let scales = scales(&args.dropout);
+    backward(args, scales, saved, dy.source(), dz.target(), (dz.rows(), dz.cols()), db)
 }
 
 /// [`bias_activation_dropout_backward`] with `dy` overwritten by `dz`.
@@ -227,7 +230,31 @@ pub fn bias_activation_dropout_backward_in_place(
     db: Option<&mut [f32]>,
 ) -> Result<()> {
     let dz = dy.target();
-    backward(args, saved, dz.source(), dz, (dy.rows(), dy.cols()), db)
+    let shape = (dy.rows(), dy.cols());
+    backward(args, scales(&args.dropout), saved, dz.source(), dz, shape, db)
+}
+
+/// `dz = dy · scale · act'(z)`, and `db`: [`bias_activation_dropout_backward`] of units that are all
+/// kept, with a scale and what undoes it.
+pub(crate) fn activation_backward(
+    activation: Activation,
+    scales: (f32, f32),
+    saved: &Saved<'_>,
+    dy: MatRef<'_>,
+    mut dz: MatMut<'_>,
+    db: Option<&mut [f32]>,
+) -> Result<()> {
+    check_shape(dy.named("dy"), dz.named("dz"))?;
+    let args =
+        BiasActivationDropout { activation, ..only_dropout(&Dropout::NONE, &MaskKey::FIRST) };
+    let saved = Saved { mask: None, ..*saved };
+    let shape = (dz.rows(), dz.cols());
+    backward(&args, scales, &saved, dy.source(), dz.target(), shape, db)
+}
+
+/// The scale of a dropout, and what undoes it.
+fn scales(dropout: &Dropout) -> (f32, f32) {
+    (dropout.scale(), dropout.unscale() as f32)
 }
 
 fn forward(
@@ -260,6 +287,7 @@ fn forward(
 
 fn backward(
     args: &BiasActivationDropout<'_>,
+    (scale, unscale): (f32, f32),
     saved: &Saved<'_>,
     dy: Source,
     dz: Target,
@@ -287,7 +315,6 @@ fn backward(
         sum: db.map(<[f32]>::as_mut_ptr),
         bits: saved.bits(args.activation, &args.dropout, &args.key),
     };
-    let (scale, unscale) = (args.dropout.scale(), args.dropout.unscale() as f32);
     args.activation.with(Run { level, pass, step: Step::Backward { scale, unscale, from_output } });
     Ok(())
 }

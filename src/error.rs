@@ -133,6 +133,20 @@ pub enum Error {
         cols: usize,
     },
 
+    /// A kept unit that is not above the one before it in its list, or that the layer has not.
+    #[error(
+        "kept unit {unit} at position {position} must be above the one before it, and below {units}, \
+         the number of units"
+    )]
+    Unit {
+        /// Where in the list.
+        position: usize,
+        /// The unit that was given.
+        unit: u32,
+        /// Number of units.
+        units: usize,
+    },
+
     /// A label that names no class.
     #[error("label {label} of example {index} names no class: there are {classes}")]
     Label {

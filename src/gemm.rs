@@ -18,6 +18,7 @@ mod block;
 mod blocking;
 pub(crate) mod epilogue;
 mod few_rows;
+pub(crate) mod kept;
 mod operand;
 mod pack;
 mod packed;

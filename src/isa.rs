@@ -153,6 +153,10 @@ pub(crate) trait Isa: Copy + Send + Sync + 'static {
     fn as_bits(self, a: Self::F32) -> Self::I32;
     /// The floats with these bits.
     fn as_float(self, a: Self::I32) -> Self::F32;
+    /// Lane `i` is lane `index[i]` of `a`; any lane where that is negative or not below `LANES`.
+    fn permute(self, a: Self::F32, index: Self::I32) -> Self::F32;
+    /// `a < 0`.
+    fn negative(self, a: Self::I32) -> Self::Mask;
     /// All lanes `x`.
     fn splat_i32(self, x: i32) -> Self::I32;
     /// `a + b`, wrapping.

@@ -87,6 +87,7 @@
 //! | [`nn`] | a network with dropout, its loss and its training: [`nn::Mlp`] |
 //! | [`dense`] | the dense layer: [`dense_forward`], [`dense_backward`], [`dense_update`], [`PackedWeight`] |
 //! | [`elementwise`] | dropout alone (also Gaussian, alpha, and of attention weights), bias + activation + dropout, loss, and updates, for trainers with a matmul of their own |
+//! | [`unit`](mod@unit) | unit dropout as a thinned layer, which computes only what is kept: [`thin_forward`], [`thin_backward`], [`thin_update`], [`KeptUnits`] |
 //! | [`Dropout`], [`MaskKey`], [`Mask`] | how much is dropped, which mask, and a mask that is stored |
 //! | [`ForwardMask`] | whether forward makes its mask, stores it, or is given one |
 //! | [`BroadcastShape`], [`broadcast_dropout_forward`] | decisions shared along axes of a tensor: channels, rows, time steps |
@@ -122,6 +123,7 @@ pub mod philox;
 pub mod reference;
 mod saved;
 mod threads;
+pub mod unit;
 mod view;
 
 pub use activation::Activation;
@@ -152,6 +154,10 @@ pub use mask::{
     drawn_rate,
 };
 pub use saved::{Saved, SavedValues};
+pub use unit::{
+    KeptUnits, Side, ThinArgs, ThinUpdate, gather_units, scatter_units, thin_backward,
+    thin_forward, thin_update,
+};
 pub use view::{MatMut, MatRef};
 
 /// The example of the README, as a test.

@@ -5,9 +5,12 @@
 //! weights, bit for bit, whatever the number of threads.
 
 mod dense;
+mod granularity;
 mod mlp;
+mod mode;
 mod sgd;
 
 pub use dense::Dense;
+pub use granularity::Granularity;
 pub use mlp::{Evaluation, Mlp, MlpSpec};
 pub use sgd::{Schedule, Sgd};

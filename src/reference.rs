@@ -12,6 +12,7 @@ mod masks;
 mod network;
 mod noise;
 mod real;
+mod unit;
 
 pub use masks::{
     broadcast_dropout_backward, broadcast_dropout_forward, mask_with_rates, rates_dropout_backward,
@@ -24,6 +25,7 @@ pub use noise::{
     standard_normal,
 };
 pub use real::Real;
+pub use unit::{gather_units, scatter_units, thin_backward, thin_forward, thin_update};
 
 use crate::dense::{DenseArgs, Gradients};
 use crate::elementwise::BiasActivationDropout;

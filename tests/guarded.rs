@@ -7,14 +7,15 @@ mod common;
 use common::{ACTIVATIONS, bits, for_each_level, numbers};
 use fused_dropout::{
     Activation, AlphaDropout, BiasActivationDropout, BroadcastDropout, BroadcastShape, DenseArgs,
-    Dropout, GaussianDropout, Gradients, Mask, MaskKey, MatMut, MatRef, Rates, Saved, SavedValues,
-    SgdStep, SoftmaxDropout, alpha_dropout_backward, alpha_dropout_forward,
-    bias_activation_dropout_backward, bias_activation_dropout_forward,
-    bias_activation_dropout_forward_in_place, broadcast_dropout_forward,
-    broadcast_dropout_forward_in_place, dense_backward, dense_forward, gaussian_dropout_forward,
-    gaussian_dropout_forward_in_place, max_norm, rates_dropout_forward, sgd_update,
-    softmax_cross_entropy, softmax_dropout_backward, softmax_dropout_backward_in_place,
-    softmax_dropout_forward, standard_normal,
+    Dropout, GaussianDropout, Gradients, KeptUnits, Mask, MaskKey, MatMut, MatRef, Parameters,
+    Rates, Saved, SavedValues, SgdStep, Side, SoftmaxDropout, ThinArgs, ThinUpdate,
+    alpha_dropout_backward, alpha_dropout_forward, bias_activation_dropout_backward,
+    bias_activation_dropout_forward, bias_activation_dropout_forward_in_place,
+    broadcast_dropout_forward, broadcast_dropout_forward_in_place, dense_backward, dense_forward,
+    gather_units, gaussian_dropout_forward, gaussian_dropout_forward_in_place, max_norm,
+    rates_dropout_forward, sgd_update, softmax_cross_entropy, softmax_dropout_backward,
+    softmax_dropout_backward_in_place, softmax_dropout_forward, standard_normal, thin_forward,
+    thin_update,
 };
 
 /// Floats between two inaccessible pages, at the end or at the start of what lies between.
@@ -402,5 +403,62 @@ fn noise() {
                 }
             });
         }
+    }
+}
+
+/// Forward and update of a thinned layer: gathers from the first to the last kept column, and no
+/// further.
+#[test]
+fn thinned_layers() {
+    let sizes = [1, 3, 8, 16, 17, 31, 33, 64, 70, 150];
+    for (turn, (k, n)) in sizes.into_iter().flat_map(|k| sizes.map(|n| (k, n))).enumerate() {
+        let (extra, transposed) = LAYOUTS[turn % 4];
+        let list = |units: usize, first: usize| -> Vec<u32> {
+            // Both ends are kept, or neither is.
+            (first..units - first.min(units - 1)).step_by(2).map(|u| u as u32).collect()
+        };
+        let kept = |units| KeptUnits::from_indices(units, &list(units, turn % 2), 2.0).unwrap();
+        let (inputs, units) = (kept(k), kept(n));
+        let w = Layout::new(k, n, extra, transposed);
+        let x = Layout::new(5, inputs.len(), extra, transposed);
+        let y = Layout::new(5, units.len(), extra, transposed);
+        let whole = Layout::new(5, k, extra, false);
+        let buffers = [
+            w.numbers(1),
+            w.numbers(2),
+            numbers(n, 3),
+            x.numbers(4),
+            y.numbers(5),
+            y.numbers(6),
+            x.numbers(7),
+            whole.numbers(8),
+        ];
+        let what = format!("{k} inputs, {n} units, {extra} extra, transposed: {transposed}");
+        check(&buffers, &what, |buffers| {
+            let [w_data, v_data, bias, x_data, y_data, dy, dx, input] = buffers else { panic!() };
+            let sides = (Side::Units(&inputs), Side::Units(&units));
+            gather_units(whole.view(input), &inputs, x.view_mut(x_data)).unwrap();
+            let args = ThinArgs {
+                bias: Some(bias),
+                ..ThinArgs::new(x.view(x_data), w.view(w_data), sides.0, sides.1)
+            };
+            thin_forward(&args, y.view_mut(y_data), None).unwrap();
+            let update = ThinUpdate {
+                x: x.view(x_data),
+                activation: Activation::Relu,
+                input: sides.0,
+                output: sides.1,
+                step: SgdStep { learning_rate: 0.1, momentum: 0.9, weight_decay: 0.01 },
+                max_norm: Some(0.8),
+            };
+            let parameters = Parameters {
+                w: w.view_mut(w_data),
+                w_velocity: Some(w.view_mut(v_data)),
+                bias: Some(bias),
+                bias_velocity: None,
+            };
+            let saved = Saved::output(y.view(y_data));
+            thin_update(&update, parameters, &saved, y.view(dy), Some(x.view_mut(dx))).unwrap();
+        });
     }
 }

@@ -7,8 +7,10 @@ mod digits;
 
 use common::{bits, for_each_level, matrix, matrix_mut, numbers, with_threads};
 use digits::{CLASSES, Digits, PIXELS, random, shuffled};
-use fused_dropout::nn::{Mlp, MlpSpec, Schedule, Sgd};
-use fused_dropout::{Activation, DenseArgs, Error, Level, MatRef, Scaling, reference};
+use fused_dropout::nn::{Granularity, Mlp, MlpSpec, Schedule, Sgd};
+use fused_dropout::{
+    Activation, DenseArgs, Dropout, Error, KeptUnits, Level, MaskKey, MatRef, Scaling, reference,
+};
 
 const SIZES: [usize; 4] = [PIXELS, 256, 192, CLASSES];
 
@@ -111,6 +113,85 @@ fn inference_is_without_dropout() {
                 let what = format!("logits with {scaling:?} scaling");
                 common::assert_same(level, &logits, &expected, (256, 0.2), &what);
             });
+        }
+    }
+}
+
+/// Every mixture of granularities trains, on every level and any number of threads with the same bits.
+#[test]
+fn granularities_by_layer() {
+    use Granularity::{Element, Unit, UnitExact};
+    let digits = Digits::all();
+    let mixtures = [
+        vec![Unit, Unit, Unit],
+        vec![UnitExact, UnitExact, UnitExact],
+        vec![Element, Unit],
+        vec![UnitExact, Element, Unit],
+        vec![Unit, UnitExact, Element],
+    ];
+    for granularity in mixtures {
+        for activation in [Activation::Relu, Activation::Silu] {
+            let spec = MlpSpec { granularity: granularity.clone(), ..spec(activation) };
+            let mut of_fma: Option<Vec<u32>> = None;
+            for level in Level::available() {
+                for threads in [1, 2, 8] {
+                    let run = || level.install(|| train(&spec, 50, &digits)).unwrap();
+                    let (mlp, loss) = with_threads(threads, run);
+                    let what =
+                        format!("{granularity:?}, {activation} on {level}, {threads} threads");
+                    assert!(loss < 2.2, "{what}: the loss is {loss}, that of guesses 2.3");
+                    let weights = bits(&parameters(&mlp));
+                    if level.has_fma() {
+                        let same = *of_fma.get_or_insert_with(|| weights.clone()) == weights;
+                        assert!(same, "{what}");
+                    }
+                }
+            }
+        }
+    }
+    let too_many = MlpSpec { granularity: vec![Unit; 4], ..spec(Activation::Relu) };
+    assert!(matches!(Mlp::new(&too_many), Err(Error::Parameter { .. })));
+    assert_eq!(spec(Activation::Relu).with_granularity(Unit).granularity, [Unit; 3]);
+}
+
+/// What is removed is restored: a step changes the weights between kept units, and no others. At
+/// rates of nearly 1 nothing is kept of some layers, and then only the last biases change.
+#[test]
+fn removed_units_are_restored() {
+    let x = numbers(8 * PIXELS, 3);
+    let labels = [0, 1, 2, 3, 4, 5, 6, 7];
+    for (rate, granularity) in
+        [(0.5, Granularity::Unit), (0.5, Granularity::UnitExact), (0.999, Granularity::Unit)]
+    {
+        let sizes = [PIXELS, 30, 20, CLASSES];
+        let spec = MlpSpec { input_rate: rate, hidden_rate: rate, seed: 3, ..MlpSpec::new(&sizes) };
+        let mut mlp = Mlp::new(&spec.with_granularity(granularity)).unwrap();
+        for step in 0..3 {
+            let before = mlp.clone();
+            let sgd = Sgd { max_norm: Some(0.5), weight_decay: 0.1, ..sgd() };
+            mlp.train_step(matrix(&x, 8, PIXELS), &labels, &sgd).unwrap();
+            let dropout = Dropout::new(rate).unwrap();
+            let kept: Vec<KeptUnits> = (0..4)
+                .map(|l| {
+                    let key = MaskKey::new(3, l as u32, step).unwrap();
+                    match granularity {
+                        _ if l == 3 => KeptUnits::all(sizes[l]),
+                        Granularity::Unit => KeptUnits::bernoulli(sizes[l], &dropout, &key),
+                        _ => KeptUnits::exact(sizes[l], &dropout, &key),
+                    }
+                    .unwrap()
+                })
+                .collect();
+            for (l, (now, before)) in mlp.layers().iter().zip(before.layers()).enumerate() {
+                let is_kept = |l: usize, unit: usize| kept[l].indices().contains(&(unit as u32));
+                for (i, (now, before)) in now.weights().iter().zip(before.weights()).enumerate() {
+                    let both = is_kept(l, i / sizes[l + 1]) && is_kept(l + 1, i % sizes[l + 1]);
+                    assert_eq!(now != before, both, "weight {i} of layer {l} in step {step}");
+                }
+                for (j, (now, before)) in now.bias().iter().zip(before.bias()).enumerate() {
+                    assert!(now == before || is_kept(l + 1, j), "bias {j} of layer {l}");
+                }
+            }
         }
     }
 }

@@ -129,6 +129,20 @@ fn quick_run_prints_a_table_and_writes_a_picture() {
 }
 
 #[test]
+fn whole_units_can_be_dropped() {
+    let folder = folder("granularity");
+    let arguments = ["--seeds", "1", "--epochs", "2", "--layers", "40", "--granularity"];
+    let table = |name| succeed(&folder, &[&arguments[..], &[name]].concat());
+    let [element, unit, exact] = ["element", "unit", "unit-exact"].map(table);
+    assert_eq!(element, succeed(&folder, &arguments[..6]));
+    assert!(unit.contains("inverted scaling, whole units for a mini-batch\n"), "{unit}");
+    assert!(
+        exact.contains("inverted scaling, a fixed number of units for a mini-batch\n"),
+        "{exact}"
+    );
+}
+
+#[test]
 fn no_terminal_means_plain_progress_lines() {
     let output = run(&folder("progress"), &["--seeds", "1", "--epochs", "5", "--layers", "4"]);
     let stderr = String::from_utf8(output.stderr).unwrap();
@@ -192,6 +206,7 @@ fn bad_options_are_refused_in_one_line() {
         (&["--layers", "16,,16"], &["--layers", "at least 1"]),
         (&["--layers", "999999999,999999999"], &["64-999999999-999999999-10", "weights"]),
         (&["--activation", "nonsense"], &["--activation", "nonsense"]),
+        (&["--granularity", "units"], &["--granularity", "units", "unit-exact"]),
         (&["--output", "."], &[".: cannot be written"]),
         (&["--data", "missing"], &["missing: there is no such folder"]),
         (&["--data", "."], &["has neither train-images-idx3-ubyte nor"]),

@@ -79,7 +79,7 @@ pub(crate) fn flag(name: &str) -> bool {
 }
 
 /// The argument after `name`.
-fn value_of(name: &str) -> Option<String> {
+pub(crate) fn value_of(name: &str) -> Option<String> {
     std::env::args().skip_while(|arg| arg != name).nth(1)
 }
 

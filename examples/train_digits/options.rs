@@ -5,6 +5,7 @@ use std::str::FromStr;
 
 use clap::Parser;
 use clap::error::ErrorKind;
+use fused_dropout::nn::Granularity;
 use fused_dropout::{Activation, Error};
 
 /// Trains a network on handwritten digits without and with dropout, over several seeds, and
@@ -60,6 +61,11 @@ pub(crate) struct Options {
         allow_negative_numbers = true
     )]
     pub(crate) hidden_rate: f64,
+
+    /// What one decision of dropout covers: element, unit (for the whole mini-batch, which then
+    /// passes through a thinned network) or unit-exact (the same, with a fixed number of units)
+    #[arg(long, value_name = "NAME", default_value = "element", value_parser = granularity)]
+    pub(crate) granularity: Granularity,
 
     /// Scale weights at inference instead of activations in training
     #[arg(long)]
@@ -171,6 +177,15 @@ fn rate(text: &str) -> Result<f64, String> {
     match text.parse() {
         Ok(value) if (0.0..=1.0).contains(&value) => Ok(value),
         _ => Err("expected a probability to drop, from 0 to 1".into()),
+    }
+}
+
+fn granularity(text: &str) -> Result<Granularity, String> {
+    match text {
+        "element" => Ok(Granularity::Element),
+        "unit" => Ok(Granularity::Unit),
+        "unit-exact" => Ok(Granularity::UnitExact),
+        _ => Err("expected element, unit or unit-exact".into()),
     }
 }
 

@@ -4,6 +4,7 @@ use std::fmt::Write;
 use std::path::Path;
 
 use fused_dropout::Scaling;
+use fused_dropout::nn::Granularity;
 
 use crate::data::Data;
 use crate::train::{Plan, Results, Run, join};
@@ -18,12 +19,17 @@ pub(crate) fn heading(plan: &Plan, data: &Data) -> String {
         Scaling::Inverted => "inverted",
         Scaling::Classical => "classical",
     };
+    let granularity = match spec.granularity.first() {
+        None | Some(Granularity::Element) => "",
+        Some(Granularity::Unit) => ", whole units for a mini-batch",
+        Some(Granularity::UnitExact) => ", a fixed number of units for a mini-batch",
+    };
     let [height, width] = data.shape;
     format!(
         "data      {}: {} training and {} test images of {height} x {width} pixels\n\
          network   {}, {}\n\
          training  {}, {} in batches of {}, learning rate {} falling to 0, momentum {}\n\
-         dropout   rate {} on inputs and {} on hidden units, {scaling} scaling\n\n",
+         dropout   rate {} on inputs and {} on hidden units, {scaling} scaling{granularity}\n\n",
         data.name,
         data.train,
         data.test,

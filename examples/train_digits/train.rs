@@ -91,6 +91,7 @@ impl Plan {
             scaling: if options.classical { Scaling::Classical } else { Scaling::Inverted },
             ..plain.clone()
         };
+        let dropout = dropout.with_granularity(options.granularity);
         Ok(Self {
             settings: vec![
                 Setting { name: "without dropout", spec: plain },

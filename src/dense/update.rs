@@ -16,7 +16,7 @@ use crate::view::{MatMut, MatRef};
 
 /// Up to so many rows the update is fused: its sums cannot wait in the weights, so panels have the
 /// whole batch, 128 columns of which take 2 MiB then.
-const FUSED_ROWS: usize = 4096;
+pub(crate) const FUSED_ROWS: usize = 4096;
 
 /// A dense layer's arguments for [`dense_update`].
 #[derive(Clone, Copy, Debug)]
@@ -102,7 +102,8 @@ pub fn dense_update(
     };
     bias_activation_dropout_backward(&end, saved, dy, dz.reborrow(), Some(&mut *db))?;
     let dz = Operand::new(dz.as_ref().source());
-    gradient_of_input(level, dz, w.as_ref(), (batch, inputs, units), args.input_dropout, dx);
+    let w_now = Operand::new(w.as_ref().source());
+    gradient_of_input(level, dz, w_now, (batch, inputs, units), args.input_dropout, dx);
     let x = input(args.x, args.input_dropout);
     let (target, velocity) = (w.target(), w_velocity.as_mut().map(MatMut::target));
     let transposed = target.col_step != 1;

@@ -1,8 +1,10 @@
 //! What happens to the accumulators of a product, before they are ever stored.
 
+use super::kept::Kept;
 use crate::activation::Function;
 use crate::elementwise::SgdStep;
 use crate::isa::{Isa, load, store};
+use crate::threads::Part;
 use crate::view::{Source, Target};
 
 /// The last step of a product, on one vector of accumulators.
@@ -14,6 +16,25 @@ pub(crate) trait Epilogue: Copy + Send + Sync {
     const LONG: bool;
     /// Whether the elements that the epilogue writes may hold partial sums before.
     const OVERWRITES: bool = true;
+
+    /// Asks for what the epilogue will read of a part of C, whose sums are about to be made.
+    ///
+    /// # Safety
+    ///
+    /// As for `finish`; the part is not empty.
+    #[inline(always)]
+    unsafe fn prefetch<I: Isa>(self, _: I, _: Part) {}
+
+    /// Finishes a part whose sums are in memory, rows `step` apart, in an order of its own; whether it
+    /// did.
+    ///
+    /// # Safety
+    ///
+    /// As for `finish`; `sums` is valid for reads of the part, in whole vectors.
+    #[inline(always)]
+    unsafe fn finish_part<I: Isa>(self, _: I, _: Part, _: *const f32, _step: usize) -> bool {
+        false
+    }
 
     /// Turns the sums of row `row`, columns `col..col + n`, into outputs; `n` is `LANES`, or less at
     /// the right edge.
@@ -159,6 +180,124 @@ impl Epilogue for Update {
                 store(isa, velocity, n, v_new);
             }
             store(isa, w, n, w_new);
+        }
+    }
+}
+
+/// [`Update`] of kept rows and columns; the others stay what they are.
+#[derive(Clone, Copy)]
+pub(crate) struct KeptUpdate {
+    pub(crate) w: Target,
+    pub(crate) velocity: Option<Target>,
+    pub(crate) step: SgdStep,
+    pub(crate) kept: Kept,
+}
+
+impl Epilogue for KeptUpdate {
+    const MASKED: bool = false;
+    const LONG: bool = true;
+    const OVERWRITES: bool = false;
+
+    #[inline(always)]
+    unsafe fn prefetch<I: Isa>(self, isa: I, part: Part) {
+        let Part { row, rows, col, cols } = part;
+        let (w, velocity) = (self.w.source(), self.velocity.map(Target::source));
+        // SAFETY: the part lies in the lists.
+        let (first, last) = unsafe { (self.kept.column(col), self.kept.column(col + cols - 1)) };
+        for r in row..row + rows {
+            // SAFETY: as above.
+            let row = unsafe { self.kept.row(r) };
+            let mut line = first;
+            while line < last + 16 {
+                let at = line.min(last);
+                isa.prefetch(w.near(row, at));
+                if let Some(velocity) = velocity {
+                    isa.prefetch(velocity.near(row, at));
+                }
+                line += 16;
+            }
+        }
+    }
+
+    // A window of all rows, then the next: the last one of a vector overlaps the one before, whose
+    // stores would still be on their way to the cache.
+    #[inline(always)]
+    unsafe fn finish_part<I: Isa>(self, isa: I, part: Part, sums: *const f32, step: usize) -> bool {
+        let Part { row, rows, col, cols } = part;
+        let none = isa.negative(isa.splat_i32(0));
+        // SAFETY: the caller's promise, for positions in the lists, which lie in the matrices. A window
+        // lies between the first and the last column of its vector, which no other task accesses.
+        unsafe {
+            let whole = match self.kept.cols {
+                Some(_) if col.is_multiple_of(I::LANES) => cols / I::LANES * I::LANES,
+                _ => 0,
+            };
+            if let Some(columns) = self.kept.cols {
+                for c in (0..whole).step_by(I::LANES) {
+                    for window in columns.windows(isa, col + c, col + c + I::LANES) {
+                        let put = columns.put(isa, window);
+                        let (at, removed) = (columns.start(window), isa.negative(put));
+                        for r in 0..rows {
+                            let sum = isa.permute(isa.load(sums.add(r * step + c)), put);
+                            let row = self.kept.row(row + r);
+                            self.update(isa, row, at, I::LANES, sum, removed);
+                        }
+                    }
+                }
+            }
+            for r in 0..rows {
+                let row = self.kept.row(row + r);
+                let mut c = whole;
+                while c < cols {
+                    let most = if self.kept.cols.is_some() { 1 } else { I::LANES };
+                    let n = most.min(cols - c);
+                    let sum = load(isa, sums.add(r * step + c), n);
+                    self.update(isa, row, self.kept.column(col + c), n, sum, none);
+                    c += n;
+                }
+            }
+        }
+        true
+    }
+
+    // Sums always come in parts.
+    #[inline(always)]
+    unsafe fn finish<I: Isa>(self, _: I, _: usize, _: usize, _: usize, _: I::F32, _: I::Mask) {}
+}
+
+impl KeptUpdate {
+    /// Updates `n` elements, save those that are removed.
+    ///
+    /// # Safety
+    ///
+    /// The elements lie in the matrices, and no other task accesses them.
+    #[inline(always)]
+    unsafe fn update<I: Isa>(
+        self,
+        isa: I,
+        row: usize,
+        col: usize,
+        n: usize,
+        sum: I::F32,
+        removed: I::Mask,
+    ) {
+        // SAFETY: the caller's promise.
+        unsafe {
+            let w = self.w.in_row(row, col);
+            let w_old = load(isa, w.cast_const(), n);
+            match self.velocity {
+                Some(velocity) => {
+                    let velocity = velocity.in_row(row, col);
+                    let v_old = load(isa, velocity.cast_const(), n);
+                    let (w_new, v_new) = self.step.apply(isa, w_old, sum, Some(v_old));
+                    store(isa, velocity, n, isa.select(removed, v_old, v_new));
+                    store(isa, w, n, isa.select(removed, w_old, w_new));
+                }
+                None => {
+                    let (w_new, _) = self.step.apply(isa, w_old, sum, None);
+                    store(isa, w, n, isa.select(removed, w_old, w_new));
+                }
+            }
         }
     }
 }

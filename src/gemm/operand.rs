@@ -1,5 +1,6 @@
 //! A matrix that a product reads: as it is, or changed on its way into the panels.
 
+use super::kept::{Gather, Kept};
 use crate::isa::{Isa, Kernel};
 use crate::mask::{Bits, TILE_COLS, TILE_WORDS};
 use crate::threads::Part;
@@ -21,6 +22,8 @@ enum Form {
     Plain,
     /// The elements after a dropout, mask and scale, in the coordinates of the stored matrix.
     Dropped(Bits, f32),
+    /// Some of the rows and columns of the stored matrix.
+    Kept(Kept),
     /// Panels of B that were packed before.
     Packed(*const f32),
 }
@@ -34,6 +37,12 @@ impl Operand {
     /// A matrix whose panels of B, for the same level, are at `panels`.
     pub(super) fn packed(source: Source, panels: *const f32) -> Self {
         Self { source, form: Form::Packed(panels), transposed: false }
+    }
+
+    /// The kept rows and columns of a matrix whose rows are contiguous.
+    pub(crate) fn kept(source: Source, kept: Kept) -> Self {
+        let form = if kept.is_all() { Form::Plain } else { Form::Kept(kept) };
+        Self { source, form, transposed: false }
     }
 
     /// `keep ? x · scale : 0` in place of the matrix. The bits are made from a key.
@@ -54,7 +63,7 @@ impl Operand {
 
     /// Whether elements are computed before they are packed.
     pub(super) fn is_computed(&self) -> bool {
-        matches!(self.form, Form::Dropped(..))
+        matches!(self.form, Form::Dropped(..) | Form::Kept(_))
     }
 
     /// The panels of B, if they were packed before.
@@ -83,18 +92,27 @@ impl Operand {
         part: Part,
         buffer: *mut f32,
     ) -> (*const f32, usize, usize) {
-        let Form::Dropped(bits, scale) = self.form else {
-            let source = self.source();
-            // SAFETY: the caller's promise.
-            let first = unsafe { source.at(part.row, part.col) };
-            return (first, source.row_step, source.col_step);
-        };
         let stored = if self.transposed {
             Part { row: part.col, rows: part.cols, col: part.row, cols: part.rows }
         } else {
             part
         };
-        isa.vectorize(Dropped { source: self.source, bits, scale, part: stored, out: buffer });
+        let (source, out) = (self.source, buffer);
+        match self.form {
+            Form::Plain | Form::Packed(_) => {
+                let source = self.source();
+                // SAFETY: the caller's promise.
+                let first = unsafe { source.at(part.row, part.col) };
+                return (first, source.row_step, source.col_step);
+            }
+            Form::Dropped(bits, scale) => {
+                isa.vectorize(Dropped { source, bits, scale, part: stored, out });
+            }
+            Form::Kept(kept) => {
+                let step = stored.cols;
+                isa.vectorize(Gather { source, kept, scale: 1.0, part: stored, out, step });
+            }
+        }
         if self.transposed { (buffer, 1, stored.cols) } else { (buffer, stored.cols, 1) }
     }
 }

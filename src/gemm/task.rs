@@ -32,7 +32,8 @@ impl<E: Epilogue> Product<E> {
         task: Task,
         buffer: *mut f32,
     ) {
-        let whole = task.part.cols == NV * I::LANES;
+        // A long epilogue takes its sums from memory: from C, or from the buffer.
+        let whole = task.part.cols == NV * I::LANES && (E::OVERWRITES || !E::LONG);
         macro_rules! rows {
             ($($rows:literal)*) => {
                 // SAFETY: the caller's promise.
@@ -137,6 +138,9 @@ impl<E: Epilogue> Product<E> {
             let waits = !depth.ends && cols == nr;
             let (to, to_step) = if waits { (c, step) } else { (buffer, nr) };
             let vectors = cols.div_ceil(I::LANES);
+            if depth.ends {
+                self.epilogue.prefetch(isa, task.part);
+            }
             isa.vectorize(MemoryTile { panels, rows, vectors, from, from_step, to, to_step });
             if depth.ends {
                 self.finish(isa, task, buffer, nr);
@@ -193,6 +197,10 @@ impl<E: Epilogue> Kernel for Finish<E> {
     #[inline(always)]
     fn run<I: Isa>(self, isa: I) {
         let Task { part, bits, .. } = self.task;
+        // SAFETY: as below.
+        if unsafe { self.epilogue.finish_part(isa, part, self.sums, self.step) } {
+            return;
+        }
         for r in 0..part.rows {
             // SAFETY: whoever made this kernel promised that the tile lies in the matrices, that its
             // bits follow each other from `shift` on, and that `sums` holds its rows.

@@ -138,6 +138,8 @@ impl Isa for Avx2 {
         }}
         fn as_bits(a: __m256) -> __m256i { _mm256_castps_si256(a) }
         fn as_float(a: __m256i) -> __m256 { _mm256_castsi256_ps(a) }
+        fn permute(a: __m256, index: __m256i) -> __m256 { _mm256_permutevar8x32_ps(a, index) }
+        fn negative(a: __m256i) -> __m256 { _mm256_castsi256_ps(_mm256_srai_epi32::<31>(a)) }
         fn splat_i32(x: i32) -> __m256i { _mm256_set1_epi32(x) }
         fn add_i32(a: __m256i, b: __m256i) -> __m256i { _mm256_add_epi32(a, b) }
         fn sub_i32(a: __m256i, b: __m256i) -> __m256i { _mm256_sub_epi32(a, b) }

@@ -141,6 +141,8 @@ impl Isa for Avx512 {
         fn zero_where(m: __mmask16, a: __m512) -> __m512 { _mm512_maskz_mov_ps(!m, a) }
         fn as_bits(a: __m512) -> __m512i { _mm512_castps_si512(a) }
         fn as_float(a: __m512i) -> __m512 { _mm512_castsi512_ps(a) }
+        fn permute(a: __m512, index: __m512i) -> __m512 { _mm512_permutexvar_ps(index, a) }
+        fn negative(a: __m512i) -> __mmask16 { _mm512_cmplt_epi32_mask(a, _mm512_setzero_si512()) }
         fn splat_i32(x: i32) -> __m512i { _mm512_set1_epi32(x) }
         fn add_i32(a: __m512i, b: __m512i) -> __m512i { _mm512_add_epi32(a, b) }
         fn sub_i32(a: __m512i, b: __m512i) -> __m512i { _mm512_sub_epi32(a, b) }

@@ -151,6 +151,15 @@ impl Isa for Portable {
         floats_of(a)
     }
     #[inline(always)]
+    fn permute(self, a: f32x4, index: i32x4) -> f32x4 {
+        let (a, index) = (a.to_array(), index.to_array());
+        f32x4::from(index.map(|i| a[(i & 3) as usize]))
+    }
+    #[inline(always)]
+    fn negative(self, a: i32x4) -> f32x4 {
+        floats_of(a >> 31)
+    }
+    #[inline(always)]
     fn splat_i32(self, x: i32) -> i32x4 {
         i32x4::splat(x)
     }

@@ -100,6 +100,12 @@ impl Isa for Scalar {
     fn as_float(self, a: i32) -> f32 {
         f32::from_bits(a.cast_unsigned())
     }
+    fn permute(self, a: f32, _: i32) -> f32 {
+        a
+    }
+    fn negative(self, a: i32) -> bool {
+        a < 0
+    }
     fn splat_i32(self, x: i32) -> i32 {
         x
     }

@@ -96,6 +96,15 @@ impl<I: Isa> Isa for Twice<I> {
         }
     }
     #[inline(always)]
+    fn permute(self, a: Self::F32, index: Self::I32) -> Self::F32 {
+        let isa = self.0;
+        index.map(|index| {
+            let above = isa.sub_i32(index, isa.splat_i32(I::LANES as i32));
+            let [low, high] = [isa.permute(a[0], index), isa.permute(a[1], above)];
+            isa.select(isa.negative(above), low, high)
+        })
+    }
+    #[inline(always)]
     fn fence(self) {
         self.0.fence();
     }
@@ -157,6 +166,7 @@ impl<I: Isa> Isa for Twice<I> {
         fn as_float(a: I32) -> F32;
         fn add_i32(a: I32, b: I32) -> I32;
         fn sub_i32(a: I32, b: I32) -> I32;
+        fn negative(a: I32) -> Mask;
         fn and_i32(a: I32, b: I32) -> I32;
         fn shl_i32<const N: i32>(a: I32) -> I32;
         fn to_float(a: I32) -> F32;

@@ -4,13 +4,16 @@ use rand_xoshiro::Xoshiro256PlusPlus;
 use rand_xoshiro::rand_core::SeedableRng;
 
 use super::dense::Dense;
+use super::granularity::{self, Granularity, Junction};
+use super::mode::{Mode, input_of};
 use super::sgd::Sgd;
 use crate::activation::{Activation, Needs};
-use crate::dense::{DenseArgs, DenseUpdate, dense_forward, dense_update};
+use crate::dense::{DenseArgs, dense_forward};
 use crate::elementwise::{Loss, SgdStep, softmax_cross_entropy};
 use crate::error::{Error, Result, check_equal, check_shape};
-use crate::mask::{Dropout, MaskKey, Scaling};
+use crate::mask::{Dropout, Scaling};
 use crate::saved::{Saved, SavedValues};
+use crate::unit::{Side, ThinArgs, ThinUpdate, gather_units, thin_forward, thin_update};
 use crate::view::{MatMut, MatRef};
 
 /// Rows that are evaluated together: enough to keep the product busy, few enough for the buffers.
@@ -27,6 +30,9 @@ pub struct MlpSpec {
     pub input_rate: f64,
     /// The probability to drop a hidden unit's output.
     pub hidden_rate: f64,
+    /// What one decision covers: of the input's dropout, then of that of each hidden layer. Where
+    /// the list ends, elements are dropped.
+    pub granularity: Vec<Granularity>,
     /// When the scale is applied.
     pub scaling: Scaling,
     /// Where weights and masks come from.
@@ -34,29 +40,36 @@ pub struct MlpSpec {
 }
 
 impl MlpSpec {
-    /// ReLU, no dropout, seed 0.
+    /// ReLU, no dropout (which would be of elements), seed 0.
     pub fn new(sizes: &[usize]) -> Self {
         Self {
             sizes: sizes.to_vec(),
             activation: Activation::Relu,
             input_rate: 0.0,
             hidden_rate: 0.0,
+            granularity: Vec::new(),
             scaling: Scaling::Inverted,
             seed: 0,
         }
+    }
+
+    /// The same with one granularity for the input and all hidden layers.
+    pub fn with_granularity(self, granularity: Granularity) -> Self {
+        let junctions = self.sizes.len().saturating_sub(1);
+        Self { granularity: vec![granularity; junctions], ..self }
     }
 }
 
 /// A multi-layer perceptron: dense layers with dropout on the input and on each hidden layer.
 ///
 /// In layer `l` (0 the first) of step `t`, the input's mask has the key (seed, 0, t), and the mask
-/// of the layer's output (seed, l + 1, t).
+/// of the layer's output (seed, l + 1, t); units are selected with the same keys.
 #[derive(Clone, Debug)]
 pub struct Mlp {
     spec: MlpSpec,
-    input: Dropout,
-    hidden: Dropout,
     layers: Vec<Dense>,
+    /// What is dropped before each layer.
+    junctions: Vec<Junction>,
     steps: u32,
     buffers: Buffers,
 }
@@ -64,6 +77,8 @@ pub struct Mlp {
 /// What a step keeps from forward to backward; grows to the largest batch, never shrinks.
 #[derive(Clone, Debug, Default)]
 struct Buffers {
+    /// The kept columns of the input, where whole inputs are dropped.
+    input: Vec<f32>,
     /// Each layer's output.
     outputs: Vec<Vec<f32>>,
     /// Each layer's z, where its derivative needs it.
@@ -99,8 +114,8 @@ impl Mlp {
     ///
     /// # Errors
     ///
-    /// When there are fewer than two sizes, a size is 0, a rate is no probability, or the
-    /// activation's slope is invalid.
+    /// When there are fewer than two sizes, a size is 0, a rate is no probability, there are more
+    /// granularities than an input and hidden layers, or the activation's slope is invalid.
     pub fn new(spec: &MlpSpec) -> Result<Self> {
         spec.activation.check()?;
         let input = Dropout::with_scaling(spec.input_rate, spec.scaling)?;
@@ -115,6 +130,14 @@ impl Mlp {
         if let Some(size) = sizes.iter().find(|size| **size == 0 || **size > 1 << 24) {
             return parameter("size of a layer", *size, "from 1 to 2^24");
         }
+        granularity::check(&spec.granularity, sizes.len() - 1)?;
+        let junction = |(l, units): (usize, &usize)| {
+            let dropout = if l == 0 { input } else { hidden };
+            let granularity = spec.granularity.get(l).copied().unwrap_or_default();
+            Junction::new(*units, dropout, granularity)
+        };
+        let junctions =
+            sizes[..sizes.len() - 1].iter().enumerate().map(junction).collect::<Result<_>>()?;
         let mut random = Xoshiro256PlusPlus::seed_from_u64(spec.seed);
         let gain = match spec.activation {
             Activation::Identity | Activation::Sigmoid | Activation::Tanh => 1.0,
@@ -134,7 +157,7 @@ impl Mlp {
         let mut buffers = Buffers::default();
         buffers.outputs.resize(count, Vec::new());
         buffers.pre_activations.resize(count, Vec::new());
-        Ok(Self { spec: spec.clone(), input, hidden, layers, steps: 0, buffers })
+        Ok(Self { spec: spec.clone(), layers, junctions, steps: 0, buffers })
     }
 
     /// What the network was made of.
@@ -167,14 +190,14 @@ impl Mlp {
 
     /// Bytes that a step on `batch` examples takes at most beside the network, its velocities and the
     /// panels that each thread packs, a few MiB: the output of every layer, z where [`Saved::size_for`]
-    /// is for z, and the gradients of two outputs and of one z of the widest layer. Buffers stay for
-    /// the next step.
+    /// is for z, the gradients of two outputs and of one z of the widest layer, and the input once
+    /// more where whole inputs are dropped. Buffers stay for the next step.
     ///
     /// # Errors
     ///
     /// When the bytes overflow.
     pub fn step_size_in_bytes(&self, batch: usize) -> Result<usize> {
-        let mode = self.mode(true);
+        let mode = self.mode();
         let of = |units| Saved::<f32>::size_for(Activation::Relu, batch, units, false);
         let gradients = [self.widest(); 3].map(of);
         let outputs = self.layers.iter().map(|layer| of(layer.units()));
@@ -182,9 +205,14 @@ impl Mlp {
             let needs = mode.activation_of(l).needs() == Needs::PreActivation;
             needs.then(|| of(layer.units()))
         });
-        gradients.into_iter().chain(outputs).chain(zs).try_fold(0, |sum: usize, bytes| {
-            sum.checked_add(bytes?).ok_or(Error::Overflow { rows: batch, stride: self.widest() })
-        })
+        let input = self.junctions[0].kept().map(|_| of(self.inputs()));
+        gradients.into_iter().chain(input).chain(outputs).chain(zs).try_fold(
+            0,
+            |sum: usize, bytes| {
+                sum.checked_add(bytes?)
+                    .ok_or(Error::Overflow { rows: batch, stride: self.widest() })
+            },
+        )
     }
 
     /// One step of stochastic gradient descent on a mini-batch: forward, loss, backward, update.
@@ -205,6 +233,10 @@ impl Mlp {
         let numbers = sgd.step(self.steps)?;
         check_equal("columns of x", x.cols(), "inputs of the network", self.inputs())?;
         crate::elementwise::check_labels(labels, x.rows(), self.classes())?;
+        let mode = self.mode();
+        for (l, junction) in self.junctions.iter_mut().enumerate() {
+            junction.draw(&mode.key(l)?)?;
+        }
         self.forward(x)?;
         let loss = self.loss(labels)?;
         self.backward(x, &numbers, sgd.max_norm)?;
@@ -256,12 +288,10 @@ impl Mlp {
         Ok(Evaluation { loss: total.mean(), errors: total.errors, examples: total.examples })
     }
 
-    /// How the layers are applied in the coming step; `train` is with dropout.
-    fn mode(&self, train: bool) -> Mode {
+    /// How the layers are applied in the coming step.
+    fn mode(&self) -> Mode {
         Mode {
             activation: self.spec.activation,
-            input: if train { self.input } else { Dropout::NONE },
-            hidden: if train { self.hidden } else { Dropout::NONE },
             seed: self.spec.seed,
             step: self.steps,
             layers: self.layers.len(),
@@ -270,21 +300,33 @@ impl Mlp {
 
     /// Forward with dropout; each layer's output stays in its buffer.
     fn forward(&mut self, x: MatRef<'_>) -> Result<()> {
-        let mode = self.mode(true);
-        let Buffers { outputs, pre_activations, .. } = &mut self.buffers;
+        let mode = self.mode();
+        let rows = x.rows();
+        let Buffers { input, outputs, pre_activations, .. } = &mut self.buffers;
+        if let Some(kept) = self.junctions[0].kept() {
+            gather_units(x, kept, room(input, rows, kept.len())?)?;
+        }
         for (l, layer) in self.layers.iter().enumerate() {
             let (before, after) = outputs.split_at_mut(l);
+            let sides = mode.sides(l, &self.junctions)?;
             let w = MatRef::new(layer.weights(), layer.inputs(), layer.units())?;
-            let x = if l == 0 { x } else { MatRef::new(&before[l - 1], x.rows(), layer.inputs())? };
-            let args = DenseArgs { bias: Some(layer.bias()), ..mode.args(l, w, x)? };
-            let y = room(&mut after[0], x.rows(), layer.units())?;
+            let units = sides.1.width(rows, ("units", layer.units()))?;
+            let args = ThinArgs {
+                bias: Some(layer.bias()),
+                activation: mode.activation_of(l),
+                ..ThinArgs::new(
+                    input_of(x, input, before, sides.0, layer.inputs())?,
+                    w,
+                    sides.0,
+                    sides.1,
+                )
+            };
+            let y = room(&mut after[0], rows, units)?;
             let z = match mode.activation_of(l).needs() {
-                Needs::PreActivation => {
-                    Some(room(&mut pre_activations[l], x.rows(), layer.units())?)
-                }
+                Needs::PreActivation => Some(room(&mut pre_activations[l], rows, units)?),
                 _ => None,
             };
-            dense_forward(&args, y, z, None)?;
+            thin_forward(&args, y, z)?;
         }
         Ok(())
     }
@@ -303,12 +345,14 @@ impl Mlp {
 
     /// Backward and update of each layer, the last layer first.
     fn backward(&mut self, x: MatRef<'_>, step: &SgdStep, max_norm: Option<f32>) -> Result<()> {
-        let mode = self.mode(true);
+        let mode = self.mode();
         let rows = x.rows();
-        let Buffers { outputs, pre_activations, gradients: [dy, dx], .. } = &mut self.buffers;
+        let Buffers { input, outputs, pre_activations, gradients: [dy, dx], .. } =
+            &mut self.buffers;
         for (l, layer) in self.layers.iter_mut().enumerate().rev() {
-            let (inputs, units) = (layer.inputs(), layer.units());
             let (before, after) = outputs.split_at(l);
+            let sides = mode.sides(l, &self.junctions)?;
+            let units = sides.1.width(rows, ("units", layer.units()))?;
             let values = match mode.activation_of(l).needs() {
                 Needs::Nothing => SavedValues::None,
                 Needs::Output => SavedValues::Output(MatRef::new(&after[0], rows, units)?),
@@ -316,19 +360,19 @@ impl Mlp {
                     SavedValues::PreActivation(MatRef::new(&pre_activations[l], rows, units)?)
                 }
             };
-            let saved = Saved { values, mask: None };
-            let args = DenseUpdate {
-                x: if l == 0 { x } else { MatRef::new(&before[l - 1], rows, inputs)? },
+            let x = input_of(x, input, before, sides.0, layer.inputs())?;
+            let args = ThinUpdate {
+                x,
                 activation: mode.activation_of(l),
-                dropout: mode.dropout_of(l),
-                key: mode.key(l + 1)?,
-                input_dropout: mode.input_dropout(l)?,
+                input: sides.0,
+                output: sides.1,
                 step: *step,
                 max_norm,
             };
             let parameters = layer.parameters_mut(step.momentum > 0.0)?;
-            let dx_view = if l == 0 { None } else { Some(room(dx, rows, inputs)?) };
-            dense_update(&args, parameters, &saved, MatRef::new(dy, rows, units)?, dx_view)?;
+            let saved = Saved { values, mask: None };
+            let dx_view = if l == 0 { None } else { Some(room(dx, rows, x.cols())?) };
+            thin_update(&args, parameters, &saved, MatRef::new(dy, rows, units)?, dx_view)?;
             std::mem::swap(dy, dx);
         }
         Ok(())
@@ -336,65 +380,28 @@ impl Mlp {
 
     /// Forward without dropout; the logits stay in the last layer's buffer.
     fn infer(&mut self, x: MatRef<'_>) -> Result<()> {
-        let mode = self.mode(false);
+        let mode = self.mode();
         let Buffers { outputs, scaled, .. } = &mut self.buffers;
         for (l, layer) in self.layers.iter().enumerate() {
             let (before, after) = outputs.split_at_mut(l);
-            let read = if l == 0 { self.input } else { self.hidden };
             let w = match self.spec.scaling {
                 Scaling::Inverted => layer.weights(),
                 Scaling::Classical => {
+                    let keep = self.junctions[l].keep() as f32;
                     scaled.clear();
-                    scaled.extend(layer.weights().iter().map(|w| w * read.keep() as f32));
+                    scaled.extend(layer.weights().iter().map(|w| w * keep));
                     &*scaled
                 }
             };
             let w = MatRef::new(w, layer.inputs(), layer.units())?;
-            let x = if l == 0 { x } else { MatRef::new(&before[l - 1], x.rows(), layer.inputs())? };
-            let args = DenseArgs { bias: Some(layer.bias()), ..mode.args(l, w, x)? };
+            let args = DenseArgs {
+                bias: Some(layer.bias()),
+                activation: mode.activation_of(l),
+                ..DenseArgs::new(input_of(x, &[], before, Side::WHOLE, layer.inputs())?, w)
+            };
             dense_forward(&args, room(&mut after[0], x.rows(), layer.units())?, None, None)?;
         }
         Ok(())
-    }
-}
-
-/// How the layers of a network are applied in one step.
-#[derive(Clone, Copy)]
-struct Mode {
-    activation: Activation,
-    input: Dropout,
-    hidden: Dropout,
-    seed: u64,
-    step: u32,
-    layers: usize,
-}
-
-impl Mode {
-    fn activation_of(&self, l: usize) -> Activation {
-        if l + 1 == self.layers { Activation::Identity } else { self.activation }
-    }
-
-    fn dropout_of(&self, l: usize) -> Dropout {
-        if l + 1 == self.layers { Dropout::NONE } else { self.hidden }
-    }
-
-    fn input_dropout(&self, l: usize) -> Result<Option<(Dropout, MaskKey)>> {
-        if l == 0 { Ok(Some((self.input, self.key(0)?))) } else { Ok(None) }
-    }
-
-    fn key(&self, layer: usize) -> Result<MaskKey> {
-        MaskKey::new(self.seed, layer as u32, self.step)
-    }
-
-    /// The arguments of layer `l`, save the bias.
-    fn args<'a>(&self, l: usize, w: MatRef<'a>, x: MatRef<'a>) -> Result<DenseArgs<'a>> {
-        Ok(DenseArgs {
-            activation: self.activation_of(l),
-            dropout: self.dropout_of(l),
-            key: self.key(l + 1)?,
-            input_dropout: self.input_dropout(l)?,
-            ..DenseArgs::new(x, w)
-        })
     }
 }
 
