@@ -58,8 +58,7 @@ unsafe impl<E: Epilogue> Send for Product<E> {}
 // SAFETY: as above.
 unsafe impl<E: Epilogue> Sync for Product<E> {}
 
-/// Columns whose mask bits are made, and whose panels of B are packed, together: a block of the mask,
-/// 8 panels of AVX2.
+/// Columns whose mask bits are made together: a block of the mask, 8 panels of AVX2.
 const GROUP: usize = 128;
 
 /// Multiply-adds that are worth a task of their own: some 20 microseconds.

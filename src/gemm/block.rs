@@ -57,8 +57,8 @@ impl<E: Epilogue> TileKernel for Block<'_, E> {
 }
 
 impl<E: Epilogue> Block<'_, E> {
-    /// The five loops, each around the next. Unlike in BLIS rows are outermost, and a group of columns
-    /// of B is packed for each block of A just before its only use.
+    /// The five loops, each around the next. Unlike in BLIS rows are outermost, and panels of B are
+    /// packed anew for each block of A, just before their only use: in passing, that costs nothing.
     #[inline(always)]
     fn packed<I: Isa, const MR: usize, const NV: usize>(&self, isa: I, scratch: &mut Scratch) {
         let Part { row, rows, col, cols } = self.part;
