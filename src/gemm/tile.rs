@@ -88,8 +88,8 @@ pub(super) unsafe fn accumulate<I: Isa, const R: usize, const V: usize>(
                 isa.store(next.to.add(i), isa.load(next.from.add(i)));
                 i += I::LANES;
             }
-            next.from = next.from.add(next.from_step);
-            next.to = next.to.add(next.to_step);
+            next.from = next.from.wrapping_add(next.from_step);
+            next.to = next.to.wrapping_add(next.to_step);
             step!();
             step!();
             step!();
