@@ -7,6 +7,11 @@ use rayon::prelude::*;
 
 /// Calls `f(0)`, `f(1)`, ... `f(tasks - 1)`, on the threads of the current rayon pool.
 pub(crate) fn for_each(tasks: usize, f: impl Fn(usize) + Send + Sync) {
+    spread(tasks, &f);
+}
+
+/// [`for_each`], once for all tasks: rayon's machinery is much code.
+fn spread(tasks: usize, f: &(dyn Fn(usize) + Send + Sync)) {
     if tasks <= 1 || rayon::current_num_threads() == 1 {
         (0..tasks).for_each(f);
     } else {

@@ -6,6 +6,7 @@ mod common;
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
 
 use common::{ACTIVATIONS, for_each_level, matrix, matrix_mut, numbers, with_threads};
 use fused_dropout::nn::{Mlp, MlpSpec, Sgd};
@@ -54,15 +55,28 @@ fn peak_of(f: impl FnOnce()) -> usize {
     PEAK.load(Ordering::Relaxed) - before
 }
 
-/// Runs `f` on every level in new pools of one and of two threads, whose buffers are empty, alone.
+/// Runs `f` on every level in new pools of one and of two threads, whose buffers are empty.
 fn everywhere(f: impl Fn(&str, usize) + Sync) {
-    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
     for_each_level(|level| {
         for threads in [1, 2] {
             let place = format!("on {level}, {threads} threads");
+            let before = IN_USE.load(Ordering::Relaxed);
             with_threads(threads, || level.install(|| f(&place, threads * PANELS)).unwrap());
+            await_the_end_of_threads(before);
         }
     });
+}
+
+/// Waits until a pool's threads have freed what they held, which they do after the pool is gone.
+fn await_the_end_of_threads(before: usize) {
+    let slack = 1 << 18;
+    for _ in 0..10_000 {
+        if IN_USE.load(Ordering::Relaxed) <= before + slack {
+            return;
+        }
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    panic!("threads hold memory 10 seconds after their pool's end");
 }
 
 #[track_caller]
@@ -73,6 +87,7 @@ fn assert_between(what: &str, bytes: usize, least: usize, most: usize) {
 
 #[test]
 fn a_training_step_takes_what_it_says() {
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
     const BATCH: usize = 500;
     let (x, labels) = (numbers(BATCH * 20, 1), vec![3; BATCH]);
     // A whole matrix of the widest layer would be seen.
@@ -103,6 +118,7 @@ fn a_training_step_takes_what_it_says() {
 /// The peak of forward and backward is what is saved, dz, the output if it is not saved, and panels.
 #[test]
 fn forward_and_backward_take_what_is_saved() {
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
     const BATCH: usize = 2500;
     const INPUTS: usize = 12;
     const UNITS: usize = 900;

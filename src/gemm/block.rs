@@ -1,8 +1,8 @@
 //! One task's block of C: the five loops around the tile.
 
-use super::blocking::{Depth, Packing, balanced, block_sizes, panels};
+use super::blocking::{Depth, Packing, balanced, block_sizes, column_block, panels};
 use super::epilogue::Epilogue;
-use super::few_rows::{FEW_ROWS, FewRows};
+use super::few_rows::{FEW_ROWS, FewRows, SMALL, SMALL_ROWS};
 use super::pack::{PackA, PackB, padded};
 use super::scratch::{self, Scratch};
 use super::task::Task;
@@ -22,14 +22,33 @@ pub(super) struct Block<'a, E> {
 #[derive(Clone, Copy)]
 struct Buffers {
     a: *mut f32,
-    /// The panel of B that is multiplied, and the next one.
-    b: [*mut f32; 2],
-    /// A row that is copied where there is nothing to pack.
-    idle: *mut f32,
+    /// A row to copy where there is nothing to pack, and panels.
+    b: *mut f32,
     /// Elements of an operand that are computed before they are packed.
     operand: *mut f32,
     /// A tile whose sums do not stay in registers.
     tile: *mut f32,
+}
+
+/// Panels of B, one after the other.
+#[derive(Clone, Copy)]
+struct PanelsOfB {
+    first: *mut f32,
+    /// Floats of a panel.
+    len: usize,
+    /// A row to copy where there is nothing to pack.
+    idle: *mut f32,
+    /// Whether there is room for two, which are packed in turn.
+    in_turn: bool,
+    /// Whether they are packed already.
+    packed: bool,
+}
+
+impl PanelsOfB {
+    /// Where the panel with this number is.
+    fn panel(&self, number: usize) -> *mut f32 {
+        self.first.wrapping_add(if self.in_turn { number % 2 } else { number } * self.len)
+    }
 }
 
 impl<E: Epilogue> Kernel for Block<'_, E> {
@@ -46,8 +65,10 @@ impl<E: Epilogue> TileKernel for Block<'_, E> {
     fn run<I: Isa, const MR: usize, const NV: usize>(self, isa: I) {
         let b = &self.product.b;
         let mut scratch = scratch::take();
-        let few = self.part.rows <= FEW_ROWS && self.product.k > 0 && E::OVERWRITES;
-        if few && b.is_plain() && b.source().col_step == 1 {
+        let small = self.product.k.saturating_mul(self.part.cols) <= SMALL;
+        let most = if small { SMALL_ROWS } else { FEW_ROWS };
+        let few = self.part.rows <= most && self.product.k > 0 && E::OVERWRITES;
+        if few && b.is_copied() {
             self.few_rows(isa, &mut scratch);
         } else {
             self.packed::<I, MR, NV>(isa, &mut scratch);
@@ -57,49 +78,86 @@ impl<E: Epilogue> TileKernel for Block<'_, E> {
 }
 
 impl<E: Epilogue> Block<'_, E> {
-    /// The five loops, each around the next. Unlike in BLIS rows are outermost, and panels of B are
-    /// packed anew for each block of A, just before their only use: in passing, that costs nothing.
+    /// The five loops, each around the next. As in BLIS a panel of B is packed once for all blocks of A, if
+    /// there are enough of them; else anew for each, just before its only use.
     #[inline(always)]
     fn packed<I: Isa, const MR: usize, const NV: usize>(&self, isa: I, scratch: &mut Scratch) {
         let Part { row, rows, col, cols } = self.part;
         let product = self.product;
-        // Panels packed before know nothing of the rows they meet.
-        let shallow = product.b.panels().is_none().then_some(rows);
-        let (mut kc, mut mc_most) = block_sizes(MR, shallow, product.k);
-        if !E::OVERWRITES {
-            // Nothing can wait in the output, so there is one block of k.
-            let deeper = product.k.max(1);
-            mc_most = (kc * mc_most / deeper / MR * MR).max(MR);
-            kc = deeper;
-        }
-        let mc = balanced(rows, mc_most, MR);
         let nr = NV * I::LANES;
+        let (kc, mc) = self.block_sizes(MR);
+        let keeps = self.keeps_b(rows.div_ceil(mc));
+        let nc = if keeps { column_block(kc).min(padded(cols, nr)) } else { cols };
         let computed = |operand: &Operand, n: usize| if operand.is_computed() { n } else { 0 };
         let operand = computed(&product.a, mc * kc).max(computed(&product.b, nr * kc));
-        let bits = mc * GROUP / 32;
-        scratch.bits.resize(scratch.bits.len().max(bits), 0);
+        scratch.bits.resize(scratch.bits.len().max(mc * GROUP / 32), 0);
         let mut tile = [0.0; TILE];
-        let b = scratch.b.room((2 * kc + 1) * nr);
         let buffers = Buffers {
             a: scratch.a.room(mc * kc),
-            b: [b, b.wrapping_add(kc * nr)],
-            idle: b.wrapping_add(2 * kc * nr),
+            b: scratch.b.room(nr + kc * if keeps { nc } else { 2 * nr }),
             operand: scratch.operand.room(operand),
             tile: tile.as_mut_ptr(),
         };
-        // Loop 5: rows of C.
-        for ic in (row..row + rows).step_by(mc) {
-            let rows = mc.min(row + rows - ic);
-            let block = Part { row: ic, rows, col, cols };
+        // Loop 5: columns of C.
+        for jc in (col..col + cols).step_by(nc) {
+            let cols = nc.min(col + cols - jc);
             // Loop 4: k; once where it is 0, since sums start from the bias.
             for pc in (0..product.k.max(1)).step_by(kc) {
                 let count = kc.min(product.k - pc);
                 let ends = pc + count == product.k;
                 let depth = Depth { first: pc, count, starts: pc == 0, ends };
-                self.pack_a::<I, MR>(isa, depth, ic, rows, buffers);
-                self.tiles::<I, MR, NV>(isa, depth, block, buffers, &mut scratch.bits);
+                // Loop 3: rows of C.
+                for ic in (row..row + rows).step_by(mc) {
+                    let block = Part { row: ic, rows: mc.min(row + rows - ic), col: jc, cols };
+                    let b = self.panels_of_b(depth, jc, nr, buffers.b, keeps.then_some(ic > row));
+                    self.pack_a::<I, MR>(isa, depth, ic, block.rows, buffers);
+                    self.tiles::<I, MR, NV>(isa, depth, block, buffers, b, &mut scratch.bits);
+                }
             }
         }
+    }
+
+    /// KC and MC.
+    fn block_sizes(&self, mr: usize) -> (usize, usize) {
+        let (rows, k) = (self.part.rows, self.product.k);
+        // Panels packed before know nothing of the rows they meet.
+        let shallow = self.product.b.panels().is_none().then_some(rows);
+        let (mut kc, mut mc) = block_sizes(mr, shallow, k);
+        if !E::OVERWRITES {
+            // Nothing can wait in the output, so there is one block of k.
+            mc = (kc * mc / k.max(1) / mr * mr).max(mr);
+            kc = k.max(1);
+        }
+        (kc, balanced(rows, mc, mr))
+    }
+
+    /// Whether panels of B stay packed for all `blocks` blocks of A. Writing them costs more than copying
+    /// them in passing twice, but less than packing them twice where they cannot just be copied.
+    fn keeps_b(&self, blocks: usize) -> bool {
+        let b = &self.product.b;
+        b.panels().is_none() && blocks > if b.is_copied() { 2 } else { 1 }
+    }
+
+    /// The panels of B from column `col` on; `kept` says whether they stay in `buffer`, and if so, whether
+    /// they are there already.
+    fn panels_of_b(
+        &self,
+        depth: Depth,
+        col: usize,
+        nr: usize,
+        buffer: *mut f32,
+        kept: Option<bool>,
+    ) -> PanelsOfB {
+        let product = self.product;
+        let (first, in_turn, packed) = match product.b.panels() {
+            // Those of the whole matrix, a block of k after the other.
+            Some(panels) => {
+                let before = depth.first * padded(product.n, nr) + col * depth.count;
+                (panels.wrapping_add(before).cast_mut(), false, true)
+            }
+            None => (buffer.wrapping_add(nr), kept.is_none(), kept == Some(true)),
+        };
+        PanelsOfB { first, len: depth.count * nr, idle: buffer, in_turn, packed }
     }
 
     /// Packs all panels of a block of A.
@@ -120,23 +178,25 @@ impl<E: Epilogue> Block<'_, E> {
         isa.vectorize(PackA { operand, part, buffer, out, mr: MR });
     }
 
-    /// A panel of B to be packed in passing to `to`, if it is one that only has to be copied.
+    /// What `tiles` tiles do in passing for the panel of B from column `col` on, which is, or will be,
+    /// packed at `to`.
     #[inline(always)]
     fn packing(
         &self,
-        depth: Depth,
+        (depth, nr): (Depth, usize),
         (col, end): (usize, usize),
-        nr: usize,
-        to: *mut f32,
-        idle: *mut f32,
+        b: PanelsOfB,
+        (tiles, to): (usize, *mut f32),
     ) -> Packing {
-        let b = &self.product.b;
-        let source = b.source();
-        if b.is_plain() && source.col_step == 1 && col + nr <= end {
-            let from = source.near(depth.first, col);
-            return Packing::new((from, source.row_step), (depth.count, nr), to, idle);
+        if b.packed && col < end {
+            return Packing::prefetch(tiles, to, (depth.count, nr), b.idle);
         }
-        Packing::nothing(idle)
+        if !b.packed && self.product.b.is_copied() && col + nr <= end {
+            let source = self.product.b.source();
+            let from = (source.near(depth.first, col), source.row_step);
+            return Packing::copy(tiles, from, (depth.count, nr), to, b.idle);
+        }
+        Packing::nothing(b.idle)
     }
 
     /// Packs the panel of B from column `col` on, from row `done` on.
@@ -157,7 +217,7 @@ impl<E: Epilogue> Block<'_, E> {
         }
     }
 
-    /// The tiles of a block of A. A panel of B is packed by the tiles of the one before; mask bits are made a
+    /// The tiles of a block of A. A panel of B is fetched by the tiles of the one before; mask bits are made a
     /// group of columns at a time, just before their tiles.
     #[inline(always)]
     fn tiles<I: Isa, const MR: usize, const NV: usize>(
@@ -166,14 +226,16 @@ impl<E: Epilogue> Block<'_, E> {
         depth: Depth,
         block: Part,
         buffers: Buffers,
+        b: PanelsOfB,
         scratch: &mut [u32],
     ) {
         let nr = NV * I::LANES;
         let product = *self.product;
         let end = block.col + block.cols;
-        let Buffers { a, b: [mut this, mut other], idle, operand, tile } = buffers;
-        let mut next = Packing::nothing(idle);
-        // Loop 3: groups of columns.
+        let Buffers { a, operand, tile, .. } = buffers;
+        let mut next = Packing::nothing(b.idle);
+        let tiles = block.rows.div_ceil(MR);
+        // Groups of columns.
         for jg in (block.col..end).step_by(GROUP) {
             let cols = GROUP.min(end - jg);
             let mut bits = Tile { words: scratch.as_ptr(), stride: 0 };
@@ -184,18 +246,12 @@ impl<E: Epilogue> Block<'_, E> {
             // Loop 2: panels of B.
             for jr in (0..cols).step_by(nr) {
                 let (col, cols) = (jg + jr, nr.min(cols - jr));
-                let b = match product.b.panels() {
-                    // Those of the whole matrix, a block of k after the other.
-                    Some(panels) => {
-                        let before = depth.first * padded(product.n, nr) + col * depth.count;
-                        panels.wrapping_add(before)
-                    }
-                    None => {
-                        self.pack_b::<I, NV>(isa, depth, (col, cols), next.done, (this, operand));
-                        next = self.packing(depth, (col + nr, end), nr, other, idle);
-                        this.cast_const()
-                    }
-                };
+                let number = (col - block.col) / nr;
+                let (this, other) = (b.panel(number), b.panel(number + 1));
+                if !b.packed {
+                    self.pack_b::<I, NV>(isa, depth, (col, cols), next.done(), (this, operand));
+                }
+                next = self.packing((depth, nr), (col + nr, end), b, (tiles, other));
                 // Loop 1: panels of A.
                 for (start, rows) in panels(block.rows, MR) {
                     // SAFETY: panels stand one after the other in their buffers, `depth.count` floats
@@ -207,7 +263,7 @@ impl<E: Epilogue> Block<'_, E> {
                             part: Part { row: block.row + start, rows, col, cols },
                             panels: Panels {
                                 a: a.add(start * depth.count),
-                                b,
+                                b: this,
                                 k: depth.count,
                                 next: next.next(),
                             },
@@ -220,7 +276,6 @@ impl<E: Epilogue> Block<'_, E> {
                         product.tile::<I, MR, NV>(isa, task, tile);
                     }
                 }
-                std::mem::swap(&mut this, &mut other);
             }
         }
     }
@@ -238,30 +293,25 @@ impl<E: Epilogue> Block<'_, E> {
             let (a, a_row_step, a_k_step) = product.a.elements(isa, a, buffer);
             let b = product.b.source();
             let partial = product.partial;
-            for r in 0..rows {
-                let to = partial.at(row + r, col);
-                match product.bias {
-                    Some(bias) => bias.add(col).copy_to_nonoverlapping(to, cols),
-                    None => to.write_bytes(0, cols),
-                }
-            }
             isa.vectorize(FewRows {
                 a,
                 a_row_step,
                 a_k_step,
                 b: b.at(0, col),
                 b_step: b.row_step,
+                bias: product.bias.map(|bias| bias.add(col)),
                 c: partial.at(row, col),
                 c_step: partial.row_step,
                 rows,
                 cols,
                 k: product.k,
             });
-            let mut scratch = [0; TILE_WORDS];
-            for c in (0..cols).step_by(32 * TILE_WORDS / FEW_ROWS) {
-                let cols = (cols - c).min(32 * TILE_WORDS / FEW_ROWS);
+            let most = 32 * (TILE_WORDS / rows);
+            scratch.bits.resize(scratch.bits.len().max(rows * most.min(cols).div_ceil(32)), 0);
+            for c in (0..cols).step_by(most) {
+                let cols = most.min(cols - c);
                 let part = Part { row, rows, col: col + c, cols };
-                let bits = product.bits.tile(isa, part, &mut scratch);
+                let bits = product.bits.tile(isa, part, &mut scratch.bits);
                 let depth = Depth { first: 0, count: 0, starts: true, ends: true };
                 let next = Packing::nothing(partial.at(row, col + c)).next();
                 let panels = Panels { a, b: a, k: 0, next };

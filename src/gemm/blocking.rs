@@ -1,5 +1,6 @@
 //! The arithmetic of blocking: sizes from the caches, rows into panels, and what to prefetch.
 
+use super::GROUP;
 use super::tile::Next;
 use crate::isa::caches;
 
@@ -22,6 +23,11 @@ pub(super) fn block_sizes(mr: usize, rows: Option<usize>, k: usize) -> (usize, u
     let kc = balanced(k, if shallow { 384 } else { 1024 }, 32);
     let mc = caches().level_2 / (4 * kc) / mr * mr;
     (kc, mc.max(mr))
+}
+
+/// NC: columns of B that stay packed, for more blocks of A: a quarter of the level-3 cache.
+pub(super) fn column_block(kc: usize) -> usize {
+    (caches().level_3 / (16 * kc) / GROUP * GROUP).max(GROUP)
 }
 
 /// `n` cut into the fewest parts of at most `most`: the size of a part, a multiple of `multiple`.
@@ -47,65 +53,93 @@ pub(super) struct Depth {
     pub(super) ends: bool,
 }
 
-/// A panel of B that the tiles of the one before pack in passing.
+/// A panel of B that the tiles of the one before fetch in passing: they pack it, or prefetch it where it
+/// is packed. As many tiles as possible take part, so that memory has time.
 pub(super) struct Packing {
-    from: *const f32,
-    row_step: usize,
-    to: *mut f32,
-    nr: usize,
-    /// Rows to pack, and how many a tile packs.
+    /// What the next tile does.
+    next: Next,
+    /// What a tile does that has nothing to do.
+    idle: Next,
+    /// Rows to fetch, and how many a tile fetches.
     rows: usize,
     share: usize,
-    /// Rows that are packed.
-    pub(super) done: usize,
-    /// What to copy and prefetch where there is nothing to do.
-    idle: *mut f32,
+    /// Rows that the tiles so far have fetched.
+    fetched: usize,
 }
 
-/// Rows from the one that is packed to the one that is prefetched: enough to hide the latency of
-/// memory, and few enough that rows a power of two apart do not evict each other.
-const ROWS_AHEAD: usize = 32;
+/// Four steps of k from a row's prefetch to its copy: enough to hide the latency of memory. The rows
+/// between are few, since those a power of two apart evict each other.
+const AHEAD: usize = 32;
 
 impl Packing {
-    /// Nothing; `idle` is valid for writes of a row.
+    /// Nothing; `idle` is a row that is copied to itself.
     pub(super) fn nothing(idle: *mut f32) -> Self {
-        Self { from: idle, row_step: 0, to: idle, nr: 0, rows: 0, share: 0, done: 0, idle }
+        let idle = Next {
+            mask: usize::MAX,
+            from: idle,
+            from_step: 0,
+            to: idle,
+            to_step: 0,
+            ahead: idle,
+            ahead_step: 0,
+        };
+        Self { next: idle, idle, rows: 0, share: 0, fetched: 0 }
     }
 
-    /// The `rows` rows of `nr` columns at `from`, which are packed to `to`.
-    pub(super) fn new(
+    /// For `tiles` tiles, the panel of `rows` rows of `nr` columns at `from`, which is packed to `to`.
+    pub(super) fn copy(
+        tiles: usize,
         (from, row_step): (*const f32, usize),
         (rows, nr): (usize, usize),
         to: *mut f32,
         idle: *mut f32,
     ) -> Self {
-        Self { from, row_step, to, nr, rows, share: rows / 4, done: 0, idle }
-    }
-
-    /// The share of the next tile.
-    #[inline(always)]
-    pub(super) fn next(&mut self) -> Next {
-        let Self { row_step, nr, done, .. } = *self;
-        if done + self.share > self.rows || self.share == 0 {
-            let row = self.idle;
-            return Next {
-                from: row,
-                from_step: 0,
-                to: row,
-                to_step: 0,
-                ahead: row,
-                ahead_step: 0,
-            };
-        }
-        self.done += self.share;
-        let from = self.from.wrapping_add(done * row_step);
-        Next {
+        let every = 1 << (tiles / 4).max(1).ilog2();
+        let ahead = from.wrapping_add((AHEAD / every).max(4).wrapping_mul(row_step) + nr - 1);
+        let next = Next {
+            mask: every - 1,
             from,
             from_step: row_step,
-            to: self.to.wrapping_add(done * nr),
+            to,
             to_step: nr,
-            ahead: from.wrapping_add(ROWS_AHEAD.wrapping_mul(row_step) + nr - 1),
+            ahead,
             ahead_step: row_step,
+        };
+        Self { next, rows, share: (rows / 4).div_ceil(every), ..Self::nothing(idle) }
+    }
+
+    /// For `tiles` tiles, a packed panel that is prefetched.
+    pub(super) fn prefetch(
+        tiles: usize,
+        panel: *const f32,
+        (rows, nr): (usize, usize),
+        idle: *mut f32,
+    ) -> Self {
+        let copy = Self::copy(tiles, (panel, nr), (rows, nr), idle, idle);
+        let ahead = panel.wrapping_add(nr - 1);
+        Self { next: Next { from: idle, from_step: 0, to_step: 0, ahead, ..copy.next }, ..copy }
+    }
+
+    /// Rows that are packed.
+    pub(super) fn done(&self) -> usize {
+        if self.next.to_step == 0 { 0 } else { self.fetched }
+    }
+
+    /// What the next tile does.
+    #[inline(always)]
+    pub(super) fn next(&mut self) -> Next {
+        let Self { next, idle, rows, share, fetched } = *self;
+        if fetched == rows || share > rows {
+            return idle;
+        }
+        // The last share is whole too: its first rows come once more.
+        let first = fetched.min(rows - share);
+        self.fetched = first + share;
+        Next {
+            from: next.from.wrapping_add(first * next.from_step),
+            to: next.to.wrapping_add(first * next.to_step),
+            ahead: next.ahead.wrapping_add(first * next.ahead_step),
+            ..next
         }
     }
 }

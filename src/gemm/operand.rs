@@ -56,9 +56,9 @@ impl Operand {
         Self { transposed: !self.transposed, ..self }
     }
 
-    /// Whether the elements are read just as they stand in memory.
-    pub(super) fn is_plain(&self) -> bool {
-        matches!(self.form, Form::Plain)
+    /// Whether rows, as the product reads them, are contiguous, and only have to be copied.
+    pub(super) fn is_copied(&self) -> bool {
+        matches!(self.form, Form::Plain) && self.source().col_step == 1
     }
 
     /// Whether elements are computed before they are packed.

@@ -22,11 +22,13 @@ pub(super) struct Panels {
     pub(super) next: Next,
 }
 
-/// What is packed in passing: with each four steps of k a row of the next panel of B is copied, and a
-/// row further on is prefetched. The load and store units have room for that, so packing takes no
-/// time of its own. Steps of 0 copy the same row again and again, which costs nothing.
+/// What is done in passing: each few steps of k a row of the next panel of B is copied, and a row further
+/// on is prefetched. The load and store units have room for that, so packing takes no time of its own.
 #[derive(Clone, Copy)]
 pub(super) struct Next {
+    /// One less than the number, a power of two, of times four steps of k from a row to the next; more
+    /// than there are where only the first is copied.
+    pub(super) mask: usize,
     pub(super) from: *const f32,
     pub(super) from_step: usize,
     pub(super) to: *mut f32,
@@ -75,21 +77,23 @@ pub(super) unsafe fn accumulate<I: Isa, const R: usize, const V: usize>(
     }
     // SAFETY: the caller's promise.
     unsafe {
-        for _ in 0..k / 4 {
-            let mut line = 0;
-            while line < nr {
-                isa.prefetch(next.ahead.wrapping_sub(line));
-                line += 16;
+        let mut i = 0;
+        while i < k / 4 {
+            if i & next.mask == 0 {
+                let mut c = 0;
+                while c < nr {
+                    if c % 16 == 0 {
+                        isa.prefetch(next.ahead.wrapping_sub(c));
+                    }
+                    isa.store(next.to.add(c), isa.load(next.from.add(c)));
+                    c += I::LANES;
+                }
+                next.from = next.from.wrapping_add(next.from_step);
+                next.to = next.to.wrapping_add(next.to_step);
+                next.ahead = next.ahead.wrapping_add(next.ahead_step);
             }
-            next.ahead = next.ahead.wrapping_add(next.ahead_step);
+            i += 1;
             step!();
-            let mut i = 0;
-            while i < nr {
-                isa.store(next.to.add(i), isa.load(next.from.add(i)));
-                i += I::LANES;
-            }
-            next.from = next.from.wrapping_add(next.from_step);
-            next.to = next.to.wrapping_add(next.to_step);
             step!();
             step!();
             step!();

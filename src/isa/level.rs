@@ -115,8 +115,9 @@ impl Level {
             ))
     }
 
-    /// Runs a kernel compiled for this level.
-    #[inline]
+    /// Runs a kernel compiled for this level. Not inlined, so that there is one copy of the portable
+    /// kernel, not one for each way that leads here.
+    #[inline(never)]
     pub(crate) fn vectorize<K: Kernel>(self, kernel: K) -> K::Output {
         #[cfg(target_arch = "x86_64")]
         match self {
