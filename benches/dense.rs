@@ -36,13 +36,19 @@ const SHAPES: [(usize, usize, usize); 11] = [
     (7, 33, 65),
 ];
 
-/// Name, activation and rate; the first is the bare product, without bias.
-const LAYERS: [(&str, Activation, f64); 4] = [
+/// Name, activation and rate; the first is the bare product, without bias. The last two drop weights
+/// instead of outputs, and are the bare product otherwise.
+const LAYERS: [(&str, Activation, f64); 6] = [
     ("bare", Activation::Identity, 0.0),
     ("relu .5", Activation::Relu, 0.5),
     ("relu .1", Activation::Relu, 0.1),
     ("gelu .5", Activation::Gelu, 0.5),
+    ("weights .5", Activation::Identity, 0.5),
+    ("weights .1", Activation::Identity, 0.1),
 ];
+
+/// The first layer that drops weights.
+const WEIGHTS: usize = 4;
 
 fn main() {
     if support::flag("--scaling") {
@@ -91,6 +97,9 @@ impl Case {
         }
         let dropout = Dropout::new(rate).expect("a rate");
         let key = MaskKey::new(7, 3, 5).expect("a small layer");
+        if layer >= WEIGHTS {
+            return DenseArgs { weight_dropout: Some((dropout, key)), ..args };
+        }
         DenseArgs { bias: Some(&self.bias), activation, dropout, key, ..args }
     }
 
@@ -114,6 +123,9 @@ impl Case {
                         .expect("the last columns"),
                     bias: args.bias.map(|bias| &bias[n - cols..]),
                     key: args.key.with_origin((m - rows) as u64, (n - cols) as u64),
+                    weight_dropout: args
+                        .weight_dropout
+                        .map(|(dropout, key)| (dropout, key.with_origin(0, (n - cols) as u64))),
                     ..args
                 };
                 let mut expected = vec![0.0; rows * cols];

@@ -76,7 +76,8 @@ impl<E: Epilogue> Block<'_, E> {
         let nr = NV * I::LANES;
         let computed = |operand: &Operand, n: usize| if operand.is_computed() { n } else { 0 };
         let operand = computed(&product.a, mc * kc).max(computed(&product.b, nr * kc));
-        let bits = mc * GROUP / 32;
+        // Those of the epilogue, and those of a dropped B.
+        let bits = (mc + kc.next_multiple_of(32)) * GROUP / 32;
         scratch.bits.resize(scratch.bits.len().max(bits), 0);
         let mut tile = [0.0; TILE];
         let b = scratch.b.room((2 * kc + 1) * nr);
@@ -142,7 +143,7 @@ impl<E: Epilogue> Block<'_, E> {
     /// Packs the panel of B from column `col` on, from row `done` on.
     #[inline(always)]
     fn pack_b<I: Isa, const NV: usize>(
-        &self,
+        operand: Operand,
         isa: I,
         depth: Depth,
         (col, cols): (usize, usize),
@@ -153,7 +154,7 @@ impl<E: Epilogue> Block<'_, E> {
             let nr = NV * I::LANES;
             let part = Part { row: depth.first + done, rows: depth.count - done, col, cols };
             let out = to.wrapping_add(done * nr);
-            isa.vectorize(PackB { operand: self.product.b, part, buffer, out, nr });
+            isa.vectorize(PackB { operand, part, buffer, out, nr });
         }
     }
 
@@ -173,6 +174,7 @@ impl<E: Epilogue> Block<'_, E> {
         let end = block.col + block.cols;
         let Buffers { a, b: [mut this, mut other], idle, operand, tile } = buffers;
         let mut next = Packing::nothing(idle);
+        let (scratch, bits_of_b) = scratch.split_at_mut(block.rows * GROUP / 32);
         // Loop 3: groups of columns.
         for jg in (block.col..end).step_by(GROUP) {
             let cols = GROUP.min(end - jg);
@@ -181,6 +183,11 @@ impl<E: Epilogue> Block<'_, E> {
                 // SAFETY: the mask has the shape of C, and blocks start at whole words.
                 bits = unsafe { product.bits.tile(isa, Part { col: jg, cols, ..block }, scratch) };
             }
+            // SAFETY: the part lies in B; blocks start at multiples of 32; there is room for as many bits.
+            let factor = unsafe {
+                let part = Part { row: depth.first, rows: depth.count, col: jg, cols };
+                product.b.with_bits(isa, part, bits_of_b)
+            };
             // Loop 2: panels of B.
             for jr in (0..cols).step_by(nr) {
                 let (col, cols) = (jg + jr, nr.min(cols - jr));
@@ -191,7 +198,15 @@ impl<E: Epilogue> Block<'_, E> {
                         panels.wrapping_add(before)
                     }
                     None => {
-                        self.pack_b::<I, NV>(isa, depth, (col, cols), next.done, (this, operand));
+                        let panel = (col, cols);
+                        Self::pack_b::<I, NV>(
+                            factor,
+                            isa,
+                            depth,
+                            panel,
+                            next.done,
+                            (this, operand),
+                        );
                         next = self.packing(depth, (col + nr, end), nr, other, idle);
                         this.cast_const()
                     }
