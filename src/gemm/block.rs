@@ -47,7 +47,8 @@ impl<E: Epilogue> TileKernel for Block<'_, E> {
         let b = &self.product.b;
         let mut scratch = scratch::take();
         let few = self.part.rows <= FEW_ROWS && self.product.k > 0 && E::OVERWRITES;
-        if few && b.is_plain() && b.source().col_step == 1 {
+        let by_rows = b.dropped_rows().is_some() || b.is_plain() && b.source().col_step == 1;
+        if few && by_rows {
             self.few_rows(isa, &mut scratch);
         } else {
             self.packed::<I, MR, NV>(isa, &mut scratch);
@@ -76,8 +77,8 @@ impl<E: Epilogue> Block<'_, E> {
         let nr = NV * I::LANES;
         let computed = |operand: &Operand, n: usize| if operand.is_computed() { n } else { 0 };
         let operand = computed(&product.a, mc * kc).max(computed(&product.b, nr * kc));
-        // Those of the epilogue, and those of a dropped B.
-        let bits = (mc + kc.next_multiple_of(32)) * GROUP / 32;
+        // Those of the epilogue, and those of two groups of a dropped B.
+        let bits = (mc + 2 * kc.next_multiple_of(32)) * GROUP / 32;
         scratch.bits.resize(scratch.bits.len().max(bits), 0);
         let mut tile = [0.0; TILE];
         let b = scratch.b.room((2 * kc + 1) * nr);
@@ -121,21 +122,44 @@ impl<E: Epilogue> Block<'_, E> {
         isa.vectorize(PackA { operand, part, buffer, out, mr: MR });
     }
 
-    /// A panel of B to be packed in passing to `to`, if it is one that only has to be copied.
+    /// B, and if it has a dropout, the bits of the group of columns from `jg` on, in `bits`.
+    #[inline(always)]
+    fn factor<I: Isa>(
+        &self,
+        isa: I,
+        depth: Depth,
+        (jg, end): (usize, usize),
+        bits: &mut [u32],
+    ) -> Operand {
+        if jg >= end {
+            return self.product.b;
+        }
+        let cols = GROUP.min(end - jg);
+        let part = Part { row: depth.first, rows: depth.count, col: jg, cols };
+        // SAFETY: the part lies in B; blocks start at multiples of 32; there is room for a group's bits.
+        unsafe { self.product.b.with_bits(isa, part, bits) }
+    }
+
+    /// A panel of B to be packed in passing to `to`, if its rows are those of a matrix in memory.
     #[inline(always)]
     fn packing(
-        &self,
+        operand: Operand,
         depth: Depth,
         (col, end): (usize, usize),
         nr: usize,
         to: *mut f32,
         idle: *mut f32,
     ) -> Packing {
-        let b = &self.product.b;
-        let source = b.source();
-        if b.is_plain() && source.col_step == 1 && col + nr <= end {
-            let from = source.near(depth.first, col);
-            return Packing::new((from, source.row_step), (depth.count, nr), to, idle);
+        let source = operand.source();
+        if col + nr <= end {
+            let from = (source.near(depth.first, col), source.row_step);
+            let packing = Packing::new(from, (depth.count, nr), to, idle);
+            if operand.is_plain() && source.col_step == 1 {
+                return packing;
+            }
+            if let Some(keep) = operand.dropped_rows().and_then(|b| b.keep(depth.first, col)) {
+                return packing.dropped(keep);
+            }
         }
         Packing::nothing(idle)
     }
@@ -175,6 +199,9 @@ impl<E: Epilogue> Block<'_, E> {
         let Buffers { a, b: [mut this, mut other], idle, operand, tile } = buffers;
         let mut next = Packing::nothing(idle);
         let (scratch, bits_of_b) = scratch.split_at_mut(block.rows * GROUP / 32);
+        let (these, others) = bits_of_b.split_at_mut(bits_of_b.len() / 2);
+        let mut bits_of_b = [these, others];
+        let mut factor = self.factor(isa, depth, (block.col, end), bits_of_b[0]);
         // Loop 3: groups of columns.
         for jg in (block.col..end).step_by(GROUP) {
             let cols = GROUP.min(end - jg);
@@ -183,11 +210,9 @@ impl<E: Epilogue> Block<'_, E> {
                 // SAFETY: the mask has the shape of C, and blocks start at whole words.
                 bits = unsafe { product.bits.tile(isa, Part { col: jg, cols, ..block }, scratch) };
             }
-            // SAFETY: the part lies in B; blocks start at multiples of 32; there is room for as many bits.
-            let factor = unsafe {
-                let part = Part { row: depth.first, rows: depth.count, col: jg, cols };
-                product.b.with_bits(isa, part, bits_of_b)
-            };
+            // The bits of the next group: its first panel is packed while this one's last is multiplied.
+            bits_of_b.reverse();
+            let next_factor = self.factor(isa, depth, (jg + GROUP, end), bits_of_b[0]);
             // Loop 2: panels of B.
             for jr in (0..cols).step_by(nr) {
                 let (col, cols) = (jg + jr, nr.min(cols - jr));
@@ -207,7 +232,8 @@ impl<E: Epilogue> Block<'_, E> {
                             next.done,
                             (this, operand),
                         );
-                        next = self.packing(depth, (col + nr, end), nr, other, idle);
+                        let of_next = if jr + nr < GROUP { factor } else { next_factor };
+                        next = Self::packing(of_next, depth, (col + nr, end), nr, other, idle);
                         this.cast_const()
                     }
                 };
@@ -237,6 +263,7 @@ impl<E: Epilogue> Block<'_, E> {
                 }
                 std::mem::swap(&mut this, &mut other);
             }
+            factor = next_factor;
         }
     }
 
@@ -266,6 +293,8 @@ impl<E: Epilogue> Block<'_, E> {
                 a_k_step,
                 b: b.at(0, col),
                 b_step: b.row_step,
+                dropped: product.b.dropped_rows(),
+                col,
                 c: partial.at(row, col),
                 c_step: partial.row_step,
                 rows,

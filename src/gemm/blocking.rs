@@ -1,6 +1,6 @@
 //! The arithmetic of blocking: sizes from the caches, rows into panels, and what to prefetch.
 
-use super::tile::Next;
+use super::tile::{Keep, Next};
 use crate::isa::caches;
 
 /// Up to so many rows a product is about reading B.
@@ -58,6 +58,8 @@ pub(super) struct Packing {
     share: usize,
     /// Rows that are packed.
     pub(super) done: usize,
+    /// What becomes of the elements.
+    keep: Keep,
     /// What to copy and prefetch where there is nothing to do.
     idle: *mut f32,
 }
@@ -69,7 +71,7 @@ const ROWS_AHEAD: usize = 32;
 impl Packing {
     /// Nothing; `idle` is valid for writes of a row.
     pub(super) fn nothing(idle: *mut f32) -> Self {
-        Self { from: idle, row_step: 0, to: idle, nr: 0, rows: 0, share: 0, done: 0, idle }
+        Self::new((idle, 0), (0, 0), idle, idle)
     }
 
     /// The `rows` rows of `nr` columns at `from`, which are packed to `to`.
@@ -79,13 +81,19 @@ impl Packing {
         to: *mut f32,
         idle: *mut f32,
     ) -> Self {
-        Self { from, row_step, to, nr, rows, share: rows / 4, done: 0, idle }
+        let keep = Keep::ALL;
+        Self { from, row_step, to, nr, rows, share: rows / 4, done: 0, keep, idle }
+    }
+
+    /// The same rows with a dropout: `keep` is for the first.
+    pub(super) fn dropped(self, keep: Keep) -> Self {
+        Self { keep, ..self }
     }
 
     /// The share of the next tile.
     #[inline(always)]
     pub(super) fn next(&mut self) -> Next {
-        let Self { row_step, nr, done, .. } = *self;
+        let Self { row_step, nr, done, keep, .. } = *self;
         if done + self.share > self.rows || self.share == 0 {
             let row = self.idle;
             return Next {
@@ -95,6 +103,7 @@ impl Packing {
                 to_step: 0,
                 ahead: row,
                 ahead_step: 0,
+                keep: Keep::ALL,
             };
         }
         self.done += self.share;
@@ -106,6 +115,7 @@ impl Packing {
             to_step: nr,
             ahead: from.wrapping_add(ROWS_AHEAD.wrapping_mul(row_step) + nr - 1),
             ahead_step: row_step,
+            keep: keep.after_rows(done),
         }
     }
 }

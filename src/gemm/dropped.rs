@@ -1,6 +1,7 @@
 //! `keep ? x · scale : 0` in place of a factor's elements: dropout of an input or of weights.
 
-use crate::isa::{Isa, Kernel, load};
+use super::tile::Keep;
+use crate::isa::{Isa, Kernel};
 use crate::mask::{Bits, Dropout, MaskKey, TILE_COLS, TILE_WORDS};
 use crate::threads::Part;
 use crate::view::Source;
@@ -14,8 +15,9 @@ pub(super) struct Dropped {
     pub(super) scale: f32,
 }
 
-/// Rows of B that are asked for before they are read.
-const ROWS_AHEAD: usize = 16;
+/// Rows of B that are asked for before they are read: rows a power of two apart evict each other from
+/// the level-1 cache when there are more.
+const ROWS_AHEAD: usize = 8;
 
 impl Dropped {
     /// The dropout of a matrix, and whether the source of the result is its transposed: the one of the two
@@ -41,6 +43,13 @@ impl Dropped {
         // SAFETY: the caller's promise; bits made from a key may be asked for anywhere.
         let tile = unsafe { self.bits.tile(isa, part, scratch) };
         Self { bits: Bits::made(tile, part), ..self }
+    }
+
+    /// What becomes of the elements from a place on, if the bits of their rows were made in advance.
+    pub(super) fn keep(&self, row: usize, col: usize) -> Option<Keep> {
+        let bits = self.bits.in_memory(row, col)?;
+        let (words, step) = (bits.words, bits.stride);
+        Some(Keep { words, step, shift: col % 32, scale: self.scale })
     }
 
     /// Packs a panel of `nr` columns, of which `part` has as many or fewer, the others zeros.
@@ -74,9 +83,9 @@ impl Dropped {
                     let to = out.add((top + r) * nr);
                     let mut c = 0;
                     while c < nr {
-                        let n = I::LANES.min(cols.saturating_sub(c));
-                        let v = isa.mul(load(isa, x.wrapping_add(c), n), scale);
-                        isa.store(to.add(c), isa.keep(isa.lanes(word, c), v));
+                        let (x, n) = (x.wrapping_add(c), cols.saturating_sub(c));
+                        let x = if n >= I::LANES { isa.load(x) } else { isa.load_first(x, n) };
+                        isa.store(to.add(c), isa.keep(isa.lanes(word, c), isa.mul(x, scale)));
                         c += I::LANES;
                     }
                 }

@@ -4,25 +4,40 @@
 //! is used no more often than that. Instead a few rows of B at a time are streamed along C, whose
 //! sums wait in memory, for the most part in the level-1 cache.
 
+use super::dropped::Dropped;
 use crate::isa::{Isa, Kernel, load, store};
+use crate::mask::{TILE_COLS, TILE_WORDS};
+use crate::threads::Part;
 
 /// Up to so many rows B is read in place.
 pub(super) const FEW_ROWS: usize = 4;
 /// Rows of B that are streamed together: the hardware prefetchers follow so many.
 const STREAMS: usize = 8;
 
-/// `c += a · b` for up to [`FEW_ROWS`] rows; rows of B and C are contiguous.
+/// `c += a · b` for up to [`FEW_ROWS`] rows; rows of B and C are contiguous. B may have a dropout, which
+/// is applied to what is loaded.
 pub(super) struct FewRows {
     pub(super) a: *const f32,
     pub(super) a_row_step: usize,
     pub(super) a_k_step: usize,
     pub(super) b: *const f32,
     pub(super) b_step: usize,
+    pub(super) dropped: Option<Dropped>,
+    /// B's first column, a multiple of 32, in the matrix that is dropped.
+    pub(super) col: usize,
     pub(super) c: *mut f32,
     pub(super) c_step: usize,
     pub(super) rows: usize,
     pub(super) cols: usize,
     pub(super) k: usize,
+}
+
+/// The bits of some rows of B, and the scale of what is kept.
+#[derive(Clone, Copy)]
+struct Factor {
+    words: *const u32,
+    stride: usize,
+    scale: f32,
 }
 
 impl Kernel for FewRows {
@@ -32,11 +47,15 @@ impl Kernel for FewRows {
     fn run<I: Isa>(self, isa: I) {
         // SAFETY: whoever made this kernel promised that the matrices have these shapes.
         unsafe {
-            match self.rows {
-                1 => self.rows::<I, 1, 8>(isa),
-                2 => self.rows::<I, 2, 4>(isa),
-                3 => self.rows::<I, 3, 2>(isa),
-                4 => self.rows::<I, 4, 2>(isa),
+            match (self.rows, self.dropped) {
+                (1, None) => self.rows::<I, 1, 8>(isa),
+                (2, None) => self.rows::<I, 2, 4>(isa),
+                (3, None) => self.rows::<I, 3, 2>(isa),
+                (4, None) => self.rows::<I, 4, 2>(isa),
+                (1, Some(b)) => self.dropped_rows::<I, 1, 8>(isa, b),
+                (2, Some(b)) => self.dropped_rows::<I, 2, 4>(isa, b),
+                (3, Some(b)) => self.dropped_rows::<I, 3, 2>(isa, b),
+                (4, Some(b)) => self.dropped_rows::<I, 4, 2>(isa, b),
                 _ => {}
             }
         }
@@ -49,39 +68,87 @@ impl FewRows {
     /// The matrices have these shapes, with `R` rows; C is not accessed by others.
     #[inline(always)]
     unsafe fn rows<I: Isa, const R: usize, const V: usize>(&self, isa: I) {
+        let none = Factor { words: std::ptr::null(), stride: 0, scale: 1.0 };
         for p in (0..self.k).step_by(STREAMS) {
             let depth = STREAMS.min(self.k - p);
-            let mut col = 0;
-            // SAFETY: the caller's promise; `col + n <= cols`.
-            unsafe {
-                while col + V * I::LANES <= self.cols {
-                    self.tile::<I, R, V>(isa, p, depth, col, V * I::LANES);
-                    col += V * I::LANES;
-                }
-                while col < self.cols {
-                    let n = I::LANES.min(self.cols - col);
-                    self.tile::<I, R, 1>(isa, p, depth, col, n);
-                    col += n;
+            // SAFETY: the caller's promise.
+            unsafe { self.streams::<I, R, V, false>(isa, (p, depth), (0, self.cols), none) };
+        }
+    }
+
+    /// # Safety
+    ///
+    /// As for `rows`; B is a part of the matrix of `dropped`.
+    #[inline(always)]
+    unsafe fn dropped_rows<I: Isa, const R: usize, const V: usize>(
+        &self,
+        isa: I,
+        dropped: Dropped,
+    ) {
+        let mut scratch = [0u32; TILE_WORDS];
+        // As many columns as have room for the bits of all streams.
+        for col in (0..self.cols).step_by(TILE_COLS) {
+            let cols = TILE_COLS.min(self.cols - col);
+            for p in (0..self.k).step_by(STREAMS) {
+                let depth = STREAMS.min(self.k - p);
+                let part = Part { row: p, rows: depth, col: self.col + col, cols };
+                // SAFETY: the caller's promise.
+                unsafe {
+                    let bits = dropped.bits.tile(isa, part, &mut scratch);
+                    let factor =
+                        Factor { words: bits.words, stride: bits.stride, scale: dropped.scale };
+                    self.streams::<I, R, V, true>(isa, (p, depth), (col, cols), factor);
                 }
             }
         }
     }
 
-    /// `depth` steps of k from `p` on, for `n` columns.
+    /// `depth` steps of k from `p` on, for `cols` columns from `first` on.
     ///
     /// # Safety
     ///
-    /// As for `rows`; the range lies in the matrices; `n` is `V * LANES`, or less if `V` is 1.
+    /// As for `rows`; the range lies in the matrices.
     #[inline(always)]
-    unsafe fn tile<I: Isa, const R: usize, const V: usize>(
+    unsafe fn streams<I: Isa, const R: usize, const V: usize, const DROPPED: bool>(
         &self,
         isa: I,
-        p: usize,
-        depth: usize,
-        col: usize,
-        n: usize,
+        depth: (usize, usize),
+        (first, cols): (usize, usize),
+        factor: Factor,
     ) {
-        let lanes = n.min(I::LANES);
+        let mut at = 0;
+        // SAFETY: the caller's promise; `at + n <= cols`.
+        unsafe {
+            while at + V * I::LANES <= cols {
+                let n = V * I::LANES;
+                self.tile::<I, R, V, DROPPED>(isa, depth, (first, at), n, factor);
+                at += n;
+            }
+            while at < cols {
+                let n = I::LANES.min(cols - at);
+                self.tile::<I, R, 1, DROPPED>(isa, depth, (first, at), n, factor);
+                at += n;
+            }
+        }
+    }
+
+    /// `depth` steps of k from `p` on, for `n` columns from `first + at` on.
+    ///
+    /// # Safety
+    ///
+    /// As for `rows`; the range lies in the matrices; `n` is `V * LANES`, or less if `V` is 1. The factor
+    /// has the bits from `first` on.
+    #[inline(always)]
+    unsafe fn tile<I: Isa, const R: usize, const V: usize, const DROPPED: bool>(
+        &self,
+        isa: I,
+        (p, depth): (usize, usize),
+        (first, at): (usize, usize),
+        n: usize,
+        factor: Factor,
+    ) {
+        let (lanes, col) = (n.min(I::LANES), first + at);
+        let scale = isa.splat(factor.scale);
         let mut acc = [[isa.splat(0.0); V]; R];
         // SAFETY: the caller's promise.
         unsafe {
@@ -91,11 +158,17 @@ impl FewRows {
                     *sum = load(isa, c, lanes);
                 }
             }
-            for p in p..p + depth {
+            for (r, p) in (p..p + depth).enumerate() {
                 let b = self.b.add(p * self.b_step + col);
+                let words = factor.words.wrapping_add(r * factor.stride);
                 let mut row = [isa.splat(0.0); V];
                 for (v, b_v) in row.iter_mut().enumerate() {
                     *b_v = load(isa, b.add(v * I::LANES), lanes);
+                    if DROPPED {
+                        let at = at + v * I::LANES;
+                        let keep = isa.lanes(isa.word(*words.add(at / 32)), at % 32);
+                        *b_v = isa.keep(keep, isa.mul(*b_v, scale));
+                    }
                 }
                 for (r, sums) in acc.iter_mut().enumerate() {
                     let x = isa.splat(*self.a.add(r * self.a_row_step + p * self.a_k_step));

@@ -119,6 +119,17 @@ impl Bits {
         Bits::Stored(Words { ptr, stride: tile.stride })
     }
 
+    /// Where the word with the bit of (row, col) is, if the bits are in memory and only read.
+    pub(crate) fn in_memory(self, row: usize, col: usize) -> Option<Tile> {
+        match self {
+            Bits::Stored(Words { ptr, stride }) => {
+                let words = ptr.cast_const().wrapping_add(row * stride + col / 32);
+                Some(Tile { words, stride })
+            }
+            _ => None,
+        }
+    }
+
     /// The bits of a stored mask.
     pub(crate) fn stored(mask: &Mask) -> Self {
         let words = Words { ptr: mask.words.as_ptr().cast_mut(), stride: mask.words_per_row() };
