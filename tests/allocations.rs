@@ -179,7 +179,7 @@ fn elementwise_operations_loss_and_updates() {
             let (dropout, key) = (Dropout::new(0.4).unwrap(), MaskKey::new(1, 2, 3).unwrap());
             let activation = Activation::Tanh;
             let args = BiasActivationDropout { bias: Some(&bias), activation, dropout, key };
-            let step = SgdStep { learning_rate: 0.1, momentum: 0.9, weight_decay: 0.0 };
+            let step = SgdStep { momentum: 0.9, ..SgdStep::new(0.1) };
             let mut mask = Mask::new(rows, cols).unwrap();
             let (mut y, mut dz, mut db) = (x.clone(), x.clone(), bias.clone());
             let x = matrix(&x, rows, cols);
