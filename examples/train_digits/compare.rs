@@ -13,7 +13,7 @@ use crate::report::{self, Errors, count, deviation, mean, minus, paired_t};
 use crate::train::{self, Plan, Results, Setting};
 
 /// Seeds that values are chosen with.
-const SEARCH_SEEDS: u32 = 4;
+const SEARCH_SEEDS: u32 = 10;
 
 /// Examples that a training set must have, so that a third is one.
 const LEAST_EXAMPLES: usize = 3;
@@ -34,7 +34,7 @@ const L2: Search = Search {
     name: "L2",
     base: PLAIN,
     apply: |sgd, value| sgd.weight_decay = value,
-    values: [1e-4, 1e-3, 3e-3, 1e-2],
+    values: [1e-4, 1e-3, 3e-3, 5e-3],
 };
 
 const L1: Search = Search {
@@ -48,7 +48,7 @@ const MAX_NORM: Search = Search {
     name: "max-norm",
     base: PLAIN,
     apply: |sgd, value| sgd.max_norm = Some(value),
-    values: [2.0, 1.5, 1.0, 0.5],
+    values: [2.0, 1.5, 1.0, 0.75],
 };
 
 const DROPOUT_MAX_NORM: Search = Search { name: "dropout + max-norm", base: DROPOUT, ..MAX_NORM };
@@ -167,7 +167,9 @@ fn table(plan: &Plan, results: &Results) -> String {
             let t = paired_t(&changes).map_or("-".into(), |t| format!("{t:.1}"));
             let better = changes.iter().filter(|change| **change < 0.0).count();
             let better = format!("{better} of {}", changes.len());
-            let _ = write!(text, "{:>+9.2}{t:>7}{better:>12}", mean(&changes));
+            // + 0.0 turns -0 into 0.
+            let change = (mean(&changes) * 100.0).round() / 100.0 + 0.0;
+            let _ = write!(text, "{change:>+9.2}{t:>7}{better:>12}");
         }
         text.push('\n');
     }

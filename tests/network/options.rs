@@ -205,8 +205,8 @@ fn gradients_through_gaussian_noise() {
         let mut naive = Naive::<f64>::of(&mlp);
         let (_, dw, db) = naive.gradients(0, &x, &labels);
         let h = 1e-6;
-        for l in 0..3 {
-            for i in (0..dw[l].len()).step_by(7) {
+        for (l, dw) in dw.iter().enumerate() {
+            for (i, gradient) in dw.iter().enumerate().step_by(7) {
                 let loss = |naive: &mut Naive<f64>, change: f64| {
                     naive.w[l][i] += change;
                     let loss = naive.gradients(0, &x, &labels).0;
@@ -215,7 +215,7 @@ fn gradients_through_gaussian_noise() {
                 };
                 let difference = (loss(&mut naive, h) - loss(&mut naive, -h)) / (2.0 * h);
                 // The loss is near 1.6, of which half an ULP is divided by h.
-                let error = (difference - dw[l][i]).abs();
+                let error = (difference - gradient).abs();
                 assert!(error < 2e-9, "{activation}: weight {i} of layer {l}: {error:e}");
             }
         }
