@@ -147,6 +147,16 @@ pub enum Error {
         units: usize,
     },
 
+    /// Gaussian noise where whole units were asked for.
+    #[error(
+        "noise {position} of the network is Gaussian, but its granularity is that of units: \
+         it must be that of elements"
+    )]
+    NoiseOfUnits {
+        /// Which noise: 0 the input's, then one for each hidden layer.
+        position: usize,
+    },
+
     /// A label that names no class.
     #[error("label {label} of example {index} names no class: there are {classes}")]
     Label {

@@ -15,8 +15,8 @@ mod real;
 mod unit;
 
 pub use masks::{
-    broadcast_dropout_backward, broadcast_dropout_forward, mask_with_rates, rates_dropout_backward,
-    rates_dropout_forward,
+    broadcast_dropout_backward, broadcast_dropout_forward, drawn_rate, mask_with_rates, rate_at,
+    rates_dropout_backward, rates_dropout_forward,
 };
 pub use network::{dense_update, max_norm, sgd_update, softmax_cross_entropy};
 pub use noise::{

@@ -33,8 +33,8 @@
 //! acc`. Only a weight that is infinite or NaN makes a difference: here a removed one is not looked at.
 //!
 //! **What is removed keeps its bits**: each weight of which the input or the unit is removed, the
-//! removed units' biases, and the velocities of both. They do not decay, their velocity is not used up,
-//! and they are no part of a norm.
+//! removed units' biases, and the velocities of both. They are not penalised, their velocity is not
+//! used up, and they are no part of a norm.
 //!
 //! **Nothing kept** is fine: the layer's output has no columns, the next layer's sums are its bias.
 //!

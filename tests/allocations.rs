@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use common::{for_each_level, matrix, matrix_mut, numbers};
-use fused_dropout::nn::{Granularity, Mlp, MlpSpec, Sgd};
+use fused_dropout::nn::{Granularity, Mlp, MlpSpec, Noise, Sgd, StepRate};
 use fused_dropout::{
     Activation, AlphaDropout, BiasActivationDropout, BroadcastDropout, BroadcastShape, DenseArgs,
     DenseUpdate, Dropout, GaussianDropout, Gradients, Level, Mask, MaskKey, Parameters, Rates,
@@ -105,12 +105,19 @@ fn allocations_are_counted() {
 fn training_steps() {
     let (x, labels) = (numbers(100 * 300, 1), (0..100).map(|i| i % 10).collect::<Vec<u32>>());
     everywhere(|place| {
-        for (activation, granularity) in [
-            (Activation::Relu, vec![]),
-            (Activation::Gelu, vec![]),
-            (Activation::Identity, vec![]),
-            (Activation::Relu, vec![Granularity::UnitExact; 3]),
-            (Activation::Gelu, vec![Granularity::Element, Granularity::UnitExact]),
+        let constant = StepRate::default();
+        for (activation, granularity, noise, schedule) in [
+            (Activation::Relu, vec![], Noise::Dropout, constant),
+            (Activation::Gelu, vec![], Noise::Dropout, constant),
+            (Activation::Identity, vec![], Noise::Dropout, constant),
+            (Activation::Relu, vec![Granularity::UnitExact; 3], Noise::Dropout, constant),
+            (
+                Activation::Gelu,
+                vec![Granularity::Element, Granularity::UnitExact],
+                Noise::Dropout,
+                constant,
+            ),
+            (Activation::Relu, vec![], Noise::Gaussian, StepRate::Drawn),
         ] {
             let spec = MlpSpec {
                 activation,
@@ -120,8 +127,9 @@ fn training_steps() {
                 ..MlpSpec::new(&[300, 200, 150, 10])
             };
             let sgd = Sgd { momentum: 0.9, max_norm: Some(2.0), ..Sgd::new(0.01) };
+            let spec = spec.with_noise(noise).with_schedule(schedule);
             let mut mlp = Mlp::new(&spec).unwrap();
-            let what = format!("train_step with {activation}, {granularity:?} {place}");
+            let what = format!("train_step with {activation}, {granularity:?}, {noise:?} {place}");
             assert_no_allocation(&what, || {
                 let x = matrix(&x, 100, 300);
                 mlp.train_step(x, &labels, &sgd).unwrap();
@@ -221,7 +229,7 @@ fn elementwise_operations_loss_and_updates() {
             let (dropout, key) = (Dropout::new(0.4).unwrap(), MaskKey::new(1, 2, 3).unwrap());
             let activation = Activation::Tanh;
             let args = BiasActivationDropout { bias: Some(&bias), activation, dropout, key };
-            let step = SgdStep { learning_rate: 0.1, momentum: 0.9, weight_decay: 0.0 };
+            let step = SgdStep { momentum: 0.9, ..SgdStep::new(0.1) };
             let mut mask = Mask::new(rows, cols).unwrap();
             let (mut y, mut dz, mut db) = (x.clone(), x.clone(), bias.clone());
             let x = matrix(&x, rows, cols);

@@ -20,7 +20,8 @@ struct Case {
     input_rate: Option<f64>,
     weight_rate: Option<f64>,
     momentum: bool,
-    decay: f32,
+    /// L2 and L1.
+    penalties: (f32, f32),
     limit: Option<f32>,
     extra: usize,
     /// Whether W and its velocity are stored as [units, inputs].
@@ -51,7 +52,8 @@ impl Case {
 
     fn step(&self) -> SgdStep {
         let momentum = if self.momentum { 0.9 } else { 0.0 };
-        SgdStep { learning_rate: 0.05, momentum, weight_decay: self.decay }
+        let (weight_decay, l1) = self.penalties;
+        SgdStep { learning_rate: 0.05, momentum, weight_decay, l1 }
     }
 
     fn key(layer: u32) -> MaskKey {
@@ -152,12 +154,11 @@ impl Case {
         let dw = MatRef::new(&dw, inputs, units).unwrap();
         let velocity = if self.momentum { Some(s.velocity.view_mut()) } else { None };
         reference::sgd_update(s.w.view_mut(), dw, velocity, &self.step()).unwrap();
-        let no_decay = SgdStep { weight_decay: 0.0, ..self.step() };
+        let of_bias = SgdStep { weight_decay: 0.0, l1: 0.0, ..self.step() };
         let velocity =
             if self.momentum { Some(MatMut::row_vector(&mut s.bias_velocity[..])) } else { None };
         let db = MatRef::row_vector(&db[..]);
-        reference::sgd_update(MatMut::row_vector(&mut s.bias[..]), db, velocity, &no_decay)
-            .unwrap();
+        reference::sgd_update(MatMut::row_vector(&mut s.bias[..]), db, velocity, &of_bias).unwrap();
         if let Some(limit) = self.limit {
             reference::max_norm(s.w.view_mut(), limit).unwrap();
         }
@@ -199,10 +200,11 @@ proptest! {
         rate in prop_oneof![Just(0.0), Just(0.5), Just(0.1), Just(1.0)],
         input_rate in proptest::option::of(Just(0.2)),
         weight_rate in proptest::option::of(prop_oneof![Just(0.0), Just(0.4), Just(1.0)]),
-        momentum: bool, decay in prop_oneof![Just(0.0f32), Just(0.01)],
+        momentum: bool,
+        penalties in prop_oneof![Just((0.0f32, 0.0f32)), Just((0.01, 0.0)), Just((0.0, 0.02)), Just((0.01, 0.02))],
         limit in proptest::option::of(Just(2.5f32)), extra in 0usize..3, transposed: (bool, bool),
     ) {
-        Case { batch, inputs, units, activation, rate, input_rate, weight_rate, momentum, decay,
+        Case { batch, inputs, units, activation, rate, input_rate, weight_rate, momentum, penalties,
                limit, extra, transposed }.check();
     }
 }
@@ -219,7 +221,7 @@ fn large_batches_and_layers() {
         input_rate: Some(0.2),
         weight_rate: None,
         momentum: true,
-        decay: 0.01,
+        penalties: (0.01, 0.02),
         limit: Some(3.0),
         extra: 0,
         transposed: (false, false),
@@ -252,7 +254,7 @@ fn refused_updates_change_nothing() {
         key: MaskKey::new(0, 0, 0).unwrap(),
         input_dropout: None,
         weight_dropout: None,
-        step: SgdStep { learning_rate: 0.1, momentum: 0.0, weight_decay: 0.0 },
+        step: SgdStep::new(0.1),
         max_norm: None,
     };
     let bad_rate = SgdStep { learning_rate: f32::NAN, ..good.step };

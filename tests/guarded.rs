@@ -373,7 +373,7 @@ fn large_dense_layers() {
 
 #[test]
 fn updates_and_loss() {
-    let step = SgdStep { learning_rate: 0.1, momentum: 0.9, weight_decay: 0.01 };
+    let step = SgdStep { learning_rate: 0.1, momentum: 0.9, weight_decay: 0.01, l1: 0.02 };
     for cols in [1, 3, 4, 5, 7, 8, 9, 15, 16, 17, 31, 33, 65, 100] {
         for (rows, (extra, transposed)) in [1, 3].into_iter().flat_map(|r| LAYOUTS.map(|l| (r, l)))
         {
@@ -470,7 +470,7 @@ fn thinned_layers() {
                 activation: Activation::Relu,
                 input: sides.0,
                 output: sides.1,
-                step: SgdStep { learning_rate: 0.1, momentum: 0.9, weight_decay: 0.01 },
+                step: SgdStep { learning_rate: 0.1, momentum: 0.9, weight_decay: 0.01, l1: 0.02 },
                 max_norm: Some(0.8),
             };
             let parameters = Parameters {

@@ -47,7 +47,7 @@ pub struct Parameters<'a, T = f32> {
     pub w: MatMut<'a, T>,
     /// Their velocity, of the same shape; without it there is no momentum.
     pub w_velocity: Option<MatMut<'a, T>>,
-    /// The biases; they do not decay.
+    /// The biases; they are not penalised.
     pub bias: Option<&'a mut [T]>,
     /// Their velocity.
     pub bias_velocity: Option<&'a mut [T]>,
@@ -139,9 +139,9 @@ pub fn dense_update(
         sgd_update(w.reborrow(), dw.as_ref(), w_velocity, &args.step)?;
     }
     if let Some(bias) = bias {
-        let no_decay = SgdStep { weight_decay: 0.0, ..args.step };
+        let step = args.step.without_penalties();
         let velocity = bias_velocity.map(MatMut::row_vector);
-        sgd_update(MatMut::row_vector(bias), MatRef::row_vector(db), velocity, &no_decay)?;
+        sgd_update(MatMut::row_vector(bias), MatRef::row_vector(db), velocity, &step)?;
     }
     put_back(buffers);
     args.max_norm.map_or(Ok(()), |limit| max_norm(w, limit))

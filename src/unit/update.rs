@@ -59,7 +59,7 @@ impl<T> ThinUpdate<'_, T> {
 
 /// The backward pass and a step of stochastic gradient descent on the parameters that remain: what
 /// [`thin_backward`], then [`sgd_update`] and [`max_norm`] of `W[I, J]` do, and [`sgd_update`] without
-/// decay of `b[J]`, bit for bit, without dW. dx is the gradient for the weights before the update.
+/// penalties of `b[J]`, bit for bit, without dW. dx is the gradient for the weights before the update.
 ///
 /// Parameters and velocities of what is removed keep their bits. The norm that is limited is that of
 /// a unit's weights in the thinned network, from the kept inputs only; with all its weights, of which
@@ -175,7 +175,7 @@ fn scatter(
     }
 }
 
-/// A step of the kept biases, which do not decay, with the gradient in the buffers.
+/// A step of the kept biases, without penalties, with the gradient in the buffers.
 fn update_bias(
     args: &ThinUpdate<'_>,
     buffers: &mut Buffers,
@@ -183,7 +183,7 @@ fn update_bias(
     bias: &mut [f32],
     mut velocity: Option<&mut [f32]>,
 ) -> Result<()> {
-    let step = SgdStep { weight_decay: 0.0, ..args.step };
+    let step = args.step.without_penalties();
     let db = MatRef::row_vector(&buffers.db[..units]);
     let Some(list) = args.output.list() else {
         let velocity = velocity.map(MatMut::row_vector);
