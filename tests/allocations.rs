@@ -203,7 +203,7 @@ fn dense_layers() {
                         key,
                         input_dropout: args.input_dropout,
                         weight_dropout,
-                        step: SgdStep { learning_rate: 1e-3, momentum: 0.0, weight_decay: 0.0 },
+                        step: SgdStep::new(1e-3),
                         max_norm: None,
                     };
                     let parameters = Parameters {
