@@ -296,7 +296,7 @@ fn dense(
             key,
             input_dropout,
             weight_dropout,
-            step: SgdStep { learning_rate: 0.1, momentum: 0.0, weight_decay: 0.01 },
+            step: SgdStep { weight_decay: 0.01, ..SgdStep::new(0.1) },
             max_norm: None,
         };
         let w = w.view_mut(w_data);
