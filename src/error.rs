@@ -167,6 +167,17 @@ pub enum Error {
         missing: &'static str,
     },
 
+    /// Weights that were packed with another dropout than that of the arguments.
+    #[error(
+        "the weights were packed with the dropout {packed}, but that of the arguments is {arguments}"
+    )]
+    PackedDropout {
+        /// The dropout and the key of the packed weights.
+        packed: String,
+        /// The dropout and the key of the arguments.
+        arguments: String,
+    },
+
     /// An activation's name that is not known.
     #[error(
         "unknown activation {name:?}: the activations are identity, relu, leaky-relu, \

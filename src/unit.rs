@@ -50,7 +50,7 @@ use std::cell::Cell;
 
 use crate::Level;
 use crate::activation::Activation;
-use crate::dense::{Forward, Gradients, by_rows, gradient_of_input, input, weight_gradient};
+use crate::dense::{Forward, Gradients, by_rows, gradient_of_input, weight_gradient};
 use crate::elementwise::{
     BiasActivationDropout, activation_backward, bias_activation_dropout_backward,
 };
@@ -190,7 +190,7 @@ pub fn thin_forward(
                 m: batch,
                 n: units,
                 k: inputs,
-                a: input(args.x, args.input.elements()),
+                a: Operand::dropped(args.x.source(), args.input.elements()),
                 b: w,
                 bias,
                 partial: y,
@@ -235,8 +235,8 @@ pub fn thin_backward(
     output_gradient(args.activation, args.output, saved, dy, dz.reborrow(), db)?;
     let dz = Operand::new(dz.as_ref().source());
     if let Some(dw) = &mut dw {
-        let x = input(args.x, args.input.elements());
-        weight_gradient(level, x, dz, (inputs, units, batch), dw);
+        let x = Operand::dropped(args.x.source(), args.input.elements());
+        weight_gradient(level, x, dz, (inputs, units, batch), None, dw);
     }
     if dx.is_some() {
         let w = weights(&mut buffers.windows, level, args.w.source(), args.input, args.output);

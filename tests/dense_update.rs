@@ -18,6 +18,7 @@ struct Case {
     activation: Activation,
     rate: f64,
     input_rate: Option<f64>,
+    weight_rate: Option<f64>,
     momentum: bool,
     decay: f32,
     limit: Option<f32>,
@@ -61,6 +62,10 @@ impl Case {
         self.input_rate.map(|rate| (Dropout::new(rate).unwrap(), Self::key(1)))
     }
 
+    fn weight_dropout(&self) -> Option<(Dropout, MaskKey)> {
+        self.weight_rate.map(|rate| (Dropout::new(rate).unwrap(), Self::key(3)))
+    }
+
     fn check(&self) {
         let Case { batch, inputs, units, activation, .. } = *self;
         let x = numbers(batch * inputs, 7);
@@ -75,6 +80,7 @@ impl Case {
             dropout,
             key: Self::key(2),
             input_dropout: self.input_dropout(),
+            weight_dropout: self.weight_dropout(),
             ..DenseArgs::new(x, start.w.view())
         };
         let (mut y, mut z) = (vec![0.0; batch * units], vec![0.0; batch * units]);
@@ -98,6 +104,7 @@ impl Case {
                     dropout,
                     key: Self::key(2),
                     input_dropout: self.input_dropout(),
+                    weight_dropout: self.weight_dropout(),
                     step: self.step(),
                     max_norm: self.limit,
                 };
@@ -162,6 +169,7 @@ impl Case {
             dropout: args.dropout,
             key: args.key,
             input_dropout: args.input_dropout,
+            weight_dropout: args.weight_dropout,
             step: self.step(),
             max_norm: self.limit,
         };
@@ -190,11 +198,12 @@ proptest! {
         ],
         rate in prop_oneof![Just(0.0), Just(0.5), Just(0.1), Just(1.0)],
         input_rate in proptest::option::of(Just(0.2)),
+        weight_rate in proptest::option::of(prop_oneof![Just(0.0), Just(0.4), Just(1.0)]),
         momentum: bool, decay in prop_oneof![Just(0.0f32), Just(0.01)],
         limit in proptest::option::of(Just(2.5f32)), extra in 0usize..3, transposed: (bool, bool),
     ) {
-        Case { batch, inputs, units, activation, rate, input_rate, momentum, decay, limit, extra,
-               transposed }.check();
+        Case { batch, inputs, units, activation, rate, input_rate, weight_rate, momentum, decay,
+               limit, extra, transposed }.check();
     }
 }
 
@@ -208,6 +217,7 @@ fn large_batches_and_layers() {
         activation: Activation::Relu,
         rate: 0.5,
         input_rate: Some(0.2),
+        weight_rate: None,
         momentum: true,
         decay: 0.01,
         limit: Some(3.0),
@@ -216,7 +226,12 @@ fn large_batches_and_layers() {
     };
     case.check();
     Case { batch: 30, inputs: 900, units: 260, transposed: (true, true), ..case.clone() }.check();
+    let dropped = Case { weight_rate: Some(0.5), ..case.clone() };
+    Case { batch: 90, inputs: 300, ..dropped.clone() }.check();
+    Case { batch: 30, inputs: 140, units: 260, transposed: (true, true), ..dropped.clone() }
+        .check();
     Case { batch: 4100, inputs: 7, units: 9, ..case }.check();
+    Case { batch: 4100, inputs: 7, units: 9, ..dropped }.check();
 }
 
 #[test]
@@ -236,12 +251,15 @@ fn refused_updates_change_nothing() {
         dropout: Dropout::NONE,
         key: MaskKey::new(0, 0, 0).unwrap(),
         input_dropout: None,
+        weight_dropout: None,
         step: SgdStep { learning_rate: 0.1, momentum: 0.0, weight_decay: 0.0 },
         max_norm: None,
     };
     let bad_rate = SgdStep { learning_rate: f32::NAN, ..good.step };
     let far = good.key.with_origin(u64::from(u32::MAX), 0);
-    let calls: [(DenseUpdate<'_>, usize, usize); 6] = [
+    let far_weights = Some((Dropout::new(0.5).unwrap(), far));
+    let calls: [(DenseUpdate<'_>, usize, usize); 7] = [
+        (DenseUpdate { weight_dropout: far_weights, ..good }, units, units),
         (DenseUpdate { step: bad_rate, ..good }, units, units),
         (DenseUpdate { max_norm: Some(0.0), ..good }, units, units),
         (DenseUpdate { key: far, ..good }, units, units),

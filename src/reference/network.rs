@@ -60,6 +60,7 @@ pub fn dense_update<T: Real>(
         dropout: args.dropout,
         key: args.key,
         input_dropout: args.input_dropout,
+        weight_dropout: args.weight_dropout,
         ..DenseArgs::new(args.x, w.as_ref())
     };
     let dw_view = Some(MatMut::new(&mut dw, inputs, units)?);

@@ -3,7 +3,7 @@
 use super::{BUFFERS, Buffers, Side, output_gradient, pick, room, weights};
 use crate::Level;
 use crate::activation::Activation;
-use crate::dense::{FUSED_ROWS, Parameters, gradient_of_input, input, weight_gradient};
+use crate::dense::{FUSED_ROWS, Parameters, gradient_of_input, weight_gradient};
 use crate::elementwise::{SgdStep, check_limit, kept_max_norm, max_norm, sgd_update};
 use crate::error::{Result, check_equal, check_shape};
 use crate::gemm::epilogue::{KeptUpdate, Update};
@@ -99,7 +99,7 @@ pub fn thin_update(
         true => windows.keep(level, cols, rows),
         false => windows.keep(level, rows, cols),
     };
-    let x = input(args.x, args.input.elements());
+    let x = Operand::dropped(args.x.source(), args.input.elements());
     let same = w_velocity.as_mut().is_none_or(|v| (v.target().col_step != 1) == transposed);
     if same && batch <= FUSED_ROWS {
         fused(level, args.step, (x, dz, shape), (&mut w, w_velocity.as_mut()), kept);
@@ -107,7 +107,7 @@ pub fn thin_update(
         // As for a dense layer: weights by rows and velocities by columns, or a very large batch.
         let mut dw = vec![0.0; inputs * units];
         let mut dw = MatMut::new(&mut dw, inputs, units)?;
-        weight_gradient(level, x, dz, (inputs, units, batch), &mut dw);
+        weight_gradient(level, x, dz, (inputs, units, batch), None, &mut dw);
         if kept.is_all() {
             sgd_update(w.reborrow(), dw.as_ref(), w_velocity, &args.step)?;
         } else {
