@@ -40,6 +40,7 @@ fn run(u: &mut Unstructured<'_>) -> Result<()> {
         dropout: dropout(u)?,
         key: key(u)?,
         input_dropout: if u.arbitrary()? { Some((dropout(u)?, key(u)?)) } else { None },
+        weight_dropout: if u.ratio(1, 4)? { Some((dropout(u)?, key(u)?)) } else { None },
         ..DenseArgs::new(x.view(), w.view())
     };
     let (saved_mask, saved_kind): (bool, u8) = (u.arbitrary()?, u.int_in_range(0..=2)?);
@@ -113,6 +114,9 @@ fn run(u: &mut Unstructured<'_>) -> Result<()> {
             assert!(values.iter().all(|v| *v == 9.0), "{level}: touched");
         } else if let (true, Some((dropout, key))) = (wanted[0], &args.input_dropout) {
             assert_dropped("dx", &fast_dx.values(), inputs, dropout, key);
+        }
+        if let (Ok(()), true, Some((dropout, key))) = (&backward, wanted[1], &args.weight_dropout) {
+            assert_dropped("dW", &fast_dw.values(), units, dropout, key);
         }
     });
     Ok(())

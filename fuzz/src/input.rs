@@ -1,7 +1,7 @@
 //! Arguments made of bytes.
 
 use arbitrary::{Result, Unstructured};
-use fused_dropout::{Activation, Dropout, MaskKey, MatMut, MatRef, Scaling};
+use fused_dropout::{Activation, Dropout, ForwardMask, Mask, MaskKey, MatMut, MatRef, Scaling};
 
 /// What padding holds. No operation may write it, and reading it would turn a result into NaN.
 const PADDING: u32 = 0x7fa5_5a5a;
@@ -189,4 +189,48 @@ impl Matrix {
             .map(|i| view.get(i / self.cols, i % self.cols).expect("an element of the matrix"))
             .collect()
     }
+}
+
+/// What a forward pass does about its mask.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Masking {
+    Forget,
+    Store,
+    Given,
+}
+
+impl Masking {
+    pub(crate) fn new(u: &mut Unstructured<'_>) -> Result<Self> {
+        Ok(match u.int_in_range(0..=2u8)? {
+            0 => Self::Forget,
+            1 => Self::Store,
+            _ => Self::Given,
+        })
+    }
+
+    /// The argument for it: the mask that is given, or the one to store in.
+    pub(crate) fn of<'m>(self, given: &'m Mask, stored: &'m mut Mask) -> ForwardMask<'m> {
+        match self {
+            Self::Forget => ForwardMask::Forget,
+            Self::Store => ForwardMask::Store(stored),
+            Self::Given => ForwardMask::Given(given),
+        }
+    }
+
+    /// What a backward pass is given.
+    pub(crate) fn saved(self, mask: &Mask) -> Option<&Mask> {
+        match self {
+            Self::Forget => None,
+            Self::Store | Self::Given => Some(mask),
+        }
+    }
+}
+
+/// A mask of any bits; sometimes it has a row too many.
+pub(crate) fn mask(u: &mut Unstructured<'_>, rows: usize, cols: usize) -> Result<Mask> {
+    let rows = rows + usize::from(u.ratio(1, 32)?);
+    let keep: Vec<bool> = numbers(u, rows * cols)?.iter().map(|x| *x > 0.0).collect();
+    let mask = Mask::from_bools(rows, cols, &keep).expect("a truth value for each bit");
+    assert_eq!(mask.to_bools(), keep);
+    Ok(mask)
 }

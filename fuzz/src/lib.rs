@@ -5,14 +5,24 @@
 //! and a refused operation must leave its outputs alone. Buffers end exactly where a matrix ends, so
 //! that AddressSanitizer, which `cargo fuzz` switches on, sees every access beyond.
 
+mod broadcast;
 mod dense;
 mod elementwise;
 mod input;
 mod mask;
+mod mask_values;
+mod noise;
+mod rates;
+mod softmax;
 
+pub use broadcast::broadcast;
 pub use dense::dense;
 pub use elementwise::elementwise;
 pub use mask::mask;
+pub use mask_values::mask_values;
+pub use noise::{alpha, gaussian};
+pub use rates::rates;
+pub use softmax::softmax;
 
 use fused_dropout::{Dropout, Level, MaskKey, Result, reference};
 

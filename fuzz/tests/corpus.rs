@@ -49,3 +49,33 @@ fn dense() {
 fn elementwise() {
     run("elementwise", fused_dropout_fuzz::elementwise);
 }
+
+#[test]
+fn mask_values() {
+    run("mask_values", fused_dropout_fuzz::mask_values);
+}
+
+#[test]
+fn broadcast() {
+    run("broadcast", fused_dropout_fuzz::broadcast);
+}
+
+#[test]
+fn rates() {
+    run("rates", fused_dropout_fuzz::rates);
+}
+
+#[test]
+fn gaussian() {
+    run("gaussian", fused_dropout_fuzz::gaussian);
+}
+
+#[test]
+fn alpha() {
+    run("alpha", fused_dropout_fuzz::alpha);
+}
+
+#[test]
+fn softmax() {
+    run("softmax", fused_dropout_fuzz::softmax);
+}

@@ -66,7 +66,7 @@ impl<E: Epilogue> TileKernel for Block<'_, E> {
         let b = &self.product.b;
         let mut scratch = scratch::take();
         let small = self.product.k.saturating_mul(self.part.cols) <= SMALL;
-        let most = if small { SMALL_ROWS } else { FEW_ROWS };
+        let most = if small && b.is_copied() { SMALL_ROWS } else { FEW_ROWS };
         let few = self.part.rows <= most && self.product.k > 0 && E::OVERWRITES;
         if few && (b.is_copied() || b.dropped_rows().is_some()) {
             self.few_rows(isa, &mut scratch);
