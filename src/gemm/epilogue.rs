@@ -161,6 +161,18 @@ impl Epilogue for Update {
     const OVERWRITES: bool = false;
 
     #[inline(always)]
+    unsafe fn prefetch<I: Isa>(self, isa: I, part: Part) {
+        let Part { row, rows, col, cols } = part;
+        for r in row..row + rows {
+            for matrix in [Some(self.w), self.velocity].into_iter().flatten() {
+                let line = matrix.source().near(r, col);
+                isa.prefetch(line);
+                isa.prefetch(line.wrapping_add(cols - 1));
+            }
+        }
+    }
+
+    #[inline(always)]
     unsafe fn finish<I: Isa>(
         self,
         isa: I,

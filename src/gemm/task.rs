@@ -76,6 +76,9 @@ impl<E: Epilogue> Product<E> {
                 isa.prefetch(below.wrapping_add(nr - 1));
                 below = below.wrapping_add(step);
             }
+            if depth.ends {
+                self.epilogue.prefetch(isa, task.part);
+            }
             if !depth.starts {
                 for (r, sums) in acc.iter_mut().enumerate() {
                     for (v, sum) in sums.iter_mut().enumerate() {
