@@ -8,9 +8,12 @@ mod dense;
 mod granularity;
 mod mlp;
 mod mode;
+mod monte_carlo;
+mod prediction;
 mod sgd;
 
 pub use dense::Dense;
 pub use granularity::Granularity;
 pub use mlp::{Evaluation, Mlp, MlpSpec};
+pub use prediction::{Combination, Prediction};
 pub use sgd::{Schedule, Sgd};

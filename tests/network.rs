@@ -4,6 +4,8 @@
 mod common;
 #[path = "common/digits.rs"]
 mod digits;
+#[path = "network/monte_carlo.rs"]
+mod monte_carlo;
 
 use common::{bits, for_each_level, matrix, matrix_mut, numbers, with_threads};
 use digits::{CLASSES, Digits, PIXELS, random, shuffled};

@@ -12,6 +12,7 @@
 
 mod data;
 mod idx;
+mod monte_carlo;
 mod options;
 mod plot;
 mod progress;
@@ -48,10 +49,14 @@ fn run(options: &Options) -> Result<(), String> {
     let picture = Picture::create(&options.output)?;
 
     print(&report::heading(&plan, &data))?;
-    let results = train::run(&plan, &data)?;
+    if let Some(passes) = options.mc {
+        print(&monte_carlo::run(plan, &data, passes, &picture)?)?;
+        return print(&report::closing(&data, "Test errors", &options.output));
+    }
+    let results = train::run(&plan, &data, |_, _, run| Ok(run))?;
     print(&report::table(&plan, &results))?;
     picture.draw(&plan, &results)?;
-    print(&report::closing(&data, &options.output))
+    print(&report::closing(&data, "Learning curves", &options.output))
 }
 
 /// Writes to standard output. A reader that went away, as in `train_digits | head`, is no error.

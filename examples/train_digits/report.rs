@@ -79,14 +79,14 @@ pub(crate) fn table(plan: &Plan, results: &Results) -> String {
 }
 
 /// What to know about the figures, and where the picture is.
-pub(crate) fn closing(data: &Data, picture: &Path) -> String {
+pub(crate) fn closing(data: &Data, shows: &str, picture: &Path) -> String {
     let note = if data.shares_writers() {
         "\nThe images come from the same 13 writers, so a random split shares writers between\n\
          train and test: expect higher errors on digits of new writers.\n"
     } else {
         ""
     };
-    format!("{note}\nLearning curves: {}\n", picture.display())
+    format!("{note}\n{shows}: {}\n", picture.display())
 }
 
 /// Errors in percent after the last epoch, one number a seed.

@@ -17,7 +17,7 @@ use crate::unit::{Side, ThinArgs, ThinUpdate, gather_units, thin_forward, thin_u
 use crate::view::{MatMut, MatRef};
 
 /// Rows that are evaluated together: enough to keep the product busy, few enough for the buffers.
-const EVALUATION_ROWS: usize = 512;
+pub(super) const EVALUATION_ROWS: usize = 512;
 
 /// What a network is made of.
 #[derive(Clone, Debug, PartialEq)]
@@ -69,7 +69,7 @@ pub struct Mlp {
     spec: MlpSpec,
     layers: Vec<Dense>,
     /// What is dropped before each layer.
-    junctions: Vec<Junction>,
+    pub(super) junctions: Vec<Junction>,
     steps: u32,
     buffers: Buffers,
 }
@@ -175,16 +175,16 @@ impl Mlp {
         self.steps
     }
 
-    fn inputs(&self) -> usize {
+    pub(super) fn inputs(&self) -> usize {
         self.spec.sizes[0]
     }
 
-    fn classes(&self) -> usize {
+    pub(super) fn classes(&self) -> usize {
         self.spec.sizes[self.layers.len()]
     }
 
     /// Units of the widest layer.
-    fn widest(&self) -> usize {
+    pub(super) fn widest(&self) -> usize {
         self.layers.iter().map(Dense::units).max().unwrap_or(0)
     }
 
@@ -289,7 +289,7 @@ impl Mlp {
     }
 
     /// How the layers are applied in the coming step.
-    fn mode(&self) -> Mode {
+    pub(super) fn mode(&self) -> Mode {
         Mode {
             activation: self.spec.activation,
             seed: self.spec.seed,
@@ -406,7 +406,7 @@ impl Mlp {
 }
 
 /// A buffer as a matrix, grown to just that size if it is too small; what it held is lost then.
-fn room(buffer: &mut Vec<f32>, rows: usize, cols: usize) -> Result<MatMut<'_>> {
+pub(super) fn room(buffer: &mut Vec<f32>, rows: usize, cols: usize) -> Result<MatMut<'_>> {
     let len = rows.checked_mul(cols).ok_or(Error::Overflow { rows, stride: cols })?;
     if buffer.len() < len {
         // Not by `resize`: old and new one would exist together, and the new one might be larger.
