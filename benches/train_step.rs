@@ -3,6 +3,7 @@
 //! ```text
 //! cargo bench --bench train_step
 //! cargo bench --bench train_step -- --table [--quick] [--level avx2] [--threads 1]
+//! cargo bench --bench train_step -- --table --monte-carlo     the third table only
 //! cargo bench --bench train_step -- --table --scaling     one thread against two
 //! cargo bench --bench train_step -- --step     one line: ours_1=... ours_2=... (seconds a step)
 //! ```
@@ -53,8 +54,10 @@ fn main() {
 }
 
 fn tables(options: &Options, threads: usize) {
-    table(options, threads);
-    gradients_table(options, threads);
+    if !support::flag("--monte-carlo") {
+        table(options, threads);
+        gradients_table(options, threads);
+    }
     monte_carlo_table(options, threads);
 }
 
