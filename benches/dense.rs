@@ -4,6 +4,7 @@
 //! cargo bench --bench dense
 //! cargo bench --bench dense -- --table [--quick] [--level avx2] [--threads 1]
 //! cargo bench --bench dense -- --table --scaling     one thread against two
+//! cargo bench --bench dense -- --table --weights     with a dropout of the weights (DropConnect)
 //! cargo bench --bench dense --features openblas -- --table
 //! ```
 //!
@@ -48,6 +49,7 @@ fn main() {
     if support::flag("--scaling") {
         scaling(&Options::new());
     } else {
+        let table = if support::flag("--weights") { weights } else { table };
         support::main(table, groups);
     }
 }
@@ -325,6 +327,55 @@ fn table(options: &Options, threads: usize) {
          instructions:\nits share is of the {best} peak in every line, and its line with another \
          level compares unlike things."
     );
+}
+
+/// The bare product, and the same with weights that are dropped on the way.
+fn weights(options: &Options, threads: usize) {
+    const RATES: [f64; 3] = [0.5, 0.25, 0.1];
+    let shapes = [(256, 1024, 1024), (1024, 1024, 1024), (64, 1024, 1024), (1, 1024, 1024)];
+    let mut header = ["m x k x n", "level", "bare, ms"].map(String::from).to_vec();
+    header.extend(RATES.map(|rate| format!("rate {rate}, / bare")));
+    let mut table = Table::new(header);
+    for shape in shapes {
+        let case = &Case::new(shape);
+        let (m, k, n) = shape;
+        let key = MaskKey::new(7, 3, 5).expect("a small layer");
+        let run = |rate: f64, y: &mut [f32]| {
+            let dropout = Dropout::new(rate).expect("a rate");
+            let args = DenseArgs { weight_dropout: Some((dropout, key)), ..case.args(0) };
+            dense_forward(&args, matrix_mut(y, m, n), None, None).expect("shapes that agree");
+        };
+        let y = &RefCell::new(vec![0.0; m * n]);
+        for level in options.fast_levels() {
+            // The dropped weights as a matrix give the same bits.
+            let mut w = case.w.clone();
+            let (dropout, to) = (Dropout::new(0.5).expect("a rate"), matrix_mut(&mut w, k, n));
+            fused_dropout::dropout_forward_in_place(to, &dropout, &key, None).expect("a matrix");
+            let args = DenseArgs { w: matrix(&w, k, n), ..case.args(0) };
+            let (mut expected, mut got) = (vec![0.0; m * n], vec![0.0; m * n]);
+            level
+                .install(|| {
+                    dense_forward(&args, matrix_mut(&mut expected, m, n), None, None)
+                        .expect("shapes that agree");
+                    run(0.5, &mut got);
+                })
+                .expect("an available level");
+            assert_same(&case.name(), &got, &expected);
+
+            let mut candidates =
+                vec![Candidate::at(level, move || case.run(0, &mut y.borrow_mut()))];
+            for rate in RATES {
+                candidates.push(Candidate::at(level, move || run(rate, &mut y.borrow_mut())));
+            }
+            let times = options.measure(candidates);
+            let mut row = vec![case.name(), level.to_string()];
+            row.push(format!("{:.3}", times.min(0) * 1e3));
+            row.extend((1..=RATES.len()).map(|i| format!("{:.3}", times.ratio(i, 0))));
+            table.row(row);
+        }
+    }
+    table
+        .print(&format!("dropped weights, forward, {threads} thread(s): ratios of times, medians"));
 }
 
 /// The bare product and the layer on one thread and on two, for shapes of 64 rows or more.

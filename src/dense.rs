@@ -2,12 +2,14 @@
 //!
 //! ```text
 //! x~ = x, or keep_in ? x · scale_in : 0     input dropout, on request
-//! z  = x~ · W + b
+//! W~ = W, or keep_w ? W · scale_w : 0       weight dropout (DropConnect), on request
+//! z  = x~ · W~ + b
 //! y  = [residual +] (keep ? act(z) · scale : 0)
 //!
 //! dz = keep ? dy · scale · act'(z) : 0
-//! dW = x~ᵀ · dz,   db = column sums of dz
-//! dx = dz · Wᵀ, or keep_in ? (dz · Wᵀ) · scale_in : 0
+//! dW = x~ᵀ · dz, or keep_w ? (x~ᵀ · dz) · scale_w : 0
+//! db = column sums of dz
+//! dx = dz · W~ᵀ, or keep_in ? (dz · W~ᵀ) · scale_in : 0
 //! ```
 //!
 //! | | shape |
@@ -19,6 +21,14 @@
 //!
 //! Every element of a product is one chain of fused multiply-adds, p ascending, from the bias or 0:
 //! its bits do not depend on the level, the threads, the blocking or the other rows of the batch.
+//!
+//! # DropConnect
+//!
+//! Weight dropout (Wan, Zeiler, Zhang, LeCun and Fergus 2013, "Regularization of neural networks using
+//! DropConnect") removes connections instead of units: one decision for each weight, the same for the
+//! whole batch. A weight is dropped and scaled while it is packed, so W~ is never in memory, and a
+//! product with it is the plain product with the matrix `keep_w ? W · scale_w : 0`, bit for bit: a dropped
+//! weight is a factor of +0.0, which an infinite input turns into NaN.
 
 mod update;
 
@@ -53,6 +63,9 @@ pub struct DenseArgs<'a, T = f32> {
     pub key: MaskKey,
     /// Dropout of the input, with its own key.
     pub input_dropout: Option<(Dropout, MaskKey)>,
+    /// Dropout of the weights (DropConnect), with its own key: its rows are inputs and its columns are
+    /// units, also where W is a transposed view.
+    pub weight_dropout: Option<(Dropout, MaskKey)>,
     /// Added to the output, after everything else; its gradient is dy itself. With a residual the
     /// output no longer tells the activation: save z.
     pub residual: Option<MatRef<'a, T>>,
@@ -69,6 +82,7 @@ impl<'a, T> DenseArgs<'a, T> {
             dropout: Dropout::NONE,
             key: MaskKey::FIRST,
             input_dropout: None,
+            weight_dropout: None,
             residual: None,
         }
     }
@@ -98,6 +112,9 @@ impl<'a, T> DenseArgs<'a, T> {
         if let Some((_, key)) = &self.input_dropout {
             key.check(batch, inputs)?;
         }
+        if let Some((_, key)) = &self.weight_dropout {
+            key.check(inputs, units)?;
+        }
         Ok((batch, inputs, units))
     }
 }
@@ -113,7 +130,7 @@ pub struct Gradients<'a, T = f32> {
     pub db: Option<&'a mut [T]>,
 }
 
-/// `y = [residual +] (keep ? act(x~ · W + b) · scale : 0)`, storing z on request; the mask is made,
+/// `y = [residual +] (keep ? act(x~ · W~ + b) · scale : 0)`, storing z on request; the mask is made,
 /// stored or given as [`ForwardMask`] says.
 ///
 /// y, z and a residual with rows that are not contiguous (transposed views) cost a copy.
@@ -128,7 +145,8 @@ pub fn dense_forward<'m>(
     z: Option<MatMut<'_>>,
     mask: impl Into<ForwardMask<'m>>,
 ) -> Result<()> {
-    forward(args, Operand::new(args.w.source()), Level::current()?, y, z, mask.into())
+    let w = Operand::dropped(args.w.source(), args.weight_dropout);
+    forward(args, w, Level::current()?, y, z, mask.into())
 }
 
 /// [`dense_forward`] with the weights packed before: `packed` takes the place of `args.w`, of which
@@ -136,7 +154,8 @@ pub fn dense_forward<'m>(
 ///
 /// # Errors
 ///
-/// As for [`dense_forward`], and when `packed` has not the shape of `args.w`.
+/// As for [`dense_forward`], and when `packed` has not the shape of `args.w`, or was packed with another
+/// dropout than `args.weight_dropout`.
 pub fn dense_forward_packed<'m>(
     args: &DenseArgs<'_>,
     packed: &PackedWeight,
@@ -145,7 +164,8 @@ pub fn dense_forward_packed<'m>(
     mask: impl Into<ForwardMask<'m>>,
 ) -> Result<()> {
     check_shape(("the packed weights", packed.inputs(), packed.units()), args.w.named("W"))?;
-    forward(args, packed.operand(args.w.source()), packed.level(), y, z, mask.into())
+    packed.check_dropout(args.weight_dropout)?;
+    forward(args, packed.operand(args.w), packed.level(), y, z, mask.into())
 }
 
 fn forward(
@@ -176,7 +196,7 @@ fn forward(
                 m: batch,
                 n: units,
                 k: inputs,
-                a: input(args.x, args.input_dropout),
+                a: Operand::dropped(args.x.source(), args.input_dropout),
                 b: w,
                 bias: args.bias.map(<[f32]>::as_ptr),
                 partial: y,
@@ -240,13 +260,13 @@ pub fn dense_backward(
     bias_activation_dropout_backward(&args.end(), saved, dy, dz.reborrow(), db)?;
     let dz = Operand::new(dz.as_ref().source());
     if let Some(dw) = &mut dw {
-        let x = input(args.x, args.input_dropout);
-        weight_gradient(level, x, dz, (inputs, units, batch), dw);
+        let x = Operand::dropped(args.x.source(), args.input_dropout);
+        weight_gradient(level, x, dz, (inputs, units, batch), args.weight_dropout, dw);
     }
     gradient_of_input(
         level,
         dz,
-        Operand::new(args.w.source()),
+        Operand::dropped(args.w.source(), args.weight_dropout),
         (batch, inputs, units),
         args.input_dropout,
         dx,
@@ -280,18 +300,7 @@ fn put_back(buffers: Buffers) {
     BUFFERS.set(buffers);
 }
 
-/// The layer's input as a factor of a product, dropout applied.
-pub(crate) fn input(x: MatRef<'_>, dropout: Option<(Dropout, MaskKey)>) -> Operand {
-    match dropout {
-        None => Operand::new(x.source()),
-        Some((dropout, key)) => {
-            let bits = Bits::generate(&dropout, &key, None);
-            Operand::dropped(x.source(), bits, dropout.scale())
-        }
-    }
-}
-
-/// `dx = dz · Wᵀ`, through the input's dropout.
+/// `dx = dz · W~ᵀ`, through the input's dropout.
 pub(crate) fn gradient_of_input(
     level: Level,
     dz: Operand,
@@ -324,13 +333,14 @@ pub(crate) fn gradient_of_input(
     });
 }
 
-/// `dw = x~ᵀ · dz`. Where the columns of dw are contiguous, `dwᵀ = dzᵀ · x~` is computed: the same
+/// `dw = x~ᵀ · dz`, through the weights' dropout. Where the columns of dw are contiguous, `dwᵀ = dzᵀ · x~` is computed: the same
 /// chains, since a product does not depend on the order of its factors.
 pub(crate) fn weight_gradient(
     level: Level,
     x: Operand,
     dz: Operand,
     (inputs, units, batch): (usize, usize, usize),
+    dropout: Option<(Dropout, MaskKey)>,
     dw: &mut MatMut<'_>,
 ) {
     let c = dw.target();
@@ -348,7 +358,22 @@ pub(crate) fn weight_gradient(
         epilogue: Store { c },
         bits: Bits::Uniform(true, None),
     };
-    product.run(level);
+    match dropout {
+        None => product.run(level),
+        Some((dropout, key)) => {
+            let (bits, scale) = (weight_bits(&dropout, &key, transposed), dropout.scale());
+            Product { bits, ..product.with(Drop { c, scale }) }.run(level);
+        }
+    }
+}
+
+/// The bits of the weights' dropout for a product that computes dW, or its transposed.
+fn weight_bits(dropout: &Dropout, key: &MaskKey, transposed: bool) -> Bits {
+    if transposed {
+        Bits::generate_transposed(dropout, key)
+    } else {
+        Bits::generate(dropout, key, None)
+    }
 }
 
 /// The elements of a matrix, row after row.

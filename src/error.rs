@@ -147,6 +147,16 @@ pub enum Error {
         units: usize,
     },
 
+    /// Gaussian noise where whole units were asked for.
+    #[error(
+        "noise {position} of the network is Gaussian, but its granularity is that of units: \
+         it must be that of elements"
+    )]
+    NoiseOfUnits {
+        /// Which noise: 0 the input's, then one for each hidden layer.
+        position: usize,
+    },
+
     /// A label that names no class.
     #[error("label {label} of example {index} names no class: there are {classes}")]
     Label {
@@ -165,6 +175,17 @@ pub enum Error {
         activation: &'static str,
         /// What is missing.
         missing: &'static str,
+    },
+
+    /// Weights that were packed with another dropout than that of the arguments.
+    #[error(
+        "the weights were packed with the dropout {packed}, but that of the arguments is {arguments}"
+    )]
+    PackedDropout {
+        /// The dropout and the key of the packed weights.
+        packed: String,
+        /// The dropout and the key of the arguments.
+        arguments: String,
     },
 
     /// An activation's name that is not known.

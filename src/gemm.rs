@@ -16,6 +16,7 @@
 
 mod block;
 mod blocking;
+mod dropped;
 pub(crate) mod epilogue;
 mod few_rows;
 pub(crate) mod kept;

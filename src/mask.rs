@@ -37,6 +37,7 @@ mod rates;
 mod repeat;
 mod schedule;
 mod source;
+mod transposed;
 
 pub(crate) use bits::{Bits, TILE_COLS, TILE_WORDS, Tile};
 pub use broadcast::BroadcastShape;

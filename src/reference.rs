@@ -16,8 +16,8 @@ mod real;
 mod unit;
 
 pub use masks::{
-    broadcast_dropout_backward, broadcast_dropout_forward, mask_with_rates, rates_dropout_backward,
-    rates_dropout_forward,
+    broadcast_dropout_backward, broadcast_dropout_forward, drawn_rate, mask_with_rates, rate_at,
+    rates_dropout_backward, rates_dropout_forward,
 };
 pub use monte_carlo::predict_monte_carlo;
 pub use network::{dense_update, max_norm, sgd_update, softmax_cross_entropy};
@@ -160,7 +160,7 @@ pub fn bias_activation_dropout_backward<T: Real>(
     Ok(())
 }
 
-/// `y = [residual +] (keep ? act(x~ · W + b) · scale : 0)`.
+/// `y = [residual +] (keep ? act(x~ · W~ + b) · scale : 0)`.
 ///
 /// # Errors
 ///
@@ -178,11 +178,12 @@ pub fn dense_forward<'m, T: Real>(
     }
     let output = ("x · W", batch, units);
     let given = given_mask(mask.into(), output, &args.dropout, &args.key)?;
-    let x = input(args, batch, inputs);
+    let x = dropped(&args.x, &args.input_dropout);
+    let w = dropped(&args.w, &args.weight_dropout);
     for_each(batch, units, |r, c| {
         let mut sum = args.bias.map_or(T::ZERO, |bias| bias[c]);
         for p in 0..inputs {
-            sum = x[r * inputs + p].mul_add(at(&args.w, p, c), sum);
+            sum = x[r * inputs + p].mul_add(w[p * units + c], sum);
         }
         if let Some(z) = &mut z {
             z.set(r, c, sum);
@@ -215,28 +216,24 @@ pub fn dense_backward<T: Real>(
     };
     let dz_view = MatMut::new(&mut dz, batch, units)?;
     bias_activation_dropout_backward(&pass, saved, dy, dz_view, gradients.db)?;
-    let x = input(args, batch, inputs);
+    let x = dropped(&args.x, &args.input_dropout);
+    let w = dropped(&args.w, &args.weight_dropout);
     if let Some(mut dw) = gradients.dw {
         for_each(inputs, units, |i, j| {
             let mut sum = T::ZERO;
             for r in 0..batch {
                 sum = x[r * inputs + i].mul_add(dz[r * units + j], sum);
             }
-            dw.set(i, j, sum);
+            dw.set(i, j, through(&args.weight_dropout, i, j, sum));
         });
     }
     if let Some(mut dx) = gradients.dx {
         for_each(batch, inputs, |r, i| {
             let mut sum = T::ZERO;
             for j in 0..units {
-                sum = dz[r * units + j].mul_add(at(&args.w, i, j), sum);
+                sum = dz[r * units + j].mul_add(w[i * units + j], sum);
             }
-            let value = match &args.input_dropout {
-                None => sum,
-                Some((dropout, key)) if keeps(dropout, key, r, i) => sum * T::scale(dropout),
-                Some(_) => T::ZERO,
-            };
-            dx.set(r, i, value);
+            dx.set(r, i, through(&args.input_dropout, r, i, sum));
         });
     }
     Ok(())
@@ -263,18 +260,22 @@ fn decides(mask: Option<&Mask>, dropout: &Dropout, key: &MaskKey, row: usize, co
     mask.map_or_else(|| keeps(dropout, key, row, col), |mask| mask.get(row, col) == Some(true))
 }
 
-/// The input with its dropout.
-fn input<T: Real>(args: &DenseArgs<'_, T>, batch: usize, inputs: usize) -> Vec<T> {
-    let mut x = Vec::with_capacity(batch * inputs);
-    for_each(batch, inputs, |r, c| {
-        let value = at(&args.x, r, c);
-        x.push(match &args.input_dropout {
-            None => value,
-            Some((dropout, key)) if keeps(dropout, key, r, c) => value * T::scale(dropout),
-            Some(_) => T::ZERO,
-        });
+/// `keep ? value · scale : 0` for an element of a matrix that may have a dropout.
+fn through<T: Real>(dropout: &Option<(Dropout, MaskKey)>, row: usize, col: usize, value: T) -> T {
+    match dropout {
+        None => value,
+        Some((dropout, key)) if keeps(dropout, key, row, col) => value * T::scale(dropout),
+        Some(_) => T::ZERO,
+    }
+}
+
+/// The elements of a matrix that may have a dropout, row after row.
+fn dropped<T: Real>(matrix: &MatRef<'_, T>, dropout: &Option<(Dropout, MaskKey)>) -> Vec<T> {
+    let mut values = Vec::with_capacity(matrix.rows() * matrix.cols());
+    for_each(matrix.rows(), matrix.cols(), |r, c| {
+        values.push(through(dropout, r, c, at(matrix, r, c)));
     });
-    x
+    values
 }
 
 fn activate<T: Real>(activation: crate::Activation, z: T, dropout: &Dropout, kept: bool) -> T {

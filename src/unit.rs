@@ -33,8 +33,8 @@
 //! acc`. Only a weight that is infinite or NaN makes a difference: here a removed one is not looked at.
 //!
 //! **What is removed keeps its bits**: each weight of which the input or the unit is removed, the
-//! removed units' biases, and the velocities of both. They do not decay, their velocity is not used up,
-//! and they are no part of a norm.
+//! removed units' biases, and the velocities of both. They are not penalised, their velocity is not
+//! used up, and they are no part of a norm.
 //!
 //! **Nothing kept** is fine: the layer's output has no columns, the next layer's sums are its bias.
 //!
@@ -50,7 +50,7 @@ use std::cell::Cell;
 
 use crate::Level;
 use crate::activation::Activation;
-use crate::dense::{Forward, Gradients, by_rows, gradient_of_input, input, weight_gradient};
+use crate::dense::{Forward, Gradients, by_rows, gradient_of_input, weight_gradient};
 use crate::elementwise::{
     BiasActivationDropout, activation_backward, bias_activation_dropout_backward,
 };
@@ -190,7 +190,7 @@ pub fn thin_forward(
                 m: batch,
                 n: units,
                 k: inputs,
-                a: input(args.x, args.input.elements()),
+                a: Operand::dropped(args.x.source(), args.input.elements()),
                 b: w,
                 bias,
                 partial: y,
@@ -235,8 +235,8 @@ pub fn thin_backward(
     output_gradient(args.activation, args.output, saved, dy, dz.reborrow(), db)?;
     let dz = Operand::new(dz.as_ref().source());
     if let Some(dw) = &mut dw {
-        let x = input(args.x, args.input.elements());
-        weight_gradient(level, x, dz, (inputs, units, batch), dw);
+        let x = Operand::dropped(args.x.source(), args.input.elements());
+        weight_gradient(level, x, dz, (inputs, units, batch), None, dw);
     }
     if dx.is_some() {
         let w = weights(&mut buffers.windows, level, args.w.source(), args.input, args.output);

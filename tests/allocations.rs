@@ -8,12 +8,17 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use common::{for_each_level, matrix, matrix_mut, numbers};
-use fused_dropout::nn::{Granularity, Mlp, MlpSpec, Sgd};
+use fused_dropout::nn::{Granularity, Mlp, MlpSpec, Noise, Sgd, StepRate};
 use fused_dropout::{
-    Activation, BiasActivationDropout, BroadcastDropout, BroadcastShape, DenseArgs, Dropout,
-    Gradients, Level, Mask, MaskKey, Rates, Saved, SgdStep, bias_activation_dropout_backward,
-    bias_activation_dropout_forward, broadcast_dropout_forward, dense_backward, dense_forward,
-    dropout_forward, max_norm, rates_dropout_forward, sgd_update, softmax_cross_entropy,
+    Activation, AlphaDropout, BiasActivationDropout, BroadcastDropout, BroadcastShape, DenseArgs,
+    DenseUpdate, Dropout, GaussianDropout, Gradients, Level, Mask, MaskKey, Parameters, Rates,
+    Saved, SgdStep, SoftmaxDropout, alpha_dropout_backward, alpha_dropout_forward,
+    bias_activation_dropout_backward, bias_activation_dropout_forward, broadcast_dropout_backward,
+    broadcast_dropout_backward_in_place, broadcast_dropout_forward,
+    broadcast_dropout_forward_in_place, dense_backward, dense_forward, dense_update,
+    dropout_forward, gaussian_dropout_backward_in_place, gaussian_dropout_forward, max_norm,
+    rates_dropout_backward, rates_dropout_forward, sgd_update, softmax_cross_entropy,
+    softmax_dropout_backward, softmax_dropout_forward, standard_normal,
 };
 
 /// The system's allocator; while [`COUNTING`], it counts what all threads ask for.
@@ -100,12 +105,19 @@ fn allocations_are_counted() {
 fn training_steps() {
     let (x, labels) = (numbers(100 * 300, 1), (0..100).map(|i| i % 10).collect::<Vec<u32>>());
     everywhere(|place| {
-        for (activation, granularity) in [
-            (Activation::Relu, vec![]),
-            (Activation::Gelu, vec![]),
-            (Activation::Identity, vec![]),
-            (Activation::Relu, vec![Granularity::UnitExact; 3]),
-            (Activation::Gelu, vec![Granularity::Element, Granularity::UnitExact]),
+        let constant = StepRate::default();
+        for (activation, granularity, noise, schedule) in [
+            (Activation::Relu, vec![], Noise::Dropout, constant),
+            (Activation::Gelu, vec![], Noise::Dropout, constant),
+            (Activation::Identity, vec![], Noise::Dropout, constant),
+            (Activation::Relu, vec![Granularity::UnitExact; 3], Noise::Dropout, constant),
+            (
+                Activation::Gelu,
+                vec![Granularity::Element, Granularity::UnitExact],
+                Noise::Dropout,
+                constant,
+            ),
+            (Activation::Relu, vec![], Noise::Gaussian, StepRate::Drawn),
         ] {
             let spec = MlpSpec {
                 activation,
@@ -115,8 +127,9 @@ fn training_steps() {
                 ..MlpSpec::new(&[300, 200, 150, 10])
             };
             let sgd = Sgd { momentum: 0.9, max_norm: Some(2.0), ..Sgd::new(0.01) };
+            let spec = spec.with_noise(noise).with_schedule(schedule);
             let mut mlp = Mlp::new(&spec).unwrap();
-            let what = format!("train_step with {activation}, {granularity:?} {place}");
+            let what = format!("train_step with {activation}, {granularity:?}, {noise:?} {place}");
             assert_no_allocation(&what, || {
                 let x = matrix(&x, 100, 300);
                 mlp.train_step(x, &labels, &sgd).unwrap();
@@ -166,6 +179,43 @@ fn dense_layers() {
                 };
                 dense_backward(&args, &saved, matrix(&dy, batch, units), gradients).unwrap();
             });
+            // Dropped weights, as they are and as a transposed view; then their update.
+            let by_columns = matrix(&w, units, inputs).t();
+            let mut w_new = w.clone();
+            assert_no_allocation(&format!("{what}, weights dropped"), || {
+                for w in [args.w, by_columns] {
+                    let weight_dropout = Some((Dropout::new(0.5).unwrap(), key));
+                    let args = DenseArgs { w, weight_dropout, ..args };
+                    let to = matrix_mut(&mut y, batch, units);
+                    let z_to = Some(matrix_mut(&mut z, batch, units));
+                    dense_forward(&args, to, z_to, None).unwrap();
+                    let saved = Saved::pre_activation(matrix(&z, batch, units));
+                    let gradients = Gradients {
+                        dx: Some(matrix_mut(&mut dx, batch, inputs)),
+                        dw: Some(matrix_mut(&mut dw, inputs, units)),
+                        db: Some(&mut db),
+                    };
+                    dense_backward(&args, &saved, matrix(&dy, batch, units), gradients).unwrap();
+                    let update = DenseUpdate {
+                        x: args.x,
+                        activation: args.activation,
+                        dropout: args.dropout,
+                        key,
+                        input_dropout: args.input_dropout,
+                        weight_dropout,
+                        step: SgdStep::new(1e-3),
+                        max_norm: None,
+                    };
+                    let parameters = Parameters {
+                        w: matrix_mut(&mut w_new, inputs, units),
+                        w_velocity: None,
+                        bias: None,
+                        bias_velocity: None,
+                    };
+                    let (dy, dx) = (matrix(&dy, batch, units), matrix_mut(&mut dx, batch, inputs));
+                    dense_update(&update, parameters, &saved, dy, Some(dx)).unwrap();
+                }
+            });
         });
     }
 }
@@ -179,7 +229,7 @@ fn elementwise_operations_loss_and_updates() {
             let (dropout, key) = (Dropout::new(0.4).unwrap(), MaskKey::new(1, 2, 3).unwrap());
             let activation = Activation::Tanh;
             let args = BiasActivationDropout { bias: Some(&bias), activation, dropout, key };
-            let step = SgdStep { learning_rate: 0.1, momentum: 0.9, weight_decay: 0.0 };
+            let step = SgdStep { momentum: 0.9, ..SgdStep::new(0.1) };
             let mut mask = Mask::new(rows, cols).unwrap();
             let (mut y, mut dz, mut db) = (x.clone(), x.clone(), bias.clone());
             let x = matrix(&x, rows, cols);
@@ -222,12 +272,73 @@ fn shared_decisions_and_rates_of_rows_and_columns() {
             }
             let args = BroadcastDropout { shape: shapes[2], dropout, key };
             broadcast_dropout_forward(&args, &x, &mut y, &mut mask).unwrap();
+            broadcast_dropout_forward(&args, &x, &mut y, &mask).unwrap();
+            broadcast_dropout_backward(&args, &x, &mut y, Some(&mask)).unwrap();
+            broadcast_dropout_forward_in_place(&args, &mut y, None).unwrap();
+            broadcast_dropout_backward_in_place(&args, &mut y, None).unwrap();
         });
         assert_no_allocation(&format!("rates {place}"), || {
             for rates in &rates {
                 let (x, y) = (matrix(&x, rows, cols), matrix_mut(&mut y, rows, cols));
                 rates_dropout_forward(x, y, rates, &key, None).unwrap();
             }
+            for rates in &rates {
+                let (x, y) = (matrix(&x, rows, cols), matrix_mut(&mut y, rows, cols));
+                rates_dropout_backward(x, y, rates, &key, None).unwrap();
+            }
         });
     });
+}
+
+#[test]
+fn noise() {
+    for (rows, cols) in [(3, 50), (300, 500)] {
+        let x = numbers(rows * cols, 1);
+        everywhere(|place| {
+            let key = MaskKey::new(1, 2, 3).unwrap();
+            let (gaussian, alpha) =
+                (GaussianDropout::new(0.3).unwrap(), AlphaDropout::new(0.3).unwrap());
+            let (mut y, mut p) = (x.clone(), x.clone());
+            let (mut mask, mut features) =
+                (Mask::new(rows, cols).unwrap(), Mask::new(1, cols).unwrap());
+            let x = matrix(&x, rows, cols);
+            assert_no_allocation(&format!("Gaussian dropout, {rows} x {cols} {place}"), || {
+                let to = matrix_mut(&mut y, rows, cols);
+                gaussian_dropout_forward(x, to, &gaussian, &key).unwrap();
+                let to = matrix_mut(&mut y, rows, cols);
+                gaussian_dropout_backward_in_place(to, &gaussian, &key).unwrap();
+                standard_normal(matrix_mut(&mut p, rows, cols), &key).unwrap();
+            });
+            let units = key.units();
+            assert_no_allocation(&format!("alpha dropout, {rows} x {cols} {place}"), || {
+                for (key, mask) in [(&key, &mut mask), (&units, &mut features)] {
+                    let to = matrix_mut(&mut y, rows, cols);
+                    alpha_dropout_forward(x, to, &alpha, key, None).unwrap();
+                    let to = matrix_mut(&mut y, rows, cols);
+                    alpha_dropout_forward(x, to, &alpha, key, &mut *mask).unwrap();
+                    let to = matrix_mut(&mut y, rows, cols);
+                    alpha_dropout_forward(x, to, &alpha, key, &*mask).unwrap();
+                    for mask in [None, Some(&*mask)] {
+                        let to = matrix_mut(&mut y, rows, cols);
+                        alpha_dropout_backward(x, to, &alpha, key, mask).unwrap();
+                    }
+                }
+            });
+            assert_no_allocation(&format!("softmax, {rows} x {cols} {place}"), || {
+                let dropout = Dropout::new(0.1).unwrap();
+                for causal in [None, Some(3)] {
+                    let args = SoftmaxDropout { causal, dropout, key };
+                    let to = matrix_mut(&mut y, rows, cols);
+                    let p_to = Some(matrix_mut(&mut p, rows, cols));
+                    softmax_dropout_forward(&args, x, to, p_to, &mut mask).unwrap();
+                    let (p, to) = (matrix(&p, rows, cols), matrix_mut(&mut y, rows, cols));
+                    softmax_dropout_backward(&args, p, x, to, Some(&mask)).unwrap();
+                    let to = matrix_mut(&mut y, cols, rows).t();
+                    softmax_dropout_forward(&args, x, to, None, &mask).unwrap();
+                    let to = matrix_mut(&mut y, cols, rows).t();
+                    softmax_dropout_backward(&args, p, x, to, None).unwrap();
+                }
+            });
+        });
+    }
 }

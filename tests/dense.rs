@@ -5,8 +5,9 @@ mod common;
 
 use common::{Padded, assert_same, for_each_level, numbers, with_threads};
 use fused_dropout::{
-    Activation, DenseArgs, Dropout, Gradients, Mask, MaskKey, MatMut, MatRef, PackedWeight, Saved,
-    SavedValues, dense_backward, dense_forward, dense_forward_packed, reference,
+    Activation, DenseArgs, Dropout, Error, Gradients, Mask, MaskKey, MatMut, MatRef, PackedWeight,
+    Saved, SavedValues, dense_backward, dense_forward, dense_forward_packed, dropout_forward,
+    reference,
 };
 use proptest::prelude::*;
 
@@ -19,6 +20,7 @@ struct Case {
     activation: Activation,
     rate: f64,
     input_rate: Option<f64>,
+    weight_rate: Option<f64>,
     bias: bool,
     extra: usize,
     /// Which of x, W, y are stored in transposed order.
@@ -37,6 +39,7 @@ impl Case {
             activation: Activation::Relu,
             rate: 0.5,
             input_rate: None,
+            weight_rate: None,
             bias: true,
             extra: 0,
             transposed: [false; 3],
@@ -66,6 +69,7 @@ impl Case {
             dropout: Dropout::new(self.rate).unwrap(),
             key: key(7),
             input_dropout: self.input_rate.map(|rate| (Dropout::new(rate).unwrap(), key(8))),
+            weight_dropout: self.weight_rate.map(|rate| (Dropout::new(rate).unwrap(), key(9))),
             ..DenseArgs::new(layer.x.view(), layer.w.view())
         }
     }
@@ -74,7 +78,8 @@ impl Case {
     /// below 2, scales, a derivative's slope.
     fn size(&self) -> (usize, f32) {
         let scale = |rate: f64| Dropout::new(rate).unwrap().scale().max(1.0);
-        let size = 8.0 * scale(self.rate) * scale(self.input_rate.unwrap_or(0.0));
+        let scales = scale(self.input_rate.unwrap_or(0.0)) * scale(self.weight_rate.unwrap_or(0.0));
+        let size = 8.0 * scale(self.rate) * scales;
         (self.batch.max(self.inputs).max(self.units), 8.0 * size)
     }
 
@@ -156,7 +161,7 @@ fn check(case: &Case) {
         let expected_sum: Vec<f32> =
             residual.values().iter().zip(&e.y).map(|(r, y)| r + y).collect();
         assert_same(level, &sum, &expected_sum, case.size(), &format!("residual + y of {case:?}"));
-        let packed = PackedWeight::new(args.w).unwrap();
+        let packed = PackedWeight::with_dropout(args.w, args.weight_dropout).unwrap();
         dense_forward_packed(&args, &packed, y.view_mut(), None, None).unwrap();
         assert_same(level, &y.values(), &e.y, case.size(), &format!("y (packed) of {case:?}"));
         let mut y = case.output();
@@ -227,11 +232,12 @@ prop_compose! {
         activation in activations(),
         rate in rates(),
         input_rate in proptest::option::of(rates()),
+        weight_rate in proptest::option::of(rates()),
         bias: bool, extra in 0usize..4, transposed: [bool; 3], stored_mask: bool, seed in 0u64..1000,
         origin in (0u64..1000, 0u64..1000),
     ) -> Case {
-        Case { batch, inputs, units, activation, rate, input_rate, bias, extra, transposed,
-               stored_mask, seed, origin }
+        Case { batch, inputs, units, activation, rate, input_rate, weight_rate, bias, extra,
+               transposed, stored_mask, seed, origin }
     }
 }
 
@@ -272,6 +278,9 @@ fn every_loop_turns_more_than_once() {
         ..Case::plain(300, 900, 35)
     });
     check(&Case { transposed: [true, true, false], ..Case::plain(500, 450, 301) });
+    let dropped = Case { weight_rate: Some(0.3), origin: (5, 71), ..Case::plain(0, 0, 0) };
+    check(&Case { batch: 13, inputs: 1200, units: 170, ..dropped.clone() });
+    check(&Case { batch: 300, inputs: 340, units: 301, transposed: [true; 3], ..dropped });
     check(&Case { activation: Activation::Silu, ..Case::plain(260, 20, 2100) });
     check(&Case { activation: Activation::Tanh, ..Case::plain(3, 50, 3000) });
 }
@@ -280,9 +289,14 @@ fn every_loop_turns_more_than_once() {
 fn threads_do_not_show() {
     let case =
         Case { input_rate: Some(0.2), activation: Activation::Gelu, ..Case::plain(129, 260, 333) };
+    same_on_any_number_of_threads(&case);
+    same_on_any_number_of_threads(&Case { weight_rate: Some(0.5), ..case });
+}
+
+fn same_on_any_number_of_threads(case: &Case) {
     let layer = case.layer();
     let args = case.args(&layer);
-    let e = expected(&case, &layer);
+    let e = expected(case, &layer);
     for_each_level(|level| {
         for threads in [1, 2, 3, 8] {
             let mut y = case.output();
@@ -292,7 +306,7 @@ fn threads_do_not_show() {
             with_threads(threads, || {
                 level.install(|| {
                     dense_forward(&args, y.view_mut(), Some(z.view_mut()), None).unwrap();
-                    let saved = saved(&case, y.view(), z.view(), &mask);
+                    let saved = saved(case, y.view(), z.view(), &mask);
                     let gradients =
                         Gradients { dx: Some(dx.view_mut()), dw: Some(dw.view_mut()), db: None };
                     dense_backward(&args, &saved, layer.dy.view(), gradients).unwrap();
@@ -344,4 +358,62 @@ fn the_batch_does_not_show() {
             );
         }
     });
+}
+
+/// A product with dropped weights is the plain product with the matrix that dropout makes of them.
+#[test]
+fn dropped_weights_are_a_matrix() {
+    for transposed in [false, true] {
+        let case = Case {
+            weight_rate: Some(0.4),
+            origin: (3, 90),
+            transposed: [false, transposed, false],
+            ..Case::plain(20, 70, 150)
+        };
+        let layer = case.layer();
+        let args = case.args(&layer);
+        let (dropout, key) = args.weight_dropout.unwrap();
+        for_each_level(|level| {
+            let mut w = vec![0.0; 70 * 150];
+            let dropped = common::matrix_mut(&mut w, 70, 150);
+            dropout_forward(args.w, dropped, &dropout, &key, None).unwrap();
+            let w = common::matrix(&w, 70, 150);
+            let plain = DenseArgs { w, weight_dropout: None, ..args };
+            let (mut y, mut expected) = (vec![9.0; 20 * 150], vec![8.0; 20 * 150]);
+            dense_forward(&args, common::matrix_mut(&mut y, 20, 150), None, None).unwrap();
+            dense_forward(&plain, common::matrix_mut(&mut expected, 20, 150), None, None).unwrap();
+            assert_eq!(common::bits(&y), common::bits(&expected), "{level}");
+        });
+    }
+}
+
+/// Packed weights know their dropout.
+#[test]
+fn weights_packed_with_another_dropout_are_refused() {
+    let case = Case { weight_rate: Some(0.4), ..Case::plain(3, 20, 30) };
+    let layer = case.layer();
+    let args = case.args(&layer);
+    let (dropout, key) = args.weight_dropout.unwrap();
+    let none = Some((Dropout::NONE, key));
+    for (packed, wanted) in [
+        (None, Some((dropout, key))),
+        (Some((dropout, key)), None),
+        (Some((dropout, key)), none),
+        (Some((dropout, key)), Some((dropout, key.with_origin(0, 1)))),
+    ] {
+        let packed = PackedWeight::with_dropout(args.w, packed).unwrap();
+        let args = DenseArgs { weight_dropout: wanted, ..args };
+        let mut y = vec![9.0; 3 * 30];
+        let to = common::matrix_mut(&mut y, 3, 30);
+        let error = dense_forward_packed(&args, &packed, to, None, None).unwrap_err();
+        assert!(matches!(error, Error::PackedDropout { .. }), "{error}");
+        assert!(y.iter().all(|y| *y == 9.0));
+    }
+    let packed = PackedWeight::with_dropout(args.w, none).unwrap();
+    let args = DenseArgs { weight_dropout: None, ..args };
+    let mut y = vec![9.0; 3 * 30];
+    dense_forward_packed(&args, &packed, common::matrix_mut(&mut y, 3, 30), None, None).unwrap();
+    let far = key.with_origin(0, (1 << 39) - 29);
+    let error = PackedWeight::with_dropout(args.w, Some((dropout, far))).unwrap_err();
+    assert!(matches!(error, Error::Address { .. }), "{error}");
 }

@@ -18,8 +18,10 @@ struct Case {
     activation: Activation,
     rate: f64,
     input_rate: Option<f64>,
+    weight_rate: Option<f64>,
     momentum: bool,
-    decay: f32,
+    /// L2 and L1.
+    penalties: (f32, f32),
     limit: Option<f32>,
     extra: usize,
     /// Whether W and its velocity are stored as [units, inputs].
@@ -50,7 +52,8 @@ impl Case {
 
     fn step(&self) -> SgdStep {
         let momentum = if self.momentum { 0.9 } else { 0.0 };
-        SgdStep { learning_rate: 0.05, momentum, weight_decay: self.decay }
+        let (weight_decay, l1) = self.penalties;
+        SgdStep { learning_rate: 0.05, momentum, weight_decay, l1 }
     }
 
     fn key(layer: u32) -> MaskKey {
@@ -59,6 +62,10 @@ impl Case {
 
     fn input_dropout(&self) -> Option<(Dropout, MaskKey)> {
         self.input_rate.map(|rate| (Dropout::new(rate).unwrap(), Self::key(1)))
+    }
+
+    fn weight_dropout(&self) -> Option<(Dropout, MaskKey)> {
+        self.weight_rate.map(|rate| (Dropout::new(rate).unwrap(), Self::key(3)))
     }
 
     fn check(&self) {
@@ -75,6 +82,7 @@ impl Case {
             dropout,
             key: Self::key(2),
             input_dropout: self.input_dropout(),
+            weight_dropout: self.weight_dropout(),
             ..DenseArgs::new(x, start.w.view())
         };
         let (mut y, mut z) = (vec![0.0; batch * units], vec![0.0; batch * units]);
@@ -98,6 +106,7 @@ impl Case {
                     dropout,
                     key: Self::key(2),
                     input_dropout: self.input_dropout(),
+                    weight_dropout: self.weight_dropout(),
                     step: self.step(),
                     max_norm: self.limit,
                 };
@@ -145,12 +154,11 @@ impl Case {
         let dw = MatRef::new(&dw, inputs, units).unwrap();
         let velocity = if self.momentum { Some(s.velocity.view_mut()) } else { None };
         reference::sgd_update(s.w.view_mut(), dw, velocity, &self.step()).unwrap();
-        let no_decay = SgdStep { weight_decay: 0.0, ..self.step() };
+        let of_bias = SgdStep { weight_decay: 0.0, l1: 0.0, ..self.step() };
         let velocity =
             if self.momentum { Some(MatMut::row_vector(&mut s.bias_velocity[..])) } else { None };
         let db = MatRef::row_vector(&db[..]);
-        reference::sgd_update(MatMut::row_vector(&mut s.bias[..]), db, velocity, &no_decay)
-            .unwrap();
+        reference::sgd_update(MatMut::row_vector(&mut s.bias[..]), db, velocity, &of_bias).unwrap();
         if let Some(limit) = self.limit {
             reference::max_norm(s.w.view_mut(), limit).unwrap();
         }
@@ -162,6 +170,7 @@ impl Case {
             dropout: args.dropout,
             key: args.key,
             input_dropout: args.input_dropout,
+            weight_dropout: args.weight_dropout,
             step: self.step(),
             max_norm: self.limit,
         };
@@ -190,11 +199,13 @@ proptest! {
         ],
         rate in prop_oneof![Just(0.0), Just(0.5), Just(0.1), Just(1.0)],
         input_rate in proptest::option::of(Just(0.2)),
-        momentum: bool, decay in prop_oneof![Just(0.0f32), Just(0.01)],
+        weight_rate in proptest::option::of(prop_oneof![Just(0.0), Just(0.4), Just(1.0)]),
+        momentum: bool,
+        penalties in prop_oneof![Just((0.0f32, 0.0f32)), Just((0.01, 0.0)), Just((0.0, 0.02)), Just((0.01, 0.02))],
         limit in proptest::option::of(Just(2.5f32)), extra in 0usize..3, transposed: (bool, bool),
     ) {
-        Case { batch, inputs, units, activation, rate, input_rate, momentum, decay, limit, extra,
-               transposed }.check();
+        Case { batch, inputs, units, activation, rate, input_rate, weight_rate, momentum, penalties,
+               limit, extra, transposed }.check();
     }
 }
 
@@ -208,15 +219,21 @@ fn large_batches_and_layers() {
         activation: Activation::Relu,
         rate: 0.5,
         input_rate: Some(0.2),
+        weight_rate: None,
         momentum: true,
-        decay: 0.01,
+        penalties: (0.01, 0.02),
         limit: Some(3.0),
         extra: 0,
         transposed: (false, false),
     };
     case.check();
     Case { batch: 30, inputs: 900, units: 260, transposed: (true, true), ..case.clone() }.check();
+    let dropped = Case { weight_rate: Some(0.5), ..case.clone() };
+    Case { batch: 90, inputs: 300, ..dropped.clone() }.check();
+    Case { batch: 30, inputs: 140, units: 260, transposed: (true, true), ..dropped.clone() }
+        .check();
     Case { batch: 4100, inputs: 7, units: 9, ..case }.check();
+    Case { batch: 4100, inputs: 7, units: 9, ..dropped }.check();
 }
 
 #[test]
@@ -236,12 +253,15 @@ fn refused_updates_change_nothing() {
         dropout: Dropout::NONE,
         key: MaskKey::new(0, 0, 0).unwrap(),
         input_dropout: None,
-        step: SgdStep { learning_rate: 0.1, momentum: 0.0, weight_decay: 0.0 },
+        weight_dropout: None,
+        step: SgdStep::new(0.1),
         max_norm: None,
     };
     let bad_rate = SgdStep { learning_rate: f32::NAN, ..good.step };
     let far = good.key.with_origin(u64::from(u32::MAX), 0);
-    let calls: [(DenseUpdate<'_>, usize, usize); 6] = [
+    let far_weights = Some((Dropout::new(0.5).unwrap(), far));
+    let calls: [(DenseUpdate<'_>, usize, usize); 7] = [
+        (DenseUpdate { weight_dropout: far_weights, ..good }, units, units),
         (DenseUpdate { step: bad_rate, ..good }, units, units),
         (DenseUpdate { max_norm: Some(0.0), ..good }, units, units),
         (DenseUpdate { key: far, ..good }, units, units),

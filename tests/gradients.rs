@@ -72,6 +72,7 @@ struct Layer<T> {
     activation: Activation,
     rate: f64,
     input_rate: Option<f64>,
+    weight_rate: Option<f64>,
 }
 
 impl<T: Real> Layer<T> {
@@ -83,6 +84,7 @@ impl<T: Real> Layer<T> {
             dropout: Dropout::new(self.rate).unwrap(),
             key: key(1),
             input_dropout: self.input_rate.map(|rate| (Dropout::new(rate).unwrap(), key(0))),
+            weight_dropout: self.weight_rate.map(|rate| (Dropout::new(rate).unwrap(), key(2))),
             ..DenseArgs::new(matrix(&self.x, BATCH, INPUTS), matrix(&self.w, INPUTS, UNITS))
         }
     }
@@ -131,28 +133,31 @@ impl<T: Real> Layer<T> {
     }
 }
 
-/// Every activation with and without both dropouts, at numbers where no z is near the kink at 0.
+/// Every activation with and without dropout of outputs, inputs and weights, at numbers where no z is near the kink at 0.
 fn layers() -> impl Iterator<Item = Layer<f64>> {
     ACTIVATIONS.into_iter().flat_map(|activation| {
-        [(0.0, None), (0.4, None), (0.4, Some(0.3))].map(|(rate, input_rate)| {
-            let layer = |seed| Layer {
-                x: doubles(BATCH * INPUTS, seed),
-                w: doubles(INPUTS * UNITS, seed + 1),
-                b: doubles(UNITS, seed + 2),
-                activation,
-                rate,
-                input_rate,
-            };
-            let smooth = |layer: &Layer<f64>| layer.forward().1.iter().all(|z| z.abs() > 0.01);
-            (1..).step_by(3).map(layer).find(smooth).unwrap()
-        })
+        [(0.0, None, None), (0.4, None, None), (0.4, Some(0.3), None), (0.4, None, Some(0.3))].map(
+            |(rate, input_rate, weight_rate)| {
+                let layer = |seed| Layer {
+                    x: doubles(BATCH * INPUTS, seed),
+                    w: doubles(INPUTS * UNITS, seed + 1),
+                    b: doubles(UNITS, seed + 2),
+                    activation,
+                    rate,
+                    input_rate,
+                    weight_rate,
+                };
+                let smooth = |layer: &Layer<f64>| layer.forward().1.iter().all(|z| z.abs() > 0.01);
+                (1..).step_by(3).map(layer).find(smooth).unwrap()
+            },
+        )
     })
 }
 
 #[test]
 fn dense_backward_is_the_derivative_of_dense_forward() {
     for layer in layers() {
-        let Layer { activation, rate, input_rate, .. } = layer;
+        let Layer { activation, rate, input_rate, weight_rate, .. } = layer;
         let dy = doubles(BATCH * UNITS, 99);
         let loss = |layer: Layer<f64>| dot(&layer.forward().0, &dy);
         let copy = || Layer { x: layer.x.clone(), w: layer.w.clone(), b: layer.b.clone(), ..layer };
@@ -163,7 +168,8 @@ fn dense_backward_is_the_derivative_of_dense_forward() {
             for (gradient, (differences, name)) in
                 gradients.iter().zip([(&dx, "dx"), (&dw, "dW"), (&db, "db")])
             {
-                let what = format!("{name} of {activation}, rates {rate} and {input_rate:?}");
+                let rates = format!("{rate}, {input_rate:?} and {weight_rate:?}");
+                let what = format!("{name} of {activation}, rates {rates}");
                 assert_close(gradient, differences, &what);
             }
         }
@@ -184,6 +190,7 @@ fn gradients_in_f32_are_close_to_those_in_f64() {
             activation: layer.activation,
             rate: layer.rate,
             input_rate: layer.input_rate,
+            weight_rate: layer.weight_rate,
         };
         // z is at most 5 · 2 · 2 · 1.43 + 2 < 32 and has 6 + 2 roundings; the derivatives of all
         // activations change by at most 1.76 for each 1 of z, and are at most 1.76 with an error of

@@ -7,13 +7,13 @@ mod common;
 use common::{ACTIVATIONS, bits, for_each_level, numbers};
 use fused_dropout::{
     Activation, AlphaDropout, BiasActivationDropout, BroadcastDropout, BroadcastShape, DenseArgs,
-    Dropout, GaussianDropout, Gradients, KeptUnits, Mask, MaskKey, MatMut, MatRef, Parameters,
-    Rates, Saved, SavedValues, SgdStep, Side, SoftmaxDropout, ThinArgs, ThinUpdate,
+    DenseUpdate, Dropout, GaussianDropout, Gradients, KeptUnits, Mask, MaskKey, MatMut, MatRef,
+    Parameters, Rates, Saved, SavedValues, SgdStep, Side, SoftmaxDropout, ThinArgs, ThinUpdate,
     alpha_dropout_backward, alpha_dropout_forward, bias_activation_dropout_backward,
     bias_activation_dropout_forward, bias_activation_dropout_forward_in_place,
     broadcast_dropout_forward, broadcast_dropout_forward_in_place, dense_backward, dense_forward,
-    gather_units, gaussian_dropout_forward, gaussian_dropout_forward_in_place, max_norm,
-    rates_dropout_forward, sgd_update, softmax_cross_entropy, softmax_dropout_backward,
+    dense_update, gather_units, gaussian_dropout_forward, gaussian_dropout_forward_in_place,
+    max_norm, rates_dropout_forward, sgd_update, softmax_cross_entropy, softmax_dropout_backward,
     softmax_dropout_backward_in_place, softmax_dropout_forward, standard_normal, thin_forward,
     thin_update,
 };
@@ -244,12 +244,13 @@ fn elementwise() {
     }
 }
 
-/// Forward and backward of one dense layer, all matrices in one layout.
+/// Forward and backward of one dense layer, and with weights that are dropped the update too, all
+/// matrices in one layout.
 fn dense(
     sizes: (usize, usize, usize),
     (extra, transposed): (usize, bool),
     activation: Activation,
-    input_rate: Option<f64>,
+    [input_rate, weight_rate]: [Option<f64>; 2],
 ) {
     let (batch, inputs, units) = sizes;
     let layout = |rows, cols| Layout::new(rows, cols, extra, transposed);
@@ -265,8 +266,9 @@ fn dense(
         w.numbers(8),
         numbers(units, 9),
     ];
-    let what =
-        format!("{sizes:?}, {activation}, {extra} extra, transposed: {transposed}, {input_rate:?}");
+    let what = format!(
+        "{sizes:?}, {activation}, {extra} extra, transposed: {transposed}, {input_rate:?}, {weight_rate:?}"
+    );
     check(&buffers, &what, |buffers| {
         let [x_data, w_data, bias, y_data, z_data, dy, dx, dw, db] = buffers else { panic!() };
         let args = DenseArgs {
@@ -275,6 +277,7 @@ fn dense(
             dropout: Dropout::new(0.4).unwrap(),
             key: key(),
             input_dropout: input_rate.map(|p| (Dropout::new(p).unwrap(), key())),
+            weight_dropout: weight_rate.map(|p| (Dropout::new(p).unwrap(), key())),
             ..DenseArgs::new(x.view(x_data), w.view(w_data))
         };
         dense_forward(&args, y.view_mut(y_data), Some(y.view_mut(z_data)), None).unwrap();
@@ -282,6 +285,23 @@ fn dense(
         let gradients =
             Gradients { dx: Some(x.view_mut(dx)), dw: Some(w.view_mut(dw)), db: Some(db) };
         dense_backward(&args, &saved, y.view(dy), gradients).unwrap();
+        let DenseArgs { dropout, key, input_dropout, weight_dropout, .. } = args;
+        if weight_dropout.is_none() {
+            return;
+        }
+        let update = DenseUpdate {
+            x: x.view(x_data),
+            activation,
+            dropout,
+            key,
+            input_dropout,
+            weight_dropout,
+            step: SgdStep { weight_decay: 0.01, ..SgdStep::new(0.1) },
+            max_norm: None,
+        };
+        let w = w.view_mut(w_data);
+        let parameters = Parameters { w, w_velocity: None, bias: None, bias_velocity: None };
+        dense_update(&update, parameters, &saved, y.view(dy), Some(x.view_mut(dx))).unwrap();
     });
 }
 
@@ -325,16 +345,17 @@ fn dense_layers() {
                     (m, k, n),
                     LAYOUTS[turn % 4],
                     ACTIVATIONS[turn % 9],
-                    [None, Some(0.3)][turn % 2],
+                    [[None; 2], [Some(0.3), None], [None, Some(0.3)]][turn % 3],
                 );
-                dense((m, k, n), (0, false), Activation::Relu, None);
+                dense((m, k, n), (0, false), Activation::Relu, [None; 2]);
             }
         }
     }
     for m in [1, 4, 5, 6, 8, 11, 12, 13, 24, 25] {
         for n in [8, 15, 16, 17, 32, 33, 64, 65, 97, 130] {
-            dense((m, 9, n), LAYOUTS[(m + n) % 4], Activation::Silu, Some(0.3));
-            dense((m, 16, n), (0, false), Activation::Identity, None);
+            dense((m, 9, n), LAYOUTS[(m + n) % 4], Activation::Silu, [Some(0.3), None]);
+            dense((m, 9, n), LAYOUTS[(m + n) / 2 % 4], Activation::Relu, [None, Some(0.3)]);
+            dense((m, 16, n), (0, false), Activation::Identity, [None; 2]);
         }
     }
 }
@@ -343,15 +364,16 @@ fn dense_layers() {
 #[test]
 fn large_dense_layers() {
     for layout in LAYOUTS {
-        dense((13, 1203, 70), layout, Activation::Gelu, Some(0.2));
-        dense((259, 401, 45), layout, Activation::Relu, None);
-        dense((3, 129, 1041), layout, Activation::Tanh, Some(0.2));
+        dense((13, 1203, 70), layout, Activation::Gelu, [Some(0.2); 2]);
+        dense((259, 401, 45), layout, Activation::Relu, [None; 2]);
+        dense((3, 129, 1041), layout, Activation::Tanh, [Some(0.2), None]);
+        dense((3, 41, 1041), layout, Activation::Tanh, [None, Some(0.2)]);
     }
 }
 
 #[test]
 fn updates_and_loss() {
-    let step = SgdStep { learning_rate: 0.1, momentum: 0.9, weight_decay: 0.01 };
+    let step = SgdStep { learning_rate: 0.1, momentum: 0.9, weight_decay: 0.01, l1: 0.02 };
     for cols in [1, 3, 4, 5, 7, 8, 9, 15, 16, 17, 31, 33, 65, 100] {
         for (rows, (extra, transposed)) in [1, 3].into_iter().flat_map(|r| LAYOUTS.map(|l| (r, l)))
         {
@@ -448,7 +470,7 @@ fn thinned_layers() {
                 activation: Activation::Relu,
                 input: sides.0,
                 output: sides.1,
-                step: SgdStep { learning_rate: 0.1, momentum: 0.9, weight_decay: 0.01 },
+                step: SgdStep { learning_rate: 0.1, momentum: 0.9, weight_decay: 0.01, l1: 0.02 },
                 max_norm: Some(0.8),
             };
             let parameters = Parameters {

@@ -9,7 +9,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use common::{ACTIVATIONS, for_each_level, matrix, matrix_mut, numbers, with_threads};
-use fused_dropout::nn::{Mlp, MlpSpec, Prediction, Sgd};
+use fused_dropout::nn::{Mlp, MlpSpec, Noise, Prediction, Sgd};
 use fused_dropout::{
     Activation, DenseArgs, Dropout, Error, Gradients, Mask, MaskKey, Saved, SavedValues,
     dense_backward, dense_forward,
@@ -92,7 +92,12 @@ fn a_training_step_takes_what_it_says() {
     let (x, labels) = (numbers(BATCH * 20, 1), vec![3; BATCH]);
     // A whole matrix of the widest layer would be seen.
     let matrix_bytes = BATCH * 4000 * 4;
-    for activation in [Activation::Relu, Activation::Tanh, Activation::Gelu] {
+    for (activation, noise) in [
+        (Activation::Relu, Noise::Dropout),
+        (Activation::Tanh, Noise::Dropout),
+        (Activation::Gelu, Noise::Dropout),
+        (Activation::Relu, Noise::Gaussian),
+    ] {
         everywhere(|place, panels| {
             let spec = MlpSpec {
                 activation,
@@ -100,16 +105,17 @@ fn a_training_step_takes_what_it_says() {
                 hidden_rate: 0.5,
                 ..MlpSpec::new(&[20, 4000, 100, 10])
             };
-            let mut mlp = Mlp::new(&spec).unwrap();
+            let mut mlp = Mlp::new(&spec.with_noise(noise)).unwrap();
             let said = mlp.step_size_in_bytes(BATCH).unwrap();
             let z = if activation == Activation::Gelu { BATCH * 4100 * 4 } else { 0 };
-            assert_eq!(said, BATCH * 4110 * 4 + z + 3 * matrix_bytes);
+            let noisy = if noise == Noise::Gaussian { BATCH * 4120 * 4 } else { 0 };
+            assert_eq!(said, BATCH * 4110 * 4 + z + noisy + 3 * matrix_bytes);
             let peak = peak_of(|| {
                 for _ in 0..2 {
                     mlp.train_step(matrix(&x, BATCH, 20), &labels, &Sgd::new(0.01)).unwrap();
                 }
             });
-            let what = format!("steps with {activation} {place}");
+            let what = format!("steps with {activation}, {noise:?} {place}");
             assert_between(&what, peak, said - matrix_bytes, said + panels);
         });
     }
@@ -118,6 +124,7 @@ fn a_training_step_takes_what_it_says() {
 /// Weights once more, and three matrices of at most 512 rows, for any number of passes and rows.
 #[test]
 fn monte_carlo_passes_take_what_they_say() {
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
     let mlp = MlpSpec { hidden_rate: 0.5, ..MlpSpec::new(&[20, 4000, 100, 10]) };
     let mlp = Mlp::new(&mlp).unwrap();
     let (matrix_bytes, weights) = (512 * 4000 * 4, (4000 * 128 + 100 * 32) * 4);

@@ -6,6 +6,8 @@ mod common;
 mod digits;
 #[path = "network/monte_carlo.rs"]
 mod monte_carlo;
+#[path = "network/options.rs"]
+mod options;
 
 use common::{bits, for_each_level, matrix, matrix_mut, numbers, with_threads};
 use digits::{CLASSES, Digits, PIXELS, random, shuffled};
@@ -24,6 +26,7 @@ fn sgd() -> Sgd {
     Sgd {
         momentum: 0.9,
         weight_decay: 1e-4,
+        l1: 1e-5,
         max_norm: Some(2.0),
         schedule: Schedule::Cosine { steps: 60 },
         ..Sgd::new(0.05)
@@ -170,7 +173,7 @@ fn removed_units_are_restored() {
         let mut mlp = Mlp::new(&spec.with_granularity(granularity)).unwrap();
         for step in 0..3 {
             let before = mlp.clone();
-            let sgd = Sgd { max_norm: Some(0.5), weight_decay: 0.1, ..sgd() };
+            let sgd = Sgd { max_norm: Some(0.5), weight_decay: 0.1, l1: 0.1, ..sgd() };
             mlp.train_step(matrix(&x, 8, PIXELS), &labels, &sgd).unwrap();
             let dropout = Dropout::new(rate).unwrap();
             let kept: Vec<KeptUnits> = (0..4)
@@ -242,6 +245,7 @@ fn a_failed_step_changes_nothing() {
             ("learning_rate", Sgd { learning_rate: bad, ..sgd() }),
             ("momentum", Sgd { momentum: bad, ..sgd() }),
             ("weight_decay", Sgd { weight_decay: bad, ..sgd() }),
+            ("l1", Sgd { l1: bad, ..sgd() }),
         ] {
             let error = failed(&mut mlp, x, &[1, 2], &options);
             assert!(

@@ -184,6 +184,8 @@ fn bad_arguments_are_errors() {
         assert!(matches!(RateSchedule::Constant.rate_at(bad, 0), Err(Error::Rate { .. })));
         let linear = RateSchedule::Linear { from: bad, steps: 5 };
         assert!(matches!(linear.rate_at(0.5, 0), Err(Error::Rate { .. })));
+        assert!(matches!(reference::rate_at(&linear, 0.5, 0), Err(Error::Rate { .. })));
+        assert!(matches!(reference::drawn_rate(bad, &key(), 0), Err(Error::Rate { .. })));
     }
     for gamma in [f64::NAN, 0.0, -1.0, f64::INFINITY] {
         let error = RateSchedule::Curriculum { gamma }.rate_at(0.5, 3).unwrap_err();
@@ -260,6 +262,12 @@ fn schedules() {
         assert!((1.0 - at(curriculum, step) - keep).abs() < 1e-15, "{step}");
     }
     assert!(0.4 - at(curriculum, 1000) < 1e-4);
+    for schedule in [RateSchedule::Constant, linear, down, curriculum] {
+        for step in [0, 1, 3, 4, 9, 500, u32::MAX] {
+            let exact = reference::rate_at(&schedule, 0.4, step).unwrap();
+            assert!((at(schedule, step) - exact).abs() < 1e-15, "{schedule:?} at {step}");
+        }
+    }
     // Always a rate, and never falling.
     for rate in [0.0, 1e-300, 0.5, 1.0] {
         let all: Vec<_> = (0..2000).map(|s| curriculum.rate_at(rate, s).unwrap()).collect();
@@ -277,6 +285,7 @@ fn drawn_rates_have_known_answers() {
         let u = (f64::from(high) * 2097152.0 + f64::from(low >> 11)) / 9007199254740992.0;
         assert_eq!(drawn_rate(1.0, &key, row), Ok(u));
         assert_eq!(drawn_rate(0.3, &key, row), Ok(0.3 * u));
+        assert_eq!(reference::drawn_rate(0.3, &key, row), Ok(0.3 * u));
         // Neither the origin nor the domain enters.
         assert_eq!(drawn_rate(1.0, &key.with_origin(5, 6).units(), row), Ok(u));
         if row == 0 {

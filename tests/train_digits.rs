@@ -239,6 +239,9 @@ fn bad_options_are_refused_in_one_line() {
         (&["--activation", "nonsense"], &["--activation", "nonsense"]),
         (&["--granularity", "units"], &["--granularity", "units", "unit-exact"]),
         (&["--output", "."], &[".: cannot be written"]),
+        (&["--compare", "--granularity", "unit"], &["--compare", "--granularity"]),
+        (&["--compare", "--mc", "5"], &["--compare", "--mc"]),
+        (&["--compare", "--train", "2", "--batch", "1"], &["--compare", "a third", "are 2"]),
         (&["--data", "missing"], &["missing: there is no such folder"]),
         (&["--data", "."], &["has neither train-images-idx3-ubyte nor"]),
         (&["--data", "two\nlines"], &["two\\nlines"]),
@@ -294,6 +297,42 @@ fn broken_files_are_refused_in_one_line() {
     refuse(&folder, &["--data", ".", "--train", "61"], &["--train is 61", "has 60 images"]);
     fs::remove_file(folder.join(FILES[3])).unwrap();
     refuse(&folder, &["--data", "."], &["has neither t10k-labels-idx1-ubyte nor"]);
+}
+
+#[test]
+fn regularisers_are_compared() {
+    let folder = folder("compare");
+    let arguments =
+        ["--compare", "--seeds", "2", "--epochs", "2", "--layers", "8", "--train", "90"];
+    let text = succeed(&folder, &[&arguments[..], &["--threads", "1"]].concat());
+    assert_eq!(text, succeed(&folder, &[&arguments[..], &["--threads", "3"]].concat()));
+    assert!(!folder.join("target").exists(), "there is no picture");
+    // Of each search the values in its line, the best of which stands in the table.
+    let (searches, table) = text.split_once("Errors in percent").expect("a table");
+    for name in ["L2", "L1", "max-norm", "dropout + max-norm"] {
+        let is_row =
+            |line: &&str| line.strip_prefix(name).is_some_and(|rest| rest.starts_with(' '));
+        let search = searches.lines().find(is_row).unwrap_or_else(|| panic!("{name}:\n{text}"));
+        let tried: Vec<(&str, f64)> = search[name.len()..]
+            .split_whitespace()
+            .collect::<Vec<_>>()
+            .chunks(2)
+            .map(|pair| (pair[0].trim_end_matches(':'), pair[1].parse().unwrap()))
+            .collect();
+        assert_eq!(tried.len(), 4, "{search}");
+        let least = tried.iter().map(|(_, error)| *error).fold(f64::INFINITY, f64::min);
+        let row = table.lines().find(is_row).unwrap_or_else(|| panic!("{name}:\n{text}"));
+        let value = row[name.len()..].split_whitespace().next().unwrap();
+        assert!(tried.contains(&(value, least)), "{row}\n{search}");
+    }
+    for name in ["none  ", "dropout  ", "Gaussian dropout  ", "unit dropout  "] {
+        let rows = table.lines().filter(|line| line.starts_with(name)).count();
+        assert_eq!(rows, 1, "{name}:\n{text}");
+    }
+    assert!(table.contains("The lowest test error is"), "{text}");
+    // Two sets of files work as well.
+    let text = succeed(&data("compare-data"), &[&arguments[..7], &["--data", "."]].concat());
+    assert!(text.contains("60 training and 30 test images of 4 x 4"), "{text}");
 }
 
 /// The margins are about half of what comes out, which is the same bits on every machine with FMA.

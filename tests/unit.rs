@@ -66,7 +66,8 @@ struct Case {
     input: Drop,
     output: Drop,
     momentum: bool,
-    decay: f32,
+    /// L2 and L1.
+    penalties: (f32, f32),
     limit: Option<f32>,
     extra: usize,
     /// Whether W and its velocity are stored as [units, inputs].
@@ -112,7 +113,7 @@ impl Case {
             input,
             output,
             momentum: true,
-            decay: 0.01,
+            penalties: (0.01, 0.02),
             limit: None,
             extra: 0,
             transposed: (false, false),
@@ -192,7 +193,8 @@ impl Case {
 
     fn step(&self) -> SgdStep {
         let momentum = if self.momentum { 0.9 } else { 0.0 };
-        SgdStep { learning_rate: 0.05, momentum, weight_decay: self.decay }
+        let (weight_decay, l1) = self.penalties;
+        SgdStep { learning_rate: 0.05, momentum, weight_decay, l1 }
     }
 
     /// What is removed keeps its bits.
@@ -251,16 +253,17 @@ fn drops() -> impl Strategy<Value = Drop> {
 fn cases(sizes: (usize, usize, usize)) -> impl Strategy<Value = Case> {
     let (batch, inputs, units) = sizes;
     let limit = proptest::option::of(Just(2.5f32));
-    let decay = prop_oneof![Just(0.0f32), Just(0.01)];
-    let rest = (drops(), drops(), any::<bool>(), decay, limit, 0usize..3, any::<(bool, bool)>());
+    let penalties = prop_oneof![Just((0.0f32, 0.0f32)), Just((0.01, 0.0)), Just((0.01, 0.02))];
+    let rest =
+        (drops(), drops(), any::<bool>(), penalties, limit, 0usize..3, any::<(bool, bool)>());
     let activation = proptest::sample::select(&ACTIVATIONS[..]);
     (0..batch, 0..inputs, 0..units, activation, rest).prop_map(
         |(batch, inputs, units, activation, rest)| {
-            let (input, output, momentum, decay, limit, extra, transposed) = rest;
+            let (input, output, momentum, penalties, limit, extra, transposed) = rest;
             Case {
                 activation,
                 momentum,
-                decay,
+                penalties,
                 limit,
                 extra,
                 transposed,
@@ -387,7 +390,7 @@ fn nothing_kept() {
             activation: Activation::Identity,
             input: args.input,
             output: args.output,
-            step: SgdStep { learning_rate: 1.0, momentum: 0.0, weight_decay: 0.5 },
+            step: SgdStep { weight_decay: 0.5, l1: 0.5, ..SgdStep::new(1.0) },
             max_norm: Some(0.1),
         };
         let parameters = Parameters {
@@ -590,7 +593,7 @@ fn refused_operations_write_nothing() {
     gather_units(x, &kept, matrix_mut(&mut y, 2, 3)).unwrap_err();
     scatter_units(x, &kept, matrix_mut(&mut y, 2, 4)).unwrap_err();
     assert_eq!(y, [9.0; 8]);
-    let step = SgdStep { learning_rate: f32::NAN, momentum: 0.0, weight_decay: 0.0 };
+    let step = SgdStep::new(f32::NAN);
     let mut w_now = numbers(24, 1);
     let update = ThinUpdate {
         x,

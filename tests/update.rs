@@ -9,7 +9,7 @@ use common::{
 use fused_dropout::{Error, Loss, SgdStep, max_norm, reference, sgd_update, softmax_cross_entropy};
 use proptest::prelude::*;
 
-const STEP: SgdStep = SgdStep { learning_rate: 0.1, momentum: 0.9, weight_decay: 0.01 };
+const STEP: SgdStep = SgdStep { learning_rate: 0.1, momentum: 0.9, weight_decay: 0.01, l1: 0.02 };
 
 fn shapes() -> impl Strategy<Value = (usize, usize)> {
     prop_oneof![(0usize..=5, 0usize..=70), (0usize..=70, 0usize..=9), (0usize..=50, 0usize..=50)]
@@ -25,6 +25,7 @@ proptest! {
         step in prop_oneof![
             Just(STEP),
             Just(SgdStep { momentum: 0.0, weight_decay: 0.0, ..STEP }),
+            Just(SgdStep { l1: 0.0, ..STEP }),
             Just(SgdStep { learning_rate: 0.0, ..STEP }),
         ],
     ) {
@@ -254,6 +255,7 @@ fn updates_check_their_numbers_and_shapes() {
             ("learning_rate", SgdStep { learning_rate: bad, ..STEP }),
             ("momentum", SgdStep { momentum: bad, ..STEP }),
             ("weight_decay", SgdStep { weight_decay: bad, ..STEP }),
+            ("l1", SgdStep { l1: bad, ..STEP }),
         ] {
             let error = run(step, (3, 4), (3, 4));
             let Error::Parameter { name: said, value, .. } = error else { panic!("{error}") };
@@ -272,6 +274,36 @@ fn updates_check_their_numbers_and_shapes() {
         assert!(matches!(error, Error::Parameter { name: "max_norm", .. }), "{error}");
         assert_eq!(w, original);
     }
+}
+
+/// The L1 term is `± l1`, and nothing for a weight of 0; without it the bits are those of a step that
+/// has no such term, also where the gradient is -0.
+#[test]
+fn the_l1_penalty_by_hand() {
+    let original = [2.0, -2.0, 0.0, -0.0, f32::INFINITY, 1e-40, f32::NAN];
+    let run = |l1: f32, gradient: f32| {
+        let (mut w, mut v) = (original, [-9.0; 7]);
+        let step = SgdStep { l1, ..SgdStep::new(0.5) };
+        let dw = [gradient; 7];
+        sgd_update(
+            matrix_mut(&mut w, 1, 7),
+            matrix(&dw, 1, 7),
+            Some(matrix_mut(&mut v, 1, 7)),
+            &step,
+        )
+        .unwrap();
+        (bits(&w), bits(&v))
+    };
+    for_each_level(|_| {
+        let (w, v) = run(0.25, 1.0);
+        // Of an infinite weight 0 · w, its part of the L2 penalty, is NaN.
+        assert_eq!(v, bits(&[1.25, 0.75, 1.0, 1.0, f32::NAN, 1.25, f32::NAN]));
+        assert_eq!(w, bits(&[1.375, -2.375, -0.5, -0.5, f32::NAN, 1e-40 - 0.625, f32::NAN]));
+        for l1 in [0.0, -0.0] {
+            let (_, v) = run(l1, -0.0);
+            assert_eq!(v[1], bits(&[-0.0])[0], "the sign of a zero");
+        }
+    });
 }
 
 #[test]

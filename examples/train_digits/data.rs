@@ -31,6 +31,17 @@ pub(crate) struct Split<'a> {
     pub(crate) test: Cow<'a, Examples>,
 }
 
+impl Split<'_> {
+    /// The training examples alone, a third of them, drawn at random, in the place of the test examples.
+    pub(crate) fn held_out(&self, rng: &mut Xoshiro256PlusPlus) -> Split<'static> {
+        let mut order: Vec<usize> = (0..self.train.labels.len()).collect();
+        shuffle(&mut order, rng);
+        let (test, train) = order.split_at(order.len() / 3);
+        let pick = |positions: &[usize]| Cow::Owned(self.train.pick(positions));
+        Split { train: pick(train), test: pick(test) }
+    }
+}
+
 /// Everything that was loaded.
 pub(crate) struct Data {
     /// What it is and where it comes from.

@@ -7,9 +7,11 @@
 //! ```
 //!
 //! It needs no network and no arguments: 1,797 small digits are embedded. `--data FOLDER` trains on
-//! MNIST, Fashion-MNIST or anything else in their format. The calls to the library are in
-//! `train.rs`; the rest reads data and options and shows results.
+//! MNIST, Fashion-MNIST or anything else in their format. `--compare` sets dropout beside other
+//! regularisers, `--mc N` predicts with N stochastic passes. The calls to the library are in
+//! `train.rs`, `compare.rs` and `monte_carlo.rs`; the rest reads data and options and shows results.
 
+mod compare;
 mod data;
 mod idx;
 mod monte_carlo;
@@ -45,6 +47,9 @@ fn main() -> ExitCode {
 fn run(options: &Options) -> Result<(), String> {
     let data = Data::load(options.data.as_deref(), options.train)?;
     let plan = Plan::new(options, &data)?;
+    if options.compare {
+        return compare::run(&plan, &data);
+    }
     // Opened before the training, which may take long, so that a bad path is known at once.
     let picture = Picture::create(&options.output)?;
 

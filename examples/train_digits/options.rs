@@ -67,6 +67,11 @@ pub(crate) struct Options {
     #[arg(long, value_name = "NAME", default_value = "element", value_parser = granularity)]
     pub(crate) granularity: Granularity,
 
+    /// Compare regularisers instead, each over all seeds: none, L2, L1, max-norm, dropout, dropout
+    /// with max-norm, Gaussian dropout and unit dropout, as table 9 of Srivastava et al. 2014 does
+    #[arg(long, conflicts_with_all = ["granularity", "mc", "output"])]
+    pub(crate) compare: bool,
+
     /// Scale weights at inference instead of activations in training
     #[arg(long)]
     pub(crate) classical: bool,

@@ -1,20 +1,19 @@
 //! What is printed: what is trained, the table of errors, and what it means.
 
-use std::fmt::Write;
 use std::path::Path;
 
 use fused_dropout::Scaling;
 use fused_dropout::nn::Granularity;
 
 use crate::data::Data;
-use crate::train::{Plan, Results, Run, join};
+use crate::train::{Plan, Results, Run, Setting, join};
 
 /// In percent: below this, a difference is a rounding error. One example of a million is 1e-4.
 const ROUNDING: f64 = 1e-9;
 
 /// What is about to be trained, on what.
 pub(crate) fn heading(plan: &Plan, data: &Data) -> String {
-    let spec = &plan.settings[plan.settings.len() - 1].spec;
+    let Setting { spec, sgd, .. } = &plan.settings[plan.settings.len() - 1];
     let scaling = match spec.scaling {
         Scaling::Inverted => "inverted",
         Scaling::Classical => "classical",
@@ -38,8 +37,8 @@ pub(crate) fn heading(plan: &Plan, data: &Data) -> String {
         count(plan.seeds, "seed"),
         count(plan.epochs, "epoch"),
         plan.batch,
-        plan.sgd.learning_rate,
-        plan.sgd.momentum,
+        sgd.learning_rate,
+        sgd.momentum,
         spec.input_rate,
         spec.hidden_rate,
     )
@@ -48,23 +47,15 @@ pub(crate) fn heading(plan: &Plan, data: &Data) -> String {
 /// The table of errors, and what its differences say.
 pub(crate) fn table(plan: &Plan, results: &Results) -> String {
     let baseline = Errors::new(&results[0]);
-    let mut rows = row(plan.settings[0].name, &baseline, false);
+    let mut rows = row(&plan.settings[0].name, &baseline, false);
     let mut findings = String::new();
     for (setting, runs) in plan.settings.iter().zip(results).skip(1) {
         let errors = Errors::new(runs);
-        rows += &row(setting.name, &errors, false);
+        rows += &row(&setting.name, &errors, false);
         rows += &row("  paired difference", &errors.minus(&baseline), true);
-        findings += &finding(plan.settings[0].name, &baseline, setting.name, &errors);
+        findings += &finding(&plan.settings[0].name, &baseline, &setting.name, &errors);
     }
-    let diverged = results.iter().flatten().filter(|run| !last(run).0.is_finite()).count();
-    if diverged > 0 {
-        let runs = results.iter().flatten().count();
-        let _ = writeln!(
-            findings,
-            "The loss of {diverged} of {runs} networks is not finite: \
-             try a smaller --learning-rate."
-        );
-    }
+    findings += &diverged(results);
     format!(
         "Errors in percent, mean over {}; sd: standard deviation of the test error over\n\
          the seeds; gap: test error - train error.\n\n\
@@ -78,26 +69,42 @@ pub(crate) fn table(plan: &Plan, results: &Results) -> String {
     )
 }
 
+/// A line on networks whose loss is not finite, if there are any.
+pub(crate) fn diverged(results: &Results) -> String {
+    let diverged = results.iter().flatten().filter(|run| !last(run).0.is_finite()).count();
+    match diverged {
+        0 => String::new(),
+        _ => format!(
+            "The loss of {diverged} of {} networks is not finite: try a smaller --learning-rate.\n",
+            results.iter().flatten().count()
+        ),
+    }
+}
+
 /// What to know about the figures, and where the picture is.
 pub(crate) fn closing(data: &Data, shows: &str, picture: &Path) -> String {
-    let note = if data.shares_writers() {
+    format!("{}\n{shows}: {}\n", note(data), picture.display())
+}
+
+/// What to know about the figures.
+pub(crate) fn note(data: &Data) -> &'static str {
+    if data.shares_writers() {
         "\nThe images come from the same 13 writers, so a random split shares writers between\n\
          train and test: expect higher errors on digits of new writers.\n"
     } else {
         ""
-    };
-    format!("{note}\n{shows}: {}\n", picture.display())
+    }
 }
 
 /// Errors in percent after the last epoch, one number a seed.
-struct Errors {
-    test: Vec<f64>,
-    train: Vec<f64>,
+pub(crate) struct Errors {
+    pub(crate) test: Vec<f64>,
+    pub(crate) train: Vec<f64>,
     gap: Vec<f64>,
 }
 
 impl Errors {
-    fn new(runs: &[Run]) -> Self {
+    pub(crate) fn new(runs: &[Run]) -> Self {
         let test: Vec<f64> = runs.iter().map(|run| 100.0 * last(run).2).collect();
         let train: Vec<f64> = runs.iter().map(|run| 100.0 * last(run).1).collect();
         let gap = minus(&test, &train);
@@ -145,14 +152,12 @@ fn finding(base_name: &str, base: &Errors, name: &str, errors: &Errors) -> Strin
         g if g > 0.0 => format!("is {points:.2} points lower than {base_name}"),
         _ => format!("is {points:.2} points higher than {base_name}"),
     };
-    // t = mean / (sd / sqrt(n)); undefined for one seed, or when all seeds gain the same.
-    let t = match deviation(&gains) {
-        Some(sd) if sd > ROUNDING => {
-            let t = gain / (sd / (gains.len() as f64).sqrt());
+    let t = match paired_t(&gains) {
+        Some(t) => {
             let freedom = count(gains.len() as u32 - 1, "degree");
             format!("paired t = {t:.1} with {freedom} of freedom")
         }
-        _ => "no paired t".into(),
+        None => "no paired t".into(),
     };
     format!(
         "Test error {name} {change}:\n\
@@ -164,7 +169,13 @@ fn finding(base_name: &str, base: &Errors, name: &str, errors: &Errors) -> Strin
     )
 }
 
-fn minus(a: &[f64], b: &[f64]) -> Vec<f64> {
+/// t = mean / (sd / sqrt(n)) of differences; undefined for one seed, or when all seeds gain the same.
+pub(crate) fn paired_t(gains: &[f64]) -> Option<f64> {
+    let sd = deviation(gains).filter(|sd| *sd > ROUNDING)?;
+    Some(mean(gains) / (sd / (gains.len() as f64).sqrt()))
+}
+
+pub(crate) fn minus(a: &[f64], b: &[f64]) -> Vec<f64> {
     a.iter().zip(b).map(|(a, b)| a - b).collect()
 }
 
@@ -173,7 +184,7 @@ pub(crate) fn mean(values: &[f64]) -> f64 {
 }
 
 /// The sample standard deviation, of two values or more.
-fn deviation(values: &[f64]) -> Option<f64> {
+pub(crate) fn deviation(values: &[f64]) -> Option<f64> {
     let mean = mean(values);
     let squares: f64 = values.iter().map(|value| (value - mean).powi(2)).sum();
     (values.len() > 1).then(|| (squares / (values.len() - 1) as f64).sqrt())

@@ -23,9 +23,11 @@ const CURVE_POINTS: u32 = 50;
 const MAX_WEIGHTS: u64 = 100_000_000;
 
 /// One of the things that are compared. The first setting is what the others are compared with.
+#[derive(Clone)]
 pub(crate) struct Setting {
-    pub(crate) name: &'static str,
+    pub(crate) name: String,
     pub(crate) spec: MlpSpec,
+    pub(crate) sgd: Sgd,
 }
 
 /// Everything that is decided before training.
@@ -33,10 +35,14 @@ pub(crate) struct Plan {
     pub(crate) settings: Vec<Setting>,
     /// Name of the activation of the hidden layers.
     pub(crate) activation: String,
+    pub(crate) first_seed: u64,
     pub(crate) seeds: u32,
     pub(crate) epochs: u32,
     pub(crate) batch: usize,
-    pub(crate) sgd: Sgd,
+    /// Points of a learning curve.
+    pub(crate) points: u32,
+    /// Whether a part of the training examples takes the place of the test examples.
+    pub(crate) held_out: bool,
     pub(crate) threads: usize,
 }
 
@@ -62,7 +68,7 @@ impl Plan {
                 options.batch, data.train
             ));
         }
-        let steps = data.train.div_ceil(options.batch) as u64 * u64::from(options.epochs);
+        let steps = steps(data.train, options.batch, options.epochs);
         let steps = u32::try_from(steps).map_err(|_| {
             format!(
                 "--epochs {} makes {steps} steps, expected at most {}",
@@ -70,6 +76,11 @@ impl Plan {
                 u32::MAX
             )
         })?;
+        let sgd = Sgd {
+            momentum: MOMENTUM,
+            schedule: Schedule::Linear { steps },
+            ..Sgd::new(options.learning_rate)
+        };
 
         let mut sizes = vec![data.pixels()];
         sizes.extend(&options.layers);
@@ -94,23 +105,26 @@ impl Plan {
         let dropout = dropout.with_granularity(options.granularity);
         Ok(Self {
             settings: vec![
-                Setting { name: "without dropout", spec: plain },
-                Setting { name: "with dropout", spec: dropout },
+                Setting { name: "without dropout".into(), spec: plain, sgd },
+                Setting { name: "with dropout".into(), spec: dropout, sgd },
             ],
             activation: options.activation.name.clone(),
+            first_seed: 0,
             seeds: options.seeds,
             epochs: options.epochs,
             batch: options.batch,
-            sgd: Sgd {
-                momentum: MOMENTUM,
-                schedule: Schedule::Linear { steps },
-                ..Sgd::new(options.learning_rate)
-            },
+            points: CURVE_POINTS,
+            held_out: false,
             threads: options
                 .threads
                 .unwrap_or_else(|| thread::available_parallelism().map_or(1, usize::from)),
         })
     }
+}
+
+/// Steps of so many epochs.
+fn steps(train: usize, batch: usize, epochs: u32) -> u64 {
+    train.div_ceil(batch) as u64 * u64::from(epochs)
 }
 
 /// Layer sizes as in `64-256-256-10`.
@@ -153,7 +167,7 @@ pub(crate) fn run<T: Send>(
                         if job >= jobs {
                             break;
                         }
-                        let seed = (job / settings) as u64;
+                        let seed = plan.first_seed + (job / settings) as u64;
                         let setting = &plan.settings[job % settings];
                         let run = train(plan, setting, seed, data, &progress, &finish);
                         // After an error nobody needs the rest.
@@ -191,18 +205,25 @@ fn train<T>(
     let mut rng = Xoshiro256PlusPlus::seed_from_u64(seed);
     // Far from the numbers that the initial weights are made of.
     rng.long_jump();
-    let split = data.split(&mut rng);
+    let mut split = data.split(&mut rng);
+    let mut sgd = setting.sgd;
+    if plan.held_out {
+        split = split.held_out(&mut rng);
+        // Fewer examples make fewer steps than the plan's, which a u32 holds.
+        let steps = steps(split.train.labels.len(), plan.batch, plan.epochs) as u32;
+        sgd.schedule = Schedule::Linear { steps };
+    }
     let mut order: Vec<usize> = (0..split.train.labels.len()).collect();
     let (mut images, mut labels) = (Vec::new(), Vec::new());
 
-    let every = plan.epochs.div_ceil(CURVE_POINTS);
+    let every = plan.epochs.div_ceil(plan.points);
     let mut run = Run::new();
     for epoch in 1..=plan.epochs {
         shuffle(&mut order, &mut rng);
         for batch in order.chunks(plan.batch) {
             split.train.gather(batch, &mut images, &mut labels);
             let x = MatRef::new(&images, labels.len(), split.train.pixels)?;
-            mlp.train_step(x, &labels, &plan.sgd)?;
+            mlp.train_step(x, &labels, &sgd)?;
         }
         if epoch % every == 0 || epoch == plan.epochs {
             let train = evaluate(&mut mlp, &split.train)?;

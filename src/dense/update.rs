@@ -1,6 +1,6 @@
 //! Backward and update in one: gradients of weights that never reach memory.
 
-use super::{gradient_of_input, input, put_back, take_buffers, weight_gradient};
+use super::{gradient_of_input, put_back, take_buffers, weight_bits, weight_gradient};
 use crate::Level;
 use crate::activation::Activation;
 use crate::elementwise::{
@@ -8,7 +8,7 @@ use crate::elementwise::{
     sgd_update,
 };
 use crate::error::{Result, check_equal, check_shape};
-use crate::gemm::epilogue::Update;
+use crate::gemm::epilogue::{DropUpdate, Update};
 use crate::gemm::{Operand, Product};
 use crate::mask::{Bits, Dropout, MaskKey};
 use crate::saved::Saved;
@@ -31,6 +31,9 @@ pub struct DenseUpdate<'a, T = f32> {
     pub key: MaskKey,
     /// Dropout of the input, with its own key.
     pub input_dropout: Option<(Dropout, MaskKey)>,
+    /// Dropout of the weights (DropConnect), with its own key. A dropped weight has no gradient: it
+    /// decays, and follows its velocity, which decays too.
+    pub weight_dropout: Option<(Dropout, MaskKey)>,
     /// The numbers of the update.
     pub step: SgdStep,
     /// The largest norm of a unit's incoming weights.
@@ -44,7 +47,7 @@ pub struct Parameters<'a, T = f32> {
     pub w: MatMut<'a, T>,
     /// Their velocity, of the same shape; without it there is no momentum.
     pub w_velocity: Option<MatMut<'a, T>>,
-    /// The biases; they do not decay.
+    /// The biases; they are not penalised.
     pub bias: Option<&'a mut [T]>,
     /// Their velocity.
     pub bias_velocity: Option<&'a mut [T]>,
@@ -102,9 +105,9 @@ pub fn dense_update(
     };
     bias_activation_dropout_backward(&end, saved, dy, dz.reborrow(), Some(&mut *db))?;
     let dz = Operand::new(dz.as_ref().source());
-    let w_now = Operand::new(w.as_ref().source());
+    let w_now = Operand::dropped(w.as_ref().source(), args.weight_dropout);
     gradient_of_input(level, dz, w_now, (batch, inputs, units), args.input_dropout, dx);
-    let x = input(args.x, args.input_dropout);
+    let x = Operand::dropped(args.x.source(), args.input_dropout);
     let (target, velocity) = (w.target(), w_velocity.as_mut().map(MatMut::target));
     let transposed = target.col_step != 1;
     let same = velocity.is_none_or(|v| (v.col_step != 1) == transposed);
@@ -118,19 +121,27 @@ pub fn dense_update(
         };
         let bits = Bits::Uniform(true, None);
         let partial = epilogue.w;
-        Product { m, n, k: batch, a, b, bias: None, partial, epilogue, bits }.run(level);
+        let product = Product { m, n, k: batch, a, b, bias: None, partial, epilogue, bits };
+        match &args.weight_dropout {
+            None => product.run(level),
+            Some((dropout, key)) => {
+                let (bits, scale) = (weight_bits(dropout, key, transposed), dropout.scale());
+                let product = product.with(DropUpdate { update: epilogue, scale });
+                Product { bits, ..product }.run(level);
+            }
+        }
     } else {
         // Weights by rows and velocities by columns, which a product cannot write both; or a batch
         // so large that one more pass over the weights does not count.
         let mut dw = vec![0.0; inputs * units];
         let mut dw = MatMut::new(&mut dw, inputs, units)?;
-        weight_gradient(level, x, dz, (inputs, units, batch), &mut dw);
+        weight_gradient(level, x, dz, (inputs, units, batch), args.weight_dropout, &mut dw);
         sgd_update(w.reborrow(), dw.as_ref(), w_velocity, &args.step)?;
     }
     if let Some(bias) = bias {
-        let no_decay = SgdStep { weight_decay: 0.0, ..args.step };
+        let step = args.step.without_penalties();
         let velocity = bias_velocity.map(MatMut::row_vector);
-        sgd_update(MatMut::row_vector(bias), MatRef::row_vector(db), velocity, &no_decay)?;
+        sgd_update(MatMut::row_vector(bias), MatRef::row_vector(db), velocity, &step)?;
     }
     put_back(buffers);
     args.max_norm.map_or(Ok(()), |limit| max_norm(w, limit))
@@ -151,6 +162,9 @@ fn check(
     args.key.check(batch, units)?;
     if let Some((_, key)) = &args.input_dropout {
         key.check(batch, inputs)?;
+    }
+    if let Some((_, key)) = &args.weight_dropout {
+        key.check(inputs, units)?;
     }
     check_shape(dy.named("dy"), ("x · W", batch, units))?;
     saved.check(args.activation, batch, units)?;

@@ -10,6 +10,8 @@
 //! q is the realised keep probability T / 2^32. For x of mean 0 and variance 1 y has the same
 //! (Klambauer, Unterthiner, Mayr and Hochreiter 2017, section "New dropout technique").
 
+use std::cell::Cell;
+
 use super::kernel::Pass;
 use super::ops::Op;
 use super::{Run, Step};
@@ -17,7 +19,7 @@ use crate::Level;
 use crate::activation::Activation;
 use crate::error::{Result, check_shape};
 use crate::isa::Isa;
-use crate::mask::{Bits, Dropout, Mask, MaskKey};
+use crate::mask::{Bits, Dropout, ForwardMask, Mask, MaskKey};
 use crate::math::selu;
 use crate::view::{MatMut, MatRef, Source, Target};
 
@@ -81,7 +83,7 @@ impl AlphaDropout {
     }
 }
 
-/// `y = keep ? a x + b : a α' + b`, storing the mask on request.
+/// `y = keep ? a x + b : a α' + b`; the mask is made, stored or given as [`ForwardMask`] says.
 ///
 /// x and y are [rows, cols]. With a key of [`MaskKey::units`] it is the feature-wise variant: one
 /// decision for a column in all rows, and a mask of one row. Images are of that kind with one row a
@@ -92,16 +94,17 @@ impl AlphaDropout {
 ///
 /// # Errors
 ///
-/// When shapes differ, or the key's origin and the shape go past what a mask can address.
-pub fn alpha_dropout_forward(
+/// When shapes differ, also that of a mask, or the key's origin and the shape go past what a mask can
+/// address.
+pub fn alpha_dropout_forward<'m>(
     x: MatRef<'_>,
     mut y: MatMut<'_>,
     dropout: &AlphaDropout,
     key: &MaskKey,
-    mask: Option<&mut Mask>,
+    mask: impl Into<ForwardMask<'m>>,
 ) -> Result<()> {
     check_shape(x.named("x"), y.named("y"))?;
-    forward(x.source(), y.target(), (y.rows(), y.cols()), dropout, key, mask)
+    forward(x.source(), y.target(), (y.rows(), y.cols()), dropout, key, mask.into())
 }
 
 /// [`alpha_dropout_forward`] with `x` overwritten by `y`.
@@ -109,14 +112,14 @@ pub fn alpha_dropout_forward(
 /// # Errors
 ///
 /// As for [`alpha_dropout_forward`].
-pub fn alpha_dropout_forward_in_place(
+pub fn alpha_dropout_forward_in_place<'m>(
     mut x: MatMut<'_>,
     dropout: &AlphaDropout,
     key: &MaskKey,
-    mask: Option<&mut Mask>,
+    mask: impl Into<ForwardMask<'m>>,
 ) -> Result<()> {
     let y = x.target();
-    forward(y.source(), y, (x.rows(), x.cols()), dropout, key, mask)
+    forward(y.source(), y, (x.rows(), x.cols()), dropout, key, mask.into())
 }
 
 /// `dx = keep ? dy · a : 0`, with the stored mask or, without one, the mask of the key.
@@ -164,62 +167,68 @@ pub(crate) fn mask_of(
 fn forward(
     x: Source,
     y: Target,
-    (rows, cols): (usize, usize),
+    shape: (usize, usize),
     dropout: &AlphaDropout,
     key: &MaskKey,
-    mut mask: Option<&mut Mask>,
+    mask: ForwardMask<'_>,
 ) -> Result<()> {
-    let shape = mask_of("x", (rows, cols), key)?;
+    mask.check(mask_of("x", shape, key)?)?;
     let level = Level::current()?;
-    if let Some(mask) = &mask {
-        mask.check(shape)?;
-    }
-    let mut one_row = None;
-    let bits = if key.is_units() {
-        let row = match mask.take() {
-            Some(mask) => mask,
-            None => one_row.insert(Mask::new(1, cols)?),
-        };
-        row.fill(&dropout.dropout, key)?;
-        Bits::same_for_all_rows(row)
-    } else {
-        Bits::generate(&dropout.dropout, key, mask)
-    };
     let op = Alpha {
         scale: dropout.scale as f32,
         shift: dropout.shift as f32,
         dropped: dropout.dropped as f32,
     };
-    pass(x, y, (rows, cols), bits).run(level, op);
-    Ok(())
+    with_bits(&dropout.dropout, key, shape.1, mask, |bits| pass(x, y, shape, bits).run(level, op))
 }
 
 fn backward(
     dy: Source,
     dx: Target,
-    (rows, cols): (usize, usize),
+    shape: (usize, usize),
     dropout: &AlphaDropout,
     key: &MaskKey,
     mask: Option<&Mask>,
 ) -> Result<()> {
-    let shape = mask_of("dy", (rows, cols), key)?;
+    let mask = mask.map_or(ForwardMask::Forget, ForwardMask::Given);
+    mask.check(mask_of("dy", shape, key)?)?;
     let level = Level::current()?;
-    if let Some(mask) = mask {
-        mask.check(shape)?;
-    }
-    let one_row;
-    let bits = match mask {
-        Some(mask) if key.is_units() => Bits::same_for_all_rows(mask),
-        Some(mask) => Bits::stored(mask),
-        None if key.is_units() => {
-            one_row = Mask::generate(1, cols, &dropout.dropout, key)?;
-            Bits::same_for_all_rows(&one_row)
-        }
-        None => Bits::generate(&dropout.dropout, key, None),
-    };
-    let pass = pass(dy, dx, (rows, cols), bits);
     let step = Step::Backward { scale: dropout.scale as f32, unscale: 1.0, from_output: false };
-    Activation::Identity.with(Run { level, pass, step });
+    with_bits(&dropout.dropout, key, shape.1, mask, |bits| {
+        let pass = pass(dy, dx, shape, bits);
+        Activation::Identity.with(Run { level, pass, step });
+    })
+}
+
+thread_local! {
+    /// The decisions about features, kept from call to call.
+    static FEATURES: Cell<Mask> = const { Cell::new(Mask::EMPTY) };
+}
+
+/// Calls `f` with the bits of an operation: those of elements, or the same row of features for all
+/// rows.
+fn with_bits(
+    dropout: &Dropout,
+    key: &MaskKey,
+    cols: usize,
+    mask: ForwardMask<'_>,
+    f: impl FnOnce(Bits),
+) -> Result<()> {
+    match mask {
+        mask if !key.is_units() => f(mask.bits(dropout, key)),
+        ForwardMask::Given(mask) => f(Bits::same_for_all_rows(mask)),
+        ForwardMask::Store(mask) => {
+            mask.fill(dropout, key)?;
+            f(Bits::same_for_all_rows(mask));
+        }
+        ForwardMask::Forget => {
+            let mut features = FEATURES.replace(Mask::EMPTY);
+            features.reshape(1, cols)?;
+            features.fill(dropout, key)?;
+            f(Bits::same_for_all_rows(&features));
+            FEATURES.set(features);
+        }
+    }
     Ok(())
 }
 

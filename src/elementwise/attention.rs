@@ -30,7 +30,7 @@ mod softmax;
 
 use crate::Level;
 use crate::error::{Result, check_shape};
-use crate::mask::{Bits, Dropout, Mask, MaskKey};
+use crate::mask::{Dropout, ForwardMask, Mask, MaskKey};
 use crate::view::{MatMut, MatRef, Source, Target};
 use rows::Shape;
 use softmax::{Backward, Forward};
@@ -47,8 +47,8 @@ pub struct SoftmaxDropout {
     pub key: MaskKey,
 }
 
-/// `y = keep ? softmax(x) · scale : 0`, storing the probabilities (before dropout) and the mask on
-/// request.
+/// `y = keep ? softmax(x) · scale : 0`, storing the probabilities (before dropout) on request; the mask
+/// is made, stored or given as [`ForwardMask`] says.
 ///
 /// x, y and the probabilities are [rows, cols]. With e = exp(x - max x) a probability is
 /// e · (1 / sum of e). Its relative error is at most (2 d + n/16 + 14) · 2^-24 for a row that sees n
@@ -56,16 +56,17 @@ pub struct SoftmaxDropout {
 ///
 /// # Errors
 ///
-/// When shapes differ, or the key's origin and the shape go past what a mask can address.
-pub fn softmax_dropout_forward(
+/// When shapes differ, also that of a mask, or the key's origin and the shape go past what a mask can
+/// address.
+pub fn softmax_dropout_forward<'m>(
     args: &SoftmaxDropout,
     x: MatRef<'_>,
     mut y: MatMut<'_>,
     probabilities: Option<MatMut<'_>>,
-    mask: Option<&mut Mask>,
+    mask: impl Into<ForwardMask<'m>>,
 ) -> Result<()> {
     check_shape(x.named("x"), y.named("y"))?;
-    forward(args, x.source(), y.target(), (y.rows(), y.cols()), probabilities, mask)
+    forward(args, x.source(), y.target(), (y.rows(), y.cols()), probabilities, mask.into())
 }
 
 /// [`softmax_dropout_forward`] with `x` overwritten by `y`.
@@ -73,14 +74,14 @@ pub fn softmax_dropout_forward(
 /// # Errors
 ///
 /// As for [`softmax_dropout_forward`].
-pub fn softmax_dropout_forward_in_place(
+pub fn softmax_dropout_forward_in_place<'m>(
     args: &SoftmaxDropout,
     mut x: MatMut<'_>,
     probabilities: Option<MatMut<'_>>,
-    mask: Option<&mut Mask>,
+    mask: impl Into<ForwardMask<'m>>,
 ) -> Result<()> {
     let y = x.target();
-    forward(args, y.source(), y, (x.rows(), x.cols()), probabilities, mask)
+    forward(args, y.source(), y, (x.rows(), x.cols()), probabilities, mask.into())
 }
 
 /// `dx = p · (g - sum of g · p)` with `g = keep ? dy · scale : 0`, from the probabilities of forward
@@ -121,19 +122,17 @@ fn forward(
     y: Target,
     (rows, cols): (usize, usize),
     mut probabilities: Option<MatMut<'_>>,
-    mask: Option<&mut Mask>,
+    mask: ForwardMask<'_>,
 ) -> Result<()> {
     args.key.check(rows, cols)?;
     let level = Level::current()?;
     if let Some(p) = &probabilities {
         check_shape(p.named("the probabilities"), ("x", rows, cols))?;
     }
-    if let Some(mask) = &mask {
-        mask.check(("x", rows, cols))?;
-    }
+    mask.check(("x", rows, cols))?;
     let shape = Shape { rows, cols, causal: args.causal };
-    let stores_mask = mask.is_some();
-    let bits = Bits::generate(&args.dropout, &args.key, mask);
+    let stores_mask = matches!(mask, ForwardMask::Store(_));
+    let bits = mask.bits(&args.dropout, &args.key);
     let p = probabilities.as_mut().map(MatMut::target);
     let scale = args.dropout.scale();
     shape.run(level, Forward { shape, x, y, p, bits, stores_mask, scale });
@@ -151,14 +150,10 @@ fn backward(
     args.key.check(rows, cols)?;
     let level = Level::current()?;
     check_shape(probabilities.named("the probabilities"), ("dy", rows, cols))?;
-    if let Some(mask) = mask {
-        mask.check(("dy", rows, cols))?;
-    }
+    let mask = mask.map_or(ForwardMask::Forget, ForwardMask::Given);
+    mask.check(("dy", rows, cols))?;
     let shape = Shape { rows, cols, causal: args.causal };
-    let bits = match mask {
-        Some(mask) => Bits::stored(mask),
-        None => Bits::generate(&args.dropout, &args.key, None),
-    };
+    let bits = mask.bits(&args.dropout, &args.key);
     let (p, scale) = (probabilities.source(), args.dropout.scale());
     shape.run(level, Backward { shape, p, dy, dx, bits, scale });
     Ok(())

@@ -1,18 +1,18 @@
 //! Dropout whose decisions are shared along axes of a tensor.
 
+mod runs;
+
 use std::cell::Cell;
 
-use super::kernel::{Pass, TASK};
+use super::kernel::Pass;
 use super::{Run, Step};
 use crate::Level;
 use crate::activation::Activation;
 use crate::error::{Result, check_equal};
-use crate::isa::{Isa, Kernel, caches, load, store};
-use crate::mask::{
-    Bits, BroadcastShape, Dropout, ForwardMask, Mask, MaskKey, Nest, Repeat, TILE_COLS,
-};
-use crate::threads::for_each;
+use crate::isa::caches;
+use crate::mask::{Bits, BroadcastShape, Dropout, ForwardMask, Mask, MaskKey, Repeat};
 use crate::view::{MatMut, MatRef, Source, Target};
+use runs::Runs;
 
 /// Elements from which on a run with one decision is scaled or cleared as a whole; the bits of a
 /// shorter one are spread over its elements. At 64 a run has no more than one vector that is not
@@ -147,7 +147,10 @@ fn run(
             _ if named.1 == 0 => {}
             Some(inner) if inner.step == 0 && inner.size >= RUN => {
                 let (len, scale) = (named.1, args.dropout.scale());
-                Runs { x, y, len, nest: outer, run: inner.size, words, scale }.run(level);
+                // Where both tensors together are larger than the level-3 cache, the start of the output
+                // would be gone from it before the end is written.
+                let streams = len > caches().level_3 / 8 && !y.source().same_as(x);
+                Runs { x, y, len, nest: outer, run: inner.size, words, scale, streams }.run(level);
             }
             _ => pass(1, named.1, Bits::Repeated(Repeat::new(words, nest))),
         }
@@ -185,142 +188,4 @@ fn reduce(
         None => f(reduced.compact()),
     }
     Ok(())
-}
-
-/// A pass over a tensor in which `run` elements that follow each other share each decision.
-#[derive(Clone, Copy)]
-struct Runs<'a> {
-    x: Source,
-    y: Target,
-    len: usize,
-    /// The loops around the runs.
-    nest: Nest,
-    run: usize,
-    words: &'a [u32],
-    scale: f32,
-}
-
-impl Runs<'_> {
-    fn run(self, level: Level) {
-        for_each(self.len.div_ceil(TASK), |i| {
-            let first = i * TASK;
-            level.vectorize(RunTask { runs: self, first, n: TASK.min(self.len - first) });
-        });
-    }
-}
-
-/// One task's share of the runs: `n` elements from `first` on.
-struct RunTask<'a> {
-    runs: Runs<'a>,
-    first: usize,
-    n: usize,
-}
-
-impl Kernel for RunTask<'_> {
-    type Output = ();
-
-    #[inline(always)]
-    fn run<I: Isa>(self, isa: I) {
-        let Runs { x, y, len, nest, run, words, scale } = self.runs;
-        // Where both tensors together are larger than the level-3 cache, the start of the output would
-        // be gone from it before the end is written.
-        let streams = len > caches().level_3 / 8 && !y.source().same_as(x);
-        let mut buffer = [0.0; TILE_COLS];
-        let mut turns = nest.walk_from(self.first / run);
-        let mut at = self.first % run;
-        for start in (self.first..self.first + self.n).step_by(TILE_COLS) {
-            let n = TILE_COLS.min(self.first + self.n - start);
-            // SAFETY: elements `start..start + n` are this task's, in x and in y; the buffer has room
-            // for `n`.
-            unsafe {
-                let (x, y) = (x.at(0, start), y.at(0, start));
-                let out = if streams { buffer.as_mut_ptr() } else { y };
-                let mut i = 0;
-                while i < n {
-                    let part = (run - at).min(n - i);
-                    let bit = turns.bit();
-                    if words[bit / 32] >> (bit % 32) & 1 == 1 {
-                        scaled(isa, x.add(i), out.add(i), part, scale);
-                    } else {
-                        zeros(isa, out.add(i), part);
-                    }
-                    (i, at) = (i + part, at + part);
-                    if at == run {
-                        at = 0;
-                        turns.advance();
-                    }
-                }
-                if streams {
-                    stream(isa, &buffer, y, n);
-                }
-            }
-        }
-        isa.fence();
-    }
-}
-
-/// Copies the first `n` values past the caches, in whole aligned vectors save for the ends.
-///
-/// # Safety
-///
-/// `n` is at most `TILE_COLS`; `out` is valid for writes of `n` floats.
-#[inline(always)]
-unsafe fn stream<I: Isa>(isa: I, values: &[f32; TILE_COLS], out: *mut f32, n: usize) {
-    let head = out.align_offset(4 * I::LANES).min(n);
-    let mut i = head;
-    // SAFETY: all accesses are below `n`; from `head` on, vectors are aligned.
-    unsafe {
-        out.copy_from_nonoverlapping(values.as_ptr(), head);
-        while i + I::LANES <= n {
-            isa.stream(out.add(i), isa.load(values.as_ptr().add(i)));
-            i += I::LANES;
-        }
-        out.add(i).copy_from_nonoverlapping(values.as_ptr().add(i), n - i);
-    }
-}
-
-/// `y = x · scale`.
-///
-/// # Safety
-///
-/// `x` is valid for reads and `y` for writes of `n` floats.
-#[inline(always)]
-unsafe fn scaled<I: Isa>(isa: I, x: *const f32, y: *mut f32, n: usize, scale: f32) {
-    let scale = isa.splat(scale);
-    let mut i = 0;
-    // SAFETY: all accesses are below `n`.
-    unsafe {
-        while i + 4 * I::LANES <= n {
-            for v in 0..4 {
-                let at = i + v * I::LANES;
-                isa.store(y.add(at), isa.mul(isa.load(x.add(at)), scale));
-            }
-            i += 4 * I::LANES;
-        }
-        while i < n {
-            let part = I::LANES.min(n - i);
-            store(isa, y.add(i), part, isa.mul(load(isa, x.add(i), part), scale));
-            i += part;
-        }
-    }
-}
-
-/// `y = 0`.
-///
-/// # Safety
-///
-/// `y` is valid for writes of `n` floats.
-#[inline(always)]
-unsafe fn zeros<I: Isa>(isa: I, y: *mut f32, n: usize) {
-    let mut i = 0;
-    // SAFETY: all accesses are below `n`.
-    unsafe {
-        while i + I::LANES <= n {
-            isa.store(y.add(i), isa.splat(0.0));
-            i += I::LANES;
-        }
-        if i < n {
-            isa.store_first(y.add(i), n - i, isa.splat(0.0));
-        }
-    }
 }

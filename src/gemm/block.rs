@@ -68,7 +68,7 @@ impl<E: Epilogue> TileKernel for Block<'_, E> {
         let small = self.product.k.saturating_mul(self.part.cols) <= SMALL;
         let most = if small { SMALL_ROWS } else { FEW_ROWS };
         let few = self.part.rows <= most && self.product.k > 0 && E::OVERWRITES;
-        if few && b.is_copied() {
+        if few && (b.is_copied() || b.dropped_rows().is_some()) {
             self.few_rows(isa, &mut scratch);
         } else {
             self.packed::<I, MR, NV>(isa, &mut scratch);
@@ -90,7 +90,9 @@ impl<E: Epilogue> Block<'_, E> {
         let nc = if keeps { column_block(kc).min(padded(cols, nr)) } else { cols };
         let computed = |operand: &Operand, n: usize| if operand.is_computed() { n } else { 0 };
         let operand = computed(&product.a, mc * kc).max(computed(&product.b, nr * kc));
-        scratch.bits.resize(scratch.bits.len().max(mc * GROUP / 32), 0);
+        // Those of the epilogue, and those of two groups of a dropped B.
+        let bits = mc + computed(&product.b, 2 * kc.next_multiple_of(32));
+        scratch.bits.resize(scratch.bits.len().max(bits * GROUP / 32), 0);
         let mut tile = [0.0; TILE];
         let buffers = Buffers {
             a: scratch.a.room(mc * kc),
@@ -178,11 +180,29 @@ impl<E: Epilogue> Block<'_, E> {
         isa.vectorize(PackA { operand, part, buffer, out, mr: MR });
     }
 
+    /// B, and if it has a dropout, the bits of the group of columns from `jg` on, in `bits`.
+    #[inline(always)]
+    fn factor<I: Isa>(
+        &self,
+        isa: I,
+        depth: Depth,
+        (jg, end): (usize, usize),
+        bits: &mut [u32],
+    ) -> Operand {
+        if jg >= end {
+            return self.product.b;
+        }
+        let cols = GROUP.min(end - jg);
+        let part = Part { row: depth.first, rows: depth.count, col: jg, cols };
+        // SAFETY: the part lies in B; blocks start at multiples of 32; there is room for a group's bits.
+        unsafe { self.product.b.with_bits(isa, part, bits) }
+    }
+
     /// What `tiles` tiles do in passing for the panel of B from column `col` on, which is, or will be,
     /// packed at `to`.
     #[inline(always)]
     fn packing(
-        &self,
+        operand: Operand,
         (depth, nr): (Depth, usize),
         (col, end): (usize, usize),
         b: PanelsOfB,
@@ -191,10 +211,16 @@ impl<E: Epilogue> Block<'_, E> {
         if b.packed && col < end {
             return Packing::prefetch(tiles, to, (depth.count, nr), b.idle);
         }
-        if !b.packed && self.product.b.is_copied() && col + nr <= end {
-            let source = self.product.b.source();
+        if !b.packed && col + nr <= end {
+            let source = operand.source();
             let from = (source.near(depth.first, col), source.row_step);
-            return Packing::copy(tiles, from, (depth.count, nr), to, b.idle);
+            let copy = Packing::copy(tiles, from, (depth.count, nr), to, b.idle);
+            if operand.is_copied() {
+                return copy;
+            }
+            if let Some(keep) = operand.dropped_rows().and_then(|b| b.keep(depth.first, col)) {
+                return copy.dropped(keep);
+            }
         }
         Packing::nothing(b.idle)
     }
@@ -202,7 +228,7 @@ impl<E: Epilogue> Block<'_, E> {
     /// Packs the panel of B from column `col` on, from row `done` on.
     #[inline(always)]
     fn pack_b<I: Isa, const NV: usize>(
-        &self,
+        operand: Operand,
         isa: I,
         depth: Depth,
         (col, cols): (usize, usize),
@@ -213,7 +239,7 @@ impl<E: Epilogue> Block<'_, E> {
             let nr = NV * I::LANES;
             let part = Part { row: depth.first + done, rows: depth.count - done, col, cols };
             let out = to.wrapping_add(done * nr);
-            isa.vectorize(PackB { operand: self.product.b, part, buffer, out, nr });
+            isa.vectorize(PackB { operand, part, buffer, out, nr });
         }
     }
 
@@ -235,6 +261,11 @@ impl<E: Epilogue> Block<'_, E> {
         let Buffers { a, operand, tile, .. } = buffers;
         let mut next = Packing::nothing(b.idle);
         let tiles = block.rows.div_ceil(MR);
+        let (scratch, bits_of_b) = scratch.split_at_mut(block.rows * GROUP / 32);
+        let (these, others) = bits_of_b.split_at_mut(bits_of_b.len() / 2);
+        let mut bits_of_b = [these, others];
+        let to_pack = if b.packed { block.col } else { end };
+        let mut factor = self.factor(isa, depth, (block.col, to_pack), bits_of_b[0]);
         // Groups of columns.
         for jg in (block.col..end).step_by(GROUP) {
             let cols = GROUP.min(end - jg);
@@ -243,15 +274,20 @@ impl<E: Epilogue> Block<'_, E> {
                 // SAFETY: the mask has the shape of C, and blocks start at whole words.
                 bits = unsafe { product.bits.tile(isa, Part { col: jg, cols, ..block }, scratch) };
             }
+            // The bits of the next group: its first panel is packed while this one's last is multiplied.
+            bits_of_b.reverse();
+            let next_factor = self.factor(isa, depth, (jg + GROUP, to_pack), bits_of_b[0]);
             // Loop 2: panels of B.
             for jr in (0..cols).step_by(nr) {
                 let (col, cols) = (jg + jr, nr.min(cols - jr));
                 let number = (col - block.col) / nr;
                 let (this, other) = (b.panel(number), b.panel(number + 1));
                 if !b.packed {
-                    self.pack_b::<I, NV>(isa, depth, (col, cols), next.done(), (this, operand));
+                    let (panel, done) = ((col, cols), next.done());
+                    Self::pack_b::<I, NV>(factor, isa, depth, panel, done, (this, operand));
                 }
-                next = self.packing((depth, nr), (col + nr, end), b, (tiles, other));
+                let of_next = if jr + nr < GROUP { factor } else { next_factor };
+                next = Self::packing(of_next, (depth, nr), (col + nr, end), b, (tiles, other));
                 // Loop 1: panels of A.
                 for (start, rows) in panels(block.rows, MR) {
                     // SAFETY: panels stand one after the other in their buffers, `depth.count` floats
@@ -277,6 +313,7 @@ impl<E: Epilogue> Block<'_, E> {
                     }
                 }
             }
+            factor = next_factor;
         }
     }
 
@@ -300,6 +337,8 @@ impl<E: Epilogue> Block<'_, E> {
                 b: b.at(0, col),
                 b_step: b.row_step,
                 bias: product.bias.map(|bias| bias.add(col)),
+                dropped: product.b.dropped_rows(),
+                col,
                 c: partial.at(row, col),
                 c_step: partial.row_step,
                 rows,

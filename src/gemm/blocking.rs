@@ -1,7 +1,7 @@
 //! The arithmetic of blocking: sizes from the caches, rows into panels, and what to prefetch.
 
 use super::GROUP;
-use super::tile::Next;
+use super::tile::{Keep, Next};
 use crate::isa::caches;
 
 /// Up to so many rows a product is about reading B.
@@ -82,6 +82,7 @@ impl Packing {
             to_step: 0,
             ahead: idle,
             ahead_step: 0,
+            keep: Keep::ALL,
         };
         Self { next: idle, idle, rows: 0, share: 0, fetched: 0 }
     }
@@ -104,8 +105,14 @@ impl Packing {
             to_step: nr,
             ahead,
             ahead_step: row_step,
+            keep: Keep::ALL,
         };
         Self { next, rows, share: (rows / 4).div_ceil(every), ..Self::nothing(idle) }
+    }
+
+    /// The same panel with a dropout: `keep` is for its first row.
+    pub(super) fn dropped(self, keep: Keep) -> Self {
+        Self { next: Next { keep, ..self.next }, ..self }
     }
 
     /// For `tiles` tiles, a packed panel that is prefetched.
@@ -139,6 +146,7 @@ impl Packing {
             from: next.from.wrapping_add(first * next.from_step),
             to: next.to.wrapping_add(first * next.to_step),
             ahead: next.ahead.wrapping_add(first * next.ahead_step),
+            keep: next.keep.after_rows(first),
             ..next
         }
     }

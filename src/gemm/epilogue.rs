@@ -184,6 +184,34 @@ impl Epilogue for Update {
     }
 }
 
+/// [`Update`] with the gradient `keep ? sum · scale : 0`, of weights with a dropout.
+#[derive(Clone, Copy)]
+pub(crate) struct DropUpdate {
+    pub(crate) update: Update,
+    pub(crate) scale: f32,
+}
+
+impl Epilogue for DropUpdate {
+    const MASKED: bool = true;
+    const LONG: bool = false;
+    const OVERWRITES: bool = false;
+
+    #[inline(always)]
+    unsafe fn finish<I: Isa>(
+        self,
+        isa: I,
+        row: usize,
+        col: usize,
+        n: usize,
+        sum: I::F32,
+        keep: I::Mask,
+    ) {
+        let gradient = isa.keep(keep, isa.mul(sum, isa.splat(self.scale)));
+        // SAFETY: the caller's promise.
+        unsafe { self.update.finish(isa, row, col, n, gradient, keep) }
+    }
+}
+
 /// [`Update`] of kept rows and columns; the others stay what they are.
 #[derive(Clone, Copy)]
 pub(crate) struct KeptUpdate {

@@ -8,7 +8,10 @@
 //! sums need not wait: a tile goes through all of k.
 
 use super::blocking::panels;
+use super::dropped::Dropped;
 use crate::isa::{Isa, Kernel, load, store};
+use crate::mask::{TILE_COLS, TILE_WORDS};
+use crate::threads::Part;
 
 /// Up to so many rows B is read in place.
 pub(super) const FEW_ROWS: usize = 4;
@@ -19,13 +22,17 @@ pub(super) const SMALL: usize = 4096;
 /// Up to so many rows a small B is read in place.
 pub(super) const SMALL_ROWS: usize = 16;
 
-/// `c = a · b` from where sums start, for few rows; rows of B and C are contiguous.
+/// `c = a · b` from where sums start, for few rows; rows of B and C are contiguous. B may have a dropout,
+/// which is applied to what is loaded.
 pub(super) struct FewRows {
     pub(super) a: *const f32,
     pub(super) a_row_step: usize,
     pub(super) a_k_step: usize,
     pub(super) b: *const f32,
     pub(super) b_step: usize,
+    pub(super) dropped: Option<Dropped>,
+    /// B's first column, a multiple of 32, in the matrix that is dropped.
+    pub(super) col: usize,
     /// Where sums start, one value a column; 0 where there is none.
     pub(super) bias: Option<*const f32>,
     pub(super) c: *mut f32,
@@ -33,6 +40,14 @@ pub(super) struct FewRows {
     pub(super) rows: usize,
     pub(super) cols: usize,
     pub(super) k: usize,
+}
+
+/// The bits of some rows of B, and the scale of what is kept.
+#[derive(Clone, Copy)]
+struct Factor {
+    words: *const u32,
+    stride: usize,
+    scale: f32,
 }
 
 impl Kernel for FewRows {
@@ -43,16 +58,28 @@ impl Kernel for FewRows {
         for (row, rows) in panels(self.rows, FEW_ROWS) {
             // SAFETY: whoever made this kernel promised that the matrices have these shapes.
             unsafe {
-                match rows {
-                    1 => self.rows::<I, 1, 8>(isa, row),
-                    2 => self.rows::<I, 2, 4>(isa, row),
-                    3 => self.rows::<I, 3, 3>(isa, row),
-                    4 => self.rows::<I, 4, 3>(isa, row),
+                match (rows, self.dropped) {
+                    (1, None) => self.rows::<I, 1, 8>(isa, row),
+                    (2, None) => self.rows::<I, 2, 4>(isa, row),
+                    (3, None) => self.rows::<I, 3, 3>(isa, row),
+                    (4, None) => self.rows::<I, 4, 3>(isa, row),
+                    (1, Some(b)) => self.dropped_rows::<I, 1, 8>(isa, row, b),
+                    (2, Some(b)) => self.dropped_rows::<I, 2, 4>(isa, row, b),
+                    (3, Some(b)) => self.dropped_rows::<I, 3, 2>(isa, row, b),
+                    (4, Some(b)) => self.dropped_rows::<I, 4, 2>(isa, row, b),
                     _ => {}
                 }
             }
         }
     }
+}
+
+/// Steps of k, `depth` of them from `p` on, for the rows from `row` on.
+#[derive(Clone, Copy)]
+struct Steps {
+    row: usize,
+    p: usize,
+    depth: usize,
 }
 
 impl FewRows {
@@ -61,66 +88,121 @@ impl FewRows {
     /// The matrices have these shapes, with `R` rows from `row` on; C is not accessed by others.
     #[inline(always)]
     unsafe fn rows<I: Isa, const R: usize, const V: usize>(&self, isa: I, row: usize) {
-        let width = V * I::LANES;
+        let none = Factor { words: std::ptr::null(), stride: 0, scale: 1.0 };
         let deep = if self.k * self.cols <= SMALL { self.k.max(1) } else { STREAMS };
-        for p in (0..self.k.max(1)).step_by(deep) {
-            let depth = deep.min(self.k - p);
-            let mut col = 0;
-            // SAFETY: the caller's promise; `col + n <= cols`.
-            unsafe {
-                while col + width <= self.cols {
-                    self.tile::<I, R, V>(isa, (row, p, depth), col, width);
-                    col += width;
-                }
-                if col < self.cols && width <= self.cols && p == 0 && depth == self.k {
-                    // Sums that start and end here may be made twice.
-                    self.tile::<I, R, V>(isa, (row, p, depth), self.cols - width, width);
-                    continue;
-                }
-                while col < self.cols {
-                    let n = I::LANES.min(self.cols - col);
-                    self.tile::<I, R, 1>(isa, (row, p, depth), col, n);
-                    col += n;
+        for p in (0..self.k).step_by(deep) {
+            let steps = Steps { row, p, depth: deep.min(self.k - p) };
+            // SAFETY: the caller's promise.
+            unsafe { self.streams::<I, R, V, false>(isa, steps, (0, self.cols), none) };
+        }
+    }
+
+    /// # Safety
+    ///
+    /// As for `rows`; B is a part of the matrix of `dropped`.
+    #[inline(always)]
+    unsafe fn dropped_rows<I: Isa, const R: usize, const V: usize>(
+        &self,
+        isa: I,
+        row: usize,
+        dropped: Dropped,
+    ) {
+        let mut scratch = [0u32; TILE_WORDS];
+        // As many columns as have room for the bits of all streams.
+        for col in (0..self.cols).step_by(TILE_COLS) {
+            let cols = TILE_COLS.min(self.cols - col);
+            for p in (0..self.k).step_by(STREAMS) {
+                let depth = STREAMS.min(self.k - p);
+                let part = Part { row: p, rows: depth, col: self.col + col, cols };
+                // SAFETY: the caller's promise.
+                unsafe {
+                    let bits = dropped.bits.tile(isa, part, &mut scratch);
+                    let factor =
+                        Factor { words: bits.words, stride: bits.stride, scale: dropped.scale };
+                    let steps = Steps { row, p, depth };
+                    self.streams::<I, R, V, true>(isa, steps, (col, cols), factor);
                 }
             }
         }
     }
 
-    /// `depth` steps of k from `p` on, for `n` columns.
+    /// Some steps for `cols` columns from `first` on.
     ///
     /// # Safety
     ///
-    /// As for `rows`; the range lies in the matrices; `n` is `V * LANES`, or less if `V` is 1.
+    /// As for `rows`; the range lies in the matrices.
     #[inline(always)]
-    unsafe fn tile<I: Isa, const R: usize, const V: usize>(
+    unsafe fn streams<I: Isa, const R: usize, const V: usize, const DROPPED: bool>(
         &self,
         isa: I,
-        (row, p, depth): (usize, usize, usize),
-        col: usize,
-        n: usize,
+        steps: Steps,
+        (first, cols): (usize, usize),
+        factor: Factor,
     ) {
-        let lanes = n.min(I::LANES);
+        let width = V * I::LANES;
+        let mut at = 0;
+        // SAFETY: the caller's promise; `at + n <= cols`.
+        unsafe {
+            while at + width <= cols {
+                self.tile::<I, R, V, DROPPED>(isa, steps, (first, at), width, factor);
+                at += width;
+            }
+            // Sums that start and end here may be made twice.
+            if !DROPPED && steps.depth == self.k && at < cols && width <= cols {
+                self.tile::<I, R, V, DROPPED>(isa, steps, (first, cols - width), width, factor);
+                at = cols;
+            }
+            while at < cols {
+                let n = I::LANES.min(cols - at);
+                self.tile::<I, R, 1, DROPPED>(isa, steps, (first, at), n, factor);
+                at += n;
+            }
+        }
+    }
+
+    /// Some steps for `n` columns from `first + at` on.
+    ///
+    /// # Safety
+    ///
+    /// As for `rows`; the range lies in the matrices; `n` is `V * LANES`, or less if `V` is 1. The factor
+    /// has the bits from `first` on.
+    #[inline(always)]
+    unsafe fn tile<I: Isa, const R: usize, const V: usize, const DROPPED: bool>(
+        &self,
+        isa: I,
+        Steps { row, p, depth }: Steps,
+        (first, at): (usize, usize),
+        n: usize,
+        factor: Factor,
+    ) {
+        let (lanes, col) = (n.min(I::LANES), first + at);
+        let scale = isa.splat(factor.scale);
         let mut acc = [[isa.splat(0.0); V]; R];
         // SAFETY: the caller's promise.
         unsafe {
             let c = self.c.add(row * self.c_step + col);
             for (r, sums) in acc.iter_mut().enumerate() {
                 for (v, sum) in sums.iter_mut().enumerate() {
+                    let at = v * I::LANES;
                     match self.bias {
-                        _ if p > 0 => {
-                            *sum = load(isa, c.add(r * self.c_step + v * I::LANES), lanes)
-                        }
-                        Some(bias) => *sum = load(isa, bias.add(col + v * I::LANES), lanes),
+                        _ if p > 0 => *sum = load(isa, c.add(r * self.c_step + at), lanes),
+                        Some(bias) => *sum = load(isa, bias.add(col + at), lanes),
                         None => {}
                     }
                 }
             }
             let mut a = self.a.add(row * self.a_row_step + p * self.a_k_step);
             let mut b = self.b.add(p * self.b_step + col);
+            let mut words = factor.words;
             for _ in 0..depth {
                 let mut line = [isa.splat(0.0); V];
                 for (v, b_v) in line.iter_mut().enumerate() {
                     *b_v = load(isa, b.add(v * I::LANES), lanes);
+                    if DROPPED {
+                        let at = at + v * I::LANES;
+                        let keep = isa.lanes(isa.word(*words.add(at / 32)), at % 32);
+                        *b_v = isa.keep(keep, isa.mul(*b_v, scale));
+                    }
                 }
                 for (r, sums) in acc.iter_mut().enumerate() {
                     let x = isa.splat(*a.add(r * self.a_row_step));
@@ -130,6 +212,7 @@ impl FewRows {
                 }
                 a = a.wrapping_add(self.a_k_step);
                 b = b.wrapping_add(self.b_step);
+                words = words.wrapping_add(factor.stride);
             }
             for (r, sums) in acc.into_iter().enumerate() {
                 for (v, sum) in sums.into_iter().enumerate() {

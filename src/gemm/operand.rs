@@ -1,8 +1,9 @@
 //! A matrix that a product reads: as it is, or changed on its way into the panels.
 
+use super::dropped::{Apply, Dropped};
 use super::kept::{Gather, Kept};
-use crate::isa::{Isa, Kernel};
-use crate::mask::{Bits, TILE_COLS, TILE_WORDS};
+use crate::isa::Isa;
+use crate::mask::{Dropout, MaskKey};
 use crate::threads::Part;
 use crate::view::Source;
 
@@ -20,8 +21,8 @@ pub(crate) struct Operand {
 enum Form {
     /// The elements themselves.
     Plain,
-    /// The elements after a dropout, mask and scale, in the coordinates of the stored matrix.
-    Dropped(Bits, f32),
+    /// The elements after a dropout.
+    Dropped(Dropped),
     /// Some of the rows and columns of the stored matrix.
     Kept(Kept),
     /// Panels of B that were packed before.
@@ -45,10 +46,15 @@ impl Operand {
         Self { source, form, transposed: false }
     }
 
-    /// `keep ? x · scale : 0` in place of the matrix. The bits are made from a key.
-    pub(crate) fn dropped(source: Source, bits: Bits, scale: f32) -> Self {
-        let form = if bits.keeps_all() { Form::Plain } else { Form::Dropped(bits, scale) };
-        Self { source, form, transposed: false }
+    /// `keep ? x · scale : 0` in place of the matrix; or the matrix itself.
+    pub(crate) fn dropped(source: Source, dropout: Option<(Dropout, MaskKey)>) -> Self {
+        match dropout {
+            Some((dropout, key)) if dropout.drops() => {
+                let (dropped, transposed) = Dropped::new(source, &dropout, &key);
+                Self { source: dropped.source, form: Form::Dropped(dropped), transposed }
+            }
+            _ => Self::new(source),
+        }
     }
 
     /// The transposed matrix.
@@ -63,7 +69,43 @@ impl Operand {
 
     /// Whether elements are computed before they are packed.
     pub(super) fn is_computed(&self) -> bool {
-        matches!(self.form, Form::Dropped(..) | Form::Kept(_))
+        matches!(self.form, Form::Dropped(_) | Form::Kept(_))
+    }
+
+    /// The dropout, if the rows that it is applied to are those that the product reads.
+    pub(super) fn dropped_rows(&self) -> Option<Dropped> {
+        match self.form {
+            Form::Dropped(dropped) if !self.transposed => Some(dropped),
+            _ => None,
+        }
+    }
+
+    /// The same operand with the bits of a dropout made in advance for `part`, which is in the
+    /// product's coordinates and starts at multiples of 32.
+    ///
+    /// # Safety
+    ///
+    /// The part lies in the operand, of which no other is read through the result. `scratch` has room
+    /// for its bits, rows or columns padded to a word, and holds them as long as the result is used.
+    #[inline(always)]
+    pub(super) unsafe fn with_bits<I: Isa>(self, isa: I, part: Part, scratch: &mut [u32]) -> Self {
+        match self.form {
+            Form::Dropped(dropped) => {
+                // SAFETY: the caller's promise.
+                let dropped = unsafe { dropped.with_bits(isa, self.stored(part), scratch) };
+                Self { form: Form::Dropped(dropped), ..self }
+            }
+            _ => self,
+        }
+    }
+
+    /// A part of the stored matrix, given in the product's coordinates.
+    fn stored(&self, part: Part) -> Part {
+        if self.transposed {
+            Part { row: part.col, rows: part.cols, col: part.row, cols: part.rows }
+        } else {
+            part
+        }
     }
 
     /// The panels of B, if they were packed before.
@@ -92,11 +134,7 @@ impl Operand {
         part: Part,
         buffer: *mut f32,
     ) -> (*const f32, usize, usize) {
-        let stored = if self.transposed {
-            Part { row: part.col, rows: part.cols, col: part.row, cols: part.rows }
-        } else {
-            part
-        };
+        let stored = self.stored(part);
         let (source, out) = (self.source, buffer);
         match self.form {
             Form::Plain | Form::Packed(_) => {
@@ -105,100 +143,12 @@ impl Operand {
                 let first = unsafe { source.at(part.row, part.col) };
                 return (first, source.row_step, source.col_step);
             }
-            Form::Dropped(bits, scale) => {
-                isa.vectorize(Dropped { source, bits, scale, part: stored, out });
-            }
+            Form::Dropped(dropped) => isa.vectorize(Apply { dropped, part: stored, out }),
             Form::Kept(kept) => {
                 let step = stored.cols;
                 isa.vectorize(Gather { source, kept, scale: 1.0, part: stored, out, step });
             }
         }
         if self.transposed { (buffer, 1, stored.cols) } else { (buffer, stored.cols, 1) }
-    }
-}
-
-/// Writes a part with dropout applied, row after row.
-struct Dropped {
-    source: Source,
-    bits: Bits,
-    scale: f32,
-    part: Part,
-    out: *mut f32,
-}
-
-impl Kernel for Dropped {
-    type Output = ();
-
-    #[inline(always)]
-    fn run<I: Isa>(self, isa: I) {
-        let Part { row, rows, col, cols } = self.part;
-        let mut scratch = [0u32; TILE_WORDS];
-        for c in (0..cols).step_by(TILE_COLS) {
-            let tile_cols = TILE_COLS.min(cols - c);
-            let tile_rows = TILE_WORDS / tile_cols.div_ceil(32);
-            for r in (0..rows).step_by(tile_rows) {
-                let tile = Part {
-                    row: row + r,
-                    rows: tile_rows.min(rows - r),
-                    col: col + c,
-                    cols: tile_cols,
-                };
-                // SAFETY: the tile lies in the part, which `Operand::elements` was promised to lie
-                // in the matrix; bits made from a key may start at any column.
-                unsafe {
-                    let bits = self.bits.tile(isa, tile, &mut scratch);
-                    for i in 0..tile.rows {
-                        let words = bits.words.add(i * bits.stride);
-                        let out = self.out.add((r + i) * cols + c);
-                        self.row(isa, tile.row + i, tile.col, tile.cols, words, out);
-                    }
-                }
-            }
-        }
-    }
-}
-
-impl Dropped {
-    /// # Safety
-    ///
-    /// The columns lie in the matrix; `words` holds their bits; `out` has room for them.
-    #[inline(always)]
-    unsafe fn row<I: Isa>(
-        &self,
-        isa: I,
-        row: usize,
-        col: usize,
-        cols: usize,
-        words: *const u32,
-        out: *mut f32,
-    ) {
-        let scale = isa.splat(self.scale);
-        // SAFETY: the caller's promise.
-        unsafe {
-            if self.source.col_step == 1 {
-                let x = self.source.at(row, col);
-                let mut c = 0;
-                while c + 32 <= cols {
-                    let word = isa.word(*words.add(c / 32));
-                    let mut at = 0;
-                    while at < 32 {
-                        let v = isa.mul(isa.load(x.add(c + at)), scale);
-                        isa.store(out.add(c + at), isa.keep(isa.lanes(word, at), v));
-                        at += I::LANES;
-                    }
-                    c += 32;
-                }
-                for c in c..cols {
-                    let kept = *words.add(c / 32) >> (c % 32) & 1 == 1;
-                    *out.add(c) = if kept { *x.add(c) * self.scale } else { 0.0 };
-                }
-            } else {
-                for c in 0..cols {
-                    let kept = *words.add(c / 32) >> (c % 32) & 1 == 1;
-                    let x = *self.source.at(row, col + c);
-                    *out.add(c) = if kept { x * self.scale } else { 0.0 };
-                }
-            }
-        }
     }
 }

@@ -80,6 +80,14 @@ impl Kernel for PackB {
         let Self { operand, part, buffer, out, nr } = self;
         // SAFETY: what this kernel's maker promised.
         unsafe {
+            if let Some(dropped) = operand.dropped_rows() {
+                for start in (0..part.cols).step_by(nr) {
+                    let col = part.col + start;
+                    let panel = Part { col, cols: nr.min(part.cols - start), ..part };
+                    dropped.pack(isa, panel, out.add(start * part.rows), nr);
+                }
+                return;
+            }
             let (first, k_step, outer_step) = operand.elements(isa, part, buffer);
             let mut start = 0;
             if outer_step == 1 {

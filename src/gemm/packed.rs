@@ -1,14 +1,15 @@
 //! Weights packed once, for callers whose weights do not change between products.
 
-use super::Operand;
 use super::blocking::block_sizes;
 use super::pack::{PackB, padded};
 use super::scratch::Buffer;
+use super::{GROUP, Operand};
 use crate::Level;
 use crate::error::{Error, Result};
 use crate::isa::{Isa, Kernel, TileKernel};
+use crate::mask::{Dropout, MaskKey};
 use crate::threads::Part;
-use crate::view::{MatRef, Source};
+use crate::view::MatRef;
 
 /// Weights in the order in which the product reads them, for [`dense_forward_packed`].
 ///
@@ -22,6 +23,7 @@ pub struct PackedWeight {
     inputs: usize,
     units: usize,
     level: Level,
+    dropout: Option<(Dropout, MaskKey)>,
 }
 
 impl PackedWeight {
@@ -31,6 +33,20 @@ impl PackedWeight {
     ///
     /// When the size overflows, or the level is not available.
     pub fn new(w: MatRef<'_>) -> Result<Self> {
+        Self::with_dropout(w, None)
+    }
+
+    /// Packs `keep ? w · scale : 0` for the current level: weights for the forward passes whose
+    /// [`weight_dropout`](crate::DenseArgs::weight_dropout) is this one.
+    ///
+    /// # Errors
+    ///
+    /// As for [`new`](Self::new), and when the key's origin and the shape go past what a mask can
+    /// address.
+    pub fn with_dropout(w: MatRef<'_>, dropout: Option<(Dropout, MaskKey)>) -> Result<Self> {
+        if let Some((_, key)) = &dropout {
+            key.check(w.rows(), w.cols())?;
+        }
         let level = Level::current()?;
         let (inputs, units) = (w.rows(), w.cols());
         // 32 columns are whole panels of every level.
@@ -39,8 +55,9 @@ impl PackedWeight {
         let len = len.ok_or(Error::Overflow { rows: inputs, stride: units })?;
         let mut panels = Buffer::default();
         let out = panels.room(len);
-        level.vectorize(PackAll { source: w.source(), inputs, units, out });
-        Ok(Self { panels, inputs, units, level })
+        let b = Operand::dropped(w.source(), dropout);
+        level.vectorize(PackAll { b, inputs, units, out });
+        Ok(Self { panels, inputs, units, level, dropout })
     }
 
     /// Rows of the weights.
@@ -58,8 +75,19 @@ impl PackedWeight {
         self.level
     }
 
-    pub(crate) fn operand(&self, source: Source) -> Operand {
-        Operand::packed(source, self.panels.as_ptr())
+    /// The packed weights as a factor.
+    pub(crate) fn operand(&self, w: MatRef<'_>) -> Operand {
+        Operand::packed(w.source(), self.panels.as_ptr())
+    }
+
+    /// `Ok` when the weights were packed with this dropout.
+    pub(crate) fn check_dropout(&self, dropout: Option<(Dropout, MaskKey)>) -> Result<()> {
+        let drops = |dropout: Option<(Dropout, MaskKey)>| dropout.filter(|(d, _)| d.drops());
+        if drops(self.dropout) == drops(dropout) {
+            return Ok(());
+        }
+        let text = |dropout| format!("{:?}", drops(dropout));
+        Err(Error::PackedDropout { packed: text(self.dropout), arguments: text(dropout) })
     }
 }
 
@@ -72,7 +100,7 @@ impl std::fmt::Debug for PackedWeight {
 
 /// Packs a whole matrix: for each block of k, all panels.
 struct PackAll {
-    source: Source,
+    b: Operand,
     inputs: usize,
     units: usize,
     out: *mut f32,
@@ -95,14 +123,22 @@ impl TileKernel for PackAll {
         }
         let nr = NV * I::LANES;
         let kc = block_sizes(MR, None, self.inputs).0;
-        let b = Operand::new(self.source);
+        let (mut bits, mut buffer) = (Vec::new(), Buffer::default());
+        if self.b.is_computed() {
+            bits.resize(kc * GROUP / 32, 0);
+        }
+        let buffer = buffer.room(if self.b.is_computed() { kc * GROUP } else { 0 });
         for row in (0..self.inputs).step_by(kc) {
             let rows = kc.min(self.inputs - row);
-            let part = Part { row, rows, col: 0, cols: self.units };
-            // SAFETY: the part lies in the matrix; `out` has room for all panels of all rows.
+            // SAFETY: `out` has room for all panels of all rows.
             let out = unsafe { self.out.add(row * padded(self.units, nr)) };
-            let buffer = std::ptr::null_mut();
-            isa.vectorize(PackB { operand: b, part, buffer, out, nr });
+            for col in (0..self.units).step_by(GROUP) {
+                let part = Part { row, rows, col, cols: GROUP.min(self.units - col) };
+                // SAFETY: the part lies in the matrix, and there is room for the bits of so many columns.
+                let (operand, out) =
+                    unsafe { (self.b.with_bits(isa, part, &mut bits), out.add(col * rows)) };
+                isa.vectorize(PackB { operand, part, buffer, out, nr });
+            }
         }
     }
 }

@@ -37,14 +37,34 @@ pub(super) struct Next {
     /// came with the panel before.
     pub(super) ahead: *const f32,
     pub(super) ahead_step: usize,
+    pub(super) keep: Keep,
+}
+
+/// What becomes of copied rows: the bits of the next, from bit `shift` on, and the scale of what they
+/// keep. Where there are no bits rows stay as they are.
+#[derive(Clone, Copy)]
+pub(super) struct Keep {
+    pub(super) words: *const u32,
+    pub(super) step: usize,
+    pub(super) shift: usize,
+    pub(super) scale: f32,
+}
+
+impl Keep {
+    pub(super) const ALL: Self = Self { words: std::ptr::null(), step: 0, shift: 0, scale: 1.0 };
+
+    /// The same after so many rows.
+    pub(super) fn after_rows(self, rows: usize) -> Self {
+        Self { words: self.words.wrapping_add(rows * self.step), ..self }
+    }
 }
 
 /// `acc += A panel · B panel`, for `R` rows and `V` vectors; rows of B have `nr` floats.
 ///
 /// # Safety
 ///
-/// The panels are valid for `k` rows of `R` floats and of `nr`, and so is what is copied, for a row
-/// each four steps.
+/// The panels are valid for `k` rows of `R` floats and of `nr`, and so is what is copied, with its
+/// bits, for a row each four steps.
 #[inline(always)]
 pub(super) unsafe fn accumulate<I: Isa, const R: usize, const V: usize>(
     isa: I,
@@ -75,6 +95,7 @@ pub(super) unsafe fn accumulate<I: Isa, const R: usize, const V: usize>(
             b = b.add(nr);
         };
     }
+    let drops = !next.keep.words.is_null();
     // SAFETY: the caller's promise.
     unsafe {
         let mut i = 0;
@@ -82,9 +103,20 @@ pub(super) unsafe fn accumulate<I: Isa, const R: usize, const V: usize>(
             if i & next.mask == 0 {
                 let mut c = 0;
                 while c < nr {
-                    if c % 16 == 0 {
-                        isa.prefetch(next.ahead.wrapping_sub(c));
+                    isa.prefetch(next.ahead.wrapping_sub(c));
+                    c += 16;
+                }
+                let mut c = 0;
+                if drops {
+                    let word = isa.word(*next.keep.words >> next.keep.shift);
+                    while c < nr {
+                        let x = isa.mul(isa.load(next.from.add(c)), isa.splat(next.keep.scale));
+                        isa.store(next.to.add(c), isa.keep(isa.lanes(word, c), x));
+                        c += I::LANES;
                     }
+                    next.keep.words = next.keep.words.wrapping_add(next.keep.step);
+                }
+                while c < nr {
                     isa.store(next.to.add(c), isa.load(next.from.add(c)));
                     c += I::LANES;
                 }

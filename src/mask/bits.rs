@@ -2,6 +2,7 @@
 
 use super::rate_walk::RateStream;
 use super::repeat::Repeat;
+use super::transposed::TransposedWalk;
 use super::{Dropout, Mask, MaskKey};
 use crate::isa::{Isa, Kernel};
 use crate::philox::LaneBlocks;
@@ -25,6 +26,8 @@ pub(crate) enum Bits {
     Uniform(bool, Option<Words>),
     /// Computed from a key.
     Key(Stream, Option<Words>),
+    /// Computed from a key, for the transposed matrix.
+    Transposed(Stream),
     /// Read from a stored mask.
     Stored(Words),
     /// Computed from a key, with a rate for each row or column.
@@ -76,6 +79,11 @@ impl Stream {
             col0: key.col0(),
         }
     }
+
+    /// Columns from `col` on, one at least, that are in the same block of the mask.
+    pub(super) fn columns_to_block_end(&self, col: usize) -> usize {
+        128 - ((self.col0 + col as u64) % 128) as usize
+    }
 }
 
 impl Mask {
@@ -93,6 +101,32 @@ impl Bits {
             Err(_) => Bits::Uniform(true, save),
             Ok(0) => Bits::Uniform(false, save),
             Ok(threshold) => Bits::Key(Stream::new(threshold, key), save),
+        }
+    }
+
+    /// The bits of `key` for the transposed matrix: bit (r, c) is that of row c, column r of the mask.
+    pub(crate) fn generate_transposed(dropout: &Dropout, key: &MaskKey) -> Self {
+        match Self::generate(dropout, key, None) {
+            Bits::Key(stream, _) => Bits::Transposed(stream),
+            uniform => uniform,
+        }
+    }
+
+    /// The bits of `part` alone, which are in `tile`; its first column is a multiple of 32.
+    pub(crate) fn made(tile: Tile, part: Part) -> Self {
+        let before = part.row.wrapping_mul(tile.stride).wrapping_add(part.col / 32);
+        let ptr = tile.words.wrapping_sub(before).cast_mut();
+        Bits::Stored(Words { ptr, stride: tile.stride })
+    }
+
+    /// Where the word with the bit of (row, col) is, if the bits are in memory and only read.
+    pub(crate) fn in_memory(self, row: usize, col: usize) -> Option<Tile> {
+        match self {
+            Bits::Stored(Words { ptr, stride }) => {
+                let words = ptr.cast_const().wrapping_add(row * stride + col / 32);
+                Some(Tile { words, stride })
+            }
+            _ => None,
         }
     }
 
@@ -119,8 +153,7 @@ impl Bits {
     pub(crate) unsafe fn tile<I: Isa>(self, isa: I, part: Part, scratch: &mut [u32]) -> Tile {
         let words = part.cols.div_ceil(32);
         let place = |save: Option<Words>, scratch: &mut [u32]| match save {
-            // SAFETY: the caller's promise: the part lies in the mask.
-            Some(w) => (unsafe { w.ptr.add(part.row * w.stride + part.col / 32) }, w.stride),
+            Some(w) => (w.ptr.wrapping_add(part.row * w.stride + part.col / 32), w.stride),
             None => (scratch[..part.rows * words].as_mut_ptr(), words),
         };
         match self {
@@ -139,6 +172,11 @@ impl Bits {
                 isa.vectorize(Walk { stream, part, out, stride });
                 Tile { words: out, stride }
             }
+            Bits::Transposed(stream) => {
+                let (out, stride) = place(None, scratch);
+                isa.vectorize(TransposedWalk { stream, part, out, stride });
+                Tile { words: out, stride }
+            }
             Bits::Rates(stream, save) => {
                 let (out, stride) = place(save, scratch);
                 // SAFETY: the caller's promise about the part.
@@ -151,11 +189,6 @@ impl Bits {
                 Tile { words: scratch.as_ptr(), stride: words }
             }
         }
-    }
-
-    /// Whether nothing is dropped and nothing is to be stored.
-    pub(crate) fn keeps_all(self) -> bool {
-        matches!(self, Bits::Uniform(true, None))
     }
 }
 

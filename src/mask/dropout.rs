@@ -71,6 +71,11 @@ impl Dropout {
         self.threshold as f64 / 4_294_967_296.0
     }
 
+    /// Whether an element may be dropped.
+    pub(crate) fn drops(&self) -> bool {
+        self.threshold < 1 << 32
+    }
+
     /// When the scale is applied.
     pub fn scaling(&self) -> Scaling {
         self.scaling

@@ -66,6 +66,21 @@ impl Dense {
         &self.parameters.b
     }
 
+    /// The same layer with its weights, but not its biases, multiplied by `keep`; without velocities.
+    pub(super) fn scaled(&self, keep: f64) -> Self {
+        let mut w = Vec::new();
+        self.scale_weights(keep, &mut w);
+        let parameters = Numbers { w, b: self.parameters.b.clone() };
+        Self { parameters, velocity: None, ..*self }
+    }
+
+    /// The weights times `keep`, in place of what `scaled` held.
+    pub(super) fn scale_weights(&self, keep: f64, scaled: &mut Vec<f32>) {
+        let keep = keep as f32;
+        scaled.clear();
+        scaled.extend(self.parameters.w.iter().map(|w| w * keep));
+    }
+
     /// What an update with or without momentum changes.
     pub(super) fn parameters_mut(&mut self, momentum: bool) -> Result<Parameters<'_>> {
         let (inputs, units) = (self.inputs, self.units);

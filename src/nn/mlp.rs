@@ -4,71 +4,33 @@ use rand_xoshiro::Xoshiro256PlusPlus;
 use rand_xoshiro::rand_core::SeedableRng;
 
 use super::dense::Dense;
-use super::granularity::{self, Granularity, Junction};
-use super::mode::{Mode, input_of};
+use super::junction::Junction;
+use super::mode::Mode;
+use super::room;
 use super::sgd::Sgd;
+use super::spec::MlpSpec;
 use crate::activation::{Activation, Needs};
 use crate::dense::{DenseArgs, dense_forward};
 use crate::elementwise::{Loss, SgdStep, softmax_cross_entropy};
 use crate::error::{Error, Result, check_equal, check_shape};
-use crate::mask::{Dropout, Scaling};
+use crate::mask::Scaling;
 use crate::saved::{Saved, SavedValues};
-use crate::unit::{Side, ThinArgs, ThinUpdate, gather_units, thin_forward, thin_update};
+use crate::unit::{ThinArgs, ThinUpdate, thin_forward, thin_update};
 use crate::view::{MatMut, MatRef};
 
 /// Rows that are evaluated together: enough to keep the product busy, few enough for the buffers.
 pub(super) const EVALUATION_ROWS: usize = 512;
 
-/// What a network is made of.
-#[derive(Clone, Debug, PartialEq)]
-pub struct MlpSpec {
-    /// Length of the input, of each hidden layer, and number of classes.
-    pub sizes: Vec<usize>,
-    /// The activation of the hidden layers; the last layer has none.
-    pub activation: Activation,
-    /// The probability to drop an input.
-    pub input_rate: f64,
-    /// The probability to drop a hidden unit's output.
-    pub hidden_rate: f64,
-    /// What one decision covers: of the input's dropout, then of that of each hidden layer. Where
-    /// the list ends, elements are dropped.
-    pub granularity: Vec<Granularity>,
-    /// When the scale is applied.
-    pub scaling: Scaling,
-    /// Where weights and masks come from.
-    pub seed: u64,
-}
-
-impl MlpSpec {
-    /// ReLU, no dropout (which would be of elements), seed 0.
-    pub fn new(sizes: &[usize]) -> Self {
-        Self {
-            sizes: sizes.to_vec(),
-            activation: Activation::Relu,
-            input_rate: 0.0,
-            hidden_rate: 0.0,
-            granularity: Vec::new(),
-            scaling: Scaling::Inverted,
-            seed: 0,
-        }
-    }
-
-    /// The same with one granularity for the input and all hidden layers.
-    pub fn with_granularity(self, granularity: Granularity) -> Self {
-        let junctions = self.sizes.len().saturating_sub(1);
-        Self { granularity: vec![granularity; junctions], ..self }
-    }
-}
-
 /// A multi-layer perceptron: dense layers with dropout on the input and on each hidden layer.
 ///
 /// In layer `l` (0 the first) of step `t`, the input's mask has the key (seed, 0, t), and the mask
-/// of the layer's output (seed, l + 1, t); units are selected with the same keys.
+/// of the layer's output (seed, l + 1, t); units are selected, rates are drawn and Gaussian noise is
+/// made with the same keys.
 #[derive(Clone, Debug)]
 pub struct Mlp {
     spec: MlpSpec,
     layers: Vec<Dense>,
-    /// What is dropped before each layer.
+    /// The noise before each layer.
     pub(super) junctions: Vec<Junction>,
     steps: u32,
     buffers: Buffers,
@@ -77,8 +39,8 @@ pub struct Mlp {
 /// What a step keeps from forward to backward; grows to the largest batch, never shrinks.
 #[derive(Clone, Debug, Default)]
 struct Buffers {
-    /// The kept columns of the input, where whole inputs are dropped.
-    input: Vec<f32>,
+    /// What each layer reads, where that is a noisy copy of what was before it.
+    copies: Vec<Vec<f32>>,
     /// Each layer's output.
     outputs: Vec<Vec<f32>>,
     /// Each layer's z, where its derivative needs it.
@@ -114,30 +76,14 @@ impl Mlp {
     ///
     /// # Errors
     ///
-    /// When there are fewer than two sizes, a size is 0, a rate is no probability, there are more
-    /// granularities than an input and hidden layers, or the activation's slope is invalid.
+    /// When there are fewer than two sizes, a size is 0, a rate is no probability, a schedule's gamma is
+    /// not positive, there are more granularities or kinds of noise than an input and hidden layers,
+    /// Gaussian noise has a rate of 1 or covers units, or the activation's slope is invalid.
     pub fn new(spec: &MlpSpec) -> Result<Self> {
-        spec.activation.check()?;
-        let input = Dropout::with_scaling(spec.input_rate, spec.scaling)?;
-        let hidden = Dropout::with_scaling(spec.hidden_rate, spec.scaling)?;
+        spec.check()?;
         let sizes = &spec.sizes;
-        let parameter = |name, value: usize, expected| {
-            Err(Error::Parameter { name, value: value as f64, expected })
-        };
-        if sizes.len() < 2 {
-            return parameter("number of sizes", sizes.len(), "2 or more: inputs and classes");
-        }
-        if let Some(size) = sizes.iter().find(|size| **size == 0 || **size > 1 << 24) {
-            return parameter("size of a layer", *size, "from 1 to 2^24");
-        }
-        granularity::check(&spec.granularity, sizes.len() - 1)?;
-        let junction = |(l, units): (usize, &usize)| {
-            let dropout = if l == 0 { input } else { hidden };
-            let granularity = spec.granularity.get(l).copied().unwrap_or_default();
-            Junction::new(*units, dropout, granularity)
-        };
         let junctions =
-            sizes[..sizes.len() - 1].iter().enumerate().map(junction).collect::<Result<_>>()?;
+            (0..sizes.len() - 1).map(|l| Junction::new(spec, l)).collect::<Result<_>>()?;
         let mut random = Xoshiro256PlusPlus::seed_from_u64(spec.seed);
         let gain = match spec.activation {
             Activation::Identity | Activation::Sigmoid | Activation::Tanh => 1.0,
@@ -155,6 +101,7 @@ impl Mlp {
             .collect();
         let count = layers.len();
         let mut buffers = Buffers::default();
+        buffers.copies.resize(count, Vec::new());
         buffers.outputs.resize(count, Vec::new());
         buffers.pre_activations.resize(count, Vec::new());
         Ok(Self { spec: spec.clone(), layers, junctions, steps: 0, buffers })
@@ -190,8 +137,9 @@ impl Mlp {
 
     /// Bytes that a step on `batch` examples takes at most beside the network, its velocities and the
     /// panels that each thread packs, a few MiB: the output of every layer, z where [`Saved::size_for`]
-    /// is for z, the gradients of two outputs and of one z of the widest layer, and the input once
-    /// more where whole inputs are dropped. Buffers stay for the next step.
+    /// is for z, the gradients of two outputs and of one z of the widest layer, the input once more
+    /// where whole inputs are dropped, and once more whatever has Gaussian noise. Buffers stay for the
+    /// next step.
     ///
     /// # Errors
     ///
@@ -205,8 +153,9 @@ impl Mlp {
             let needs = mode.activation_of(l).needs() == Needs::PreActivation;
             needs.then(|| of(layer.units()))
         });
-        let input = self.junctions[0].kept().map(|_| of(self.inputs()));
-        gradients.into_iter().chain(input).chain(outputs).chain(zs).try_fold(
+        let copies = self.junctions.iter().zip(&self.layers);
+        let copies = copies.filter(|(noise, _)| noise.may_copy()).map(|(_, l)| of(l.inputs()));
+        gradients.into_iter().chain(copies).chain(outputs).chain(zs).try_fold(
             0,
             |sum: usize, bytes| {
                 sum.checked_add(bytes?)
@@ -242,6 +191,33 @@ impl Mlp {
         self.backward(x, &numbers, sgd.max_norm)?;
         self.steps = next;
         Ok(loss.mean() as f32)
+    }
+
+    /// The layers of a network that knows nothing of dropout and predicts what this one does: with
+    /// classical scaling
+    ///
+    /// ```text
+    /// W_test = keep · W
+    /// ```
+    ///
+    /// where keep is the share that is kept of what the layer reads (Srivastava et al. 2014, section 1
+    /// and figure 2), and with the biases as they are; with inverted scaling the layers themselves.
+    /// [`dense_forward`] without dropout, layer after layer, returns the bits of [`Mlp::predict`].
+    ///
+    /// **The other scaling.** With the same masks, a network with inverted scaling whose weights are
+    /// `keep · W` has the outputs z, the logits and the loss of this one: the scale that it adds to
+    /// what a layer reads is the factor that its weights lack. The gradient of its weights is then
+    /// that of W divided by keep; for a change of `keep · ΔW`, plain gradient descent needs a learning
+    /// rate of these weights (not of the biases) that is `keep²` times that of W. So with one learning
+    /// rate for all, the two ways to scale are the same function, trained at different speeds.
+    ///
+    /// Where rates change from step to step, keep is that of [`StepRate`](super::StepRate).
+    pub fn export_scaled_weights(&self) -> Vec<Dense> {
+        let keep = |l: usize| match self.spec.scaling {
+            Scaling::Inverted => 1.0,
+            Scaling::Classical => self.junctions[l].keep(),
+        };
+        self.layers.iter().enumerate().map(|(l, layer)| layer.scaled(keep(l))).collect()
     }
 
     /// The logits of each row of `x`, without dropout.
@@ -302,24 +278,19 @@ impl Mlp {
     fn forward(&mut self, x: MatRef<'_>) -> Result<()> {
         let mode = self.mode();
         let rows = x.rows();
-        let Buffers { input, outputs, pre_activations, .. } = &mut self.buffers;
-        if let Some(kept) = self.junctions[0].kept() {
-            gather_units(x, kept, room(input, rows, kept.len())?)?;
-        }
+        let Buffers { copies, outputs, pre_activations, .. } = &mut self.buffers;
         for (l, layer) in self.layers.iter().enumerate() {
             let (before, after) = outputs.split_at_mut(l);
             let sides = mode.sides(l, &self.junctions)?;
             let w = MatRef::new(layer.weights(), layer.inputs(), layer.units())?;
             let units = sides.1.width(rows, ("units", layer.units()))?;
+            let junction = &self.junctions[l];
+            let x = last_or(x, before, junction.width())?;
+            junction.apply(x, &mode.key(l)?, &mut copies[l])?;
             let args = ThinArgs {
                 bias: Some(layer.bias()),
                 activation: mode.activation_of(l),
-                ..ThinArgs::new(
-                    input_of(x, input, before, sides.0, layer.inputs())?,
-                    w,
-                    sides.0,
-                    sides.1,
-                )
+                ..ThinArgs::new(junction.input(x, &copies[l])?, w, sides.0, sides.1)
             };
             let y = room(&mut after[0], rows, units)?;
             let z = match mode.activation_of(l).needs() {
@@ -347,7 +318,7 @@ impl Mlp {
     fn backward(&mut self, x: MatRef<'_>, step: &SgdStep, max_norm: Option<f32>) -> Result<()> {
         let mode = self.mode();
         let rows = x.rows();
-        let Buffers { input, outputs, pre_activations, gradients: [dy, dx], .. } =
+        let Buffers { copies, outputs, pre_activations, gradients: [dy, dx], .. } =
             &mut self.buffers;
         for (l, layer) in self.layers.iter_mut().enumerate().rev() {
             let (before, after) = outputs.split_at(l);
@@ -360,7 +331,8 @@ impl Mlp {
                     SavedValues::PreActivation(MatRef::new(&pre_activations[l], rows, units)?)
                 }
             };
-            let x = input_of(x, input, before, sides.0, layer.inputs())?;
+            let junction = &self.junctions[l];
+            let x = junction.input(last_or(x, before, junction.width())?, &copies[l])?;
             let args = ThinUpdate {
                 x,
                 activation: mode.activation_of(l),
@@ -373,6 +345,9 @@ impl Mlp {
             let saved = Saved { values, mask: None };
             let dx_view = if l == 0 { None } else { Some(room(dx, rows, x.cols())?) };
             thin_update(&args, parameters, &saved, MatRef::new(dy, rows, units)?, dx_view)?;
+            if l > 0 {
+                junction.backward(room(dx, rows, x.cols())?, &mode.key(l)?)?;
+            }
             std::mem::swap(dy, dx);
         }
         Ok(())
@@ -387,9 +362,7 @@ impl Mlp {
             let w = match self.spec.scaling {
                 Scaling::Inverted => layer.weights(),
                 Scaling::Classical => {
-                    let keep = self.junctions[l].keep() as f32;
-                    scaled.clear();
-                    scaled.extend(layer.weights().iter().map(|w| w * keep));
+                    layer.scale_weights(self.junctions[l].keep(), scaled);
                     &*scaled
                 }
             };
@@ -397,7 +370,7 @@ impl Mlp {
             let args = DenseArgs {
                 bias: Some(layer.bias()),
                 activation: mode.activation_of(l),
-                ..DenseArgs::new(input_of(x, &[], before, Side::WHOLE, layer.inputs())?, w)
+                ..DenseArgs::new(last_or(x, before, layer.inputs())?, w)
             };
             dense_forward(&args, room(&mut after[0], x.rows(), layer.units())?, None, None)?;
         }
@@ -405,14 +378,7 @@ impl Mlp {
     }
 }
 
-/// A buffer as a matrix, grown to just that size if it is too small; what it held is lost then.
-pub(super) fn room(buffer: &mut Vec<f32>, rows: usize, cols: usize) -> Result<MatMut<'_>> {
-    let len = rows.checked_mul(cols).ok_or(Error::Overflow { rows, stride: cols })?;
-    if buffer.len() < len {
-        // Not by `resize`: old and new one would exist together, and the new one might be larger.
-        *buffer = Vec::new();
-        buffer.reserve_exact(len);
-        buffer.resize(len, 0.0);
-    }
-    MatMut::new(buffer, rows, cols)
+/// The last output, of `cols` columns, or `x` where there is none.
+fn last_or<'a>(x: MatRef<'a>, outputs: &'a [Vec<f32>], cols: usize) -> Result<MatRef<'a>> {
+    outputs.last().map_or(Ok(x), |output| MatRef::new(output, x.rows(), cols))
 }

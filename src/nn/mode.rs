@@ -1,11 +1,10 @@
 //! What the layers of a network are given in one step.
 
-use super::granularity::Junction;
+use super::junction::Junction;
 use crate::activation::Activation;
 use crate::error::Result;
 use crate::mask::MaskKey;
 use crate::unit::Side;
-use crate::view::MatRef;
 
 /// How the layers of a network are applied in one step.
 #[derive(Clone, Copy)]
@@ -40,22 +39,5 @@ impl Mode {
             None => Side::WHOLE,
         };
         Ok((input, output))
-    }
-}
-
-/// The input of a layer with `units` inputs, which comes after those with these outputs: the batch, its
-/// kept columns, or the last output.
-pub(super) fn input_of<'a>(
-    x: MatRef<'a>,
-    kept: &'a [f32],
-    outputs: &'a [Vec<f32>],
-    side: Side<'_>,
-    units: usize,
-) -> Result<MatRef<'a>> {
-    let cols = side.width(x.rows(), ("units", units))?;
-    match (outputs.last(), side) {
-        (Some(output), _) => MatRef::new(output, x.rows(), cols),
-        (None, Side::Units(_)) => MatRef::new(kept, x.rows(), cols),
-        (None, Side::Elements(..)) => Ok(x),
     }
 }

@@ -1,9 +1,10 @@
-//! Monte Carlo prediction: several passes with dropout, of which everything before the first mask is
+//! Monte Carlo prediction: several passes with dropout, of which everything before the first noise is
 //! computed once.
 //!
 //! ```text
-//! a        what the first layer after a mask reads: x, or act(...) of the layers before
+//! a        what the first layer after noise reads: x, or act(...) of the layers before
 //! pass t   keep(t) ? a · scale : 0   through the layers after it, with the masks of step t
+//!          a · (1 + σ z(t))          where the noise is Gaussian
 //! ```
 //!
 //! Passes over few rows are stacked and go through a layer as one product, with weights that are packed
@@ -12,17 +13,17 @@
 use std::ops::Range;
 
 use super::dense::Dense;
-use super::granularity::Junction;
-use super::mlp::{EVALUATION_ROWS, Mlp, room};
+use super::junction::Junction;
+use super::mlp::{EVALUATION_ROWS, Mlp};
 use super::mode::Mode;
 use super::prediction::Prediction;
+use super::room;
 use crate::dense::{DenseArgs, dense_forward, dense_forward_packed};
-use crate::elementwise::{dropout_forward, dropout_forward_in_place};
 use crate::error::{Result, check_equal};
 use crate::gemm::PackedWeight;
 use crate::mask::MaskKey;
-use crate::unit::{Side, ThinArgs, gather_units, thin_forward};
-use crate::view::{MatMut, MatRef};
+use crate::unit::{Side, ThinArgs, thin_forward};
+use crate::view::MatRef;
 
 /// Rows of a stack: passes over fewer rows are put together, for a product that all threads share.
 const STACK_ROWS: usize = 512;
@@ -31,13 +32,13 @@ impl Mlp {
     /// Adds the class probabilities of a pass with dropout for each of `steps` to `prediction` (Gal and
     /// Ghahramani 2016, "Dropout as a Bayesian approximation").
     ///
-    /// Pass t is the forward pass that training makes in step t: it has the masks of the keys (seed,
-    /// layer, t), of which row r is that of row r of `x`, and units that are dropped are so for all rows.
-    /// Hence a pass does not depend on how many there are: steps `0..50` at once are the same bits as
+    /// Pass t is the forward pass that training makes in step t: it has the rates of step t, and the
+    /// masks or the noise of the keys (seed, layer, t), of which row r is that of row r of `x`; units
+    /// that are dropped are so for all rows. Hence a pass does not depend on how many there are: steps `0..50` at once are the same bits as
     /// `0..20` and then `20..50`, and the first ones of more passes are those of fewer. Steps from
     /// [`Mlp::steps`] on are the ones that training has not used.
     ///
-    /// What is before the first dropout with a rate above 0 is computed once. Beside the prediction, it
+    /// What is before the first noise whose rate is above 0 in any step is computed once. Beside the prediction, it
     /// takes the size of the weights after that once more, the matrix before it, and two others, all for
     /// at most 512 rows of the widest layer; nothing grows with the number of passes.
     ///
@@ -68,10 +69,10 @@ impl Mlp {
 /// What passes share.
 struct Passes<'a> {
     mlp: &'a Mlp,
-    /// The first junction that drops, or the last one.
+    /// The first junction with noise in any step, or the last one.
     first: usize,
     junctions: Vec<Junction>,
-    /// What comes before the first mask, if that is not the input.
+    /// What comes before the first noise, if that is not the input.
     shared: Vec<f32>,
     buffers: Buffers,
 }
@@ -86,19 +87,17 @@ struct Buffers {
 
 impl<'a> Passes<'a> {
     fn new(mlp: &'a Mlp) -> Self {
-        let drops = |junction: &Junction| match junction.side(MaskKey::FIRST) {
-            Side::Elements(dropout, _) => dropout.threshold() < 1 << 32,
-            Side::Units(_) => true,
-        };
-        let first = mlp.junctions.iter().position(drops).unwrap_or(mlp.layers().len() - 1);
+        // Of all steps: passes may have other rates than the step that was drawn last.
+        let first = mlp.junctions.iter().position(Junction::may_change);
+        let first = first.unwrap_or(mlp.layers().len() - 1);
         let junctions = mlp.junctions.clone();
         Self { mlp, first, junctions, shared: Vec::new(), buffers: Buffers::default() }
     }
 
-    /// The weights of the layers after the first mask, for stacked passes; nothing where units are
+    /// The weights of the layers after the first noise, for stacked passes; nothing where units are
     /// dropped, since each pass has other weights then.
     fn pack(&self) -> Result<Option<Vec<PackedWeight>>> {
-        if self.junctions[self.first..].iter().any(|junction| junction.kept().is_some()) {
+        if self.junctions[self.first..].iter().any(Junction::thins) {
             return Ok(None);
         }
         let pack = |layer: &Dense| {
@@ -137,7 +136,7 @@ impl<'a> Passes<'a> {
         Ok(())
     }
 
-    /// Computes what is before the first mask.
+    /// Computes what is before the first noise.
     fn share(&mut self, x: MatRef<'_>) -> Result<()> {
         for l in 0..self.first {
             let y = room(&mut self.buffers.output, x.rows(), self.mlp.layers()[l].units())?;
@@ -163,8 +162,8 @@ impl<'a> Passes<'a> {
         let x = before(mlp, *first, x, shared)?;
         let mut stack = room(input, all_rows, x.cols())?;
         for (pass, step) in steps.clone().enumerate() {
-            let noise = draw(mlp, junctions, *first, step, row)?;
-            apply(noise, x, stack.reborrow().rows_from(pass * rows, rows)?)?;
+            let key = draw(mlp, junctions, *first, step, row)?;
+            junctions[*first].forward(x, stack.reborrow().rows_from(pass * rows, rows)?, &key)?;
         }
         for (l, w) in (*first..).zip(packed) {
             let x = MatRef::new(input, all_rows, w.inputs())?;
@@ -172,10 +171,9 @@ impl<'a> Passes<'a> {
             dense_forward_packed(&args(mlp, l, x)?, w, y.reborrow(), None, None)?;
             if l + 1 < junctions.len() {
                 for (pass, step) in steps.clone().enumerate() {
-                    if let Side::Elements(dropout, key) = draw(mlp, junctions, l + 1, step, row)? {
-                        let y = y.reborrow().rows_from(pass * rows, rows)?;
-                        dropout_forward_in_place(y, &dropout, &key, None)?;
-                    }
+                    let key = draw(mlp, junctions, l + 1, step, row)?;
+                    let y = y.reborrow().rows_from(pass * rows, rows)?;
+                    junctions[l + 1].forward_in_place(y, &key)?;
                 }
             }
             std::mem::swap(input, output);
@@ -189,18 +187,17 @@ impl<'a> Passes<'a> {
         let Buffers { input, output, .. } = buffers;
         let rows = x.rows();
         let x = before(mlp, *first, x, shared)?;
-        let noise = draw(mlp, junctions, *first, step, row)?;
-        let width = noise.width(rows, ("inputs", x.cols()))?;
-        apply(noise, x, room(input, rows, width)?)?;
+        let key = draw(mlp, junctions, *first, step, row)?;
+        let noise = &junctions[*first];
+        let width = noise.side_after().width(rows, ("inputs", x.cols()))?;
+        noise.forward(x, room(input, rows, width)?, &key)?;
         for (l, layer) in mlp.layers().iter().enumerate().skip(*first) {
-            if l + 1 < junctions.len() {
-                draw(mlp, junctions, l + 1, step, row)?;
-            }
-            let from = junctions[l].side_after();
-            let to = match junctions.get(l + 1) {
-                Some(junction) => junction.side(key(mlp, l + 1, step)?.with_origin(row as u64, 0)),
-                None => Side::WHOLE,
+            let key = match junctions.len() {
+                count if l + 1 < count => Some(draw(mlp, junctions, l + 1, step, row)?),
+                _ => None,
             };
+            let from = junctions[l].side_after();
+            let to = junctions.get(l + 1).map_or(Side::WHOLE, Junction::side_after);
             let inputs = from.width(rows, ("inputs", layer.inputs()))?;
             let units = to.width(rows, ("units", layer.units()))?;
             let x = MatRef::new(input, rows, inputs)?;
@@ -210,7 +207,11 @@ impl<'a> Passes<'a> {
                 activation: args.activation,
                 ..ThinArgs::new(x, args.w, from, to)
             };
-            thin_forward(&args, room(output, rows, units)?, None)?;
+            let mut y = room(output, rows, units)?;
+            thin_forward(&args, y.reborrow(), None)?;
+            if let Some(key) = key {
+                junctions[l + 1].forward_in_place(y, &key)?;
+            }
             std::mem::swap(input, output);
         }
         Ok(())
@@ -230,28 +231,9 @@ fn args<'a>(mlp: &'a Mlp, l: usize, x: MatRef<'a>) -> Result<DenseArgs<'a>> {
     Ok(DenseArgs { bias: Some(layer.bias()), activation, ..DenseArgs::new(x, w) })
 }
 
-/// The key of junction `l` in a step.
-fn key(mlp: &Mlp, l: usize, step: u32) -> Result<MaskKey> {
-    Mode { step, ..mlp.mode() }.key(l)
-}
-
-/// The noise of junction `l` in a step, for rows from `row` on.
-fn draw<'a>(
-    mlp: &Mlp,
-    junctions: &'a mut [Junction],
-    l: usize,
-    step: u32,
-    row: usize,
-) -> Result<Side<'a>> {
-    let key = key(mlp, l, step)?;
+/// Draws the noise of junction `l` in a step. Returns its key, for rows from `row` on.
+fn draw(mlp: &Mlp, junctions: &mut [Junction], l: usize, step: u32, row: usize) -> Result<MaskKey> {
+    let key = Mode { step, ..mlp.mode() }.key(l)?;
     junctions[l].draw(&key)?;
-    Ok(junctions[l].side(key.with_origin(row as u64, 0)))
-}
-
-/// Noise on a matrix of all units: y has those that are kept.
-fn apply(noise: Side<'_>, x: MatRef<'_>, y: MatMut<'_>) -> Result<()> {
-    match noise {
-        Side::Elements(dropout, key) => dropout_forward(x, y, &dropout, &key, None),
-        Side::Units(kept) => gather_units(x, kept, y),
-    }
+    Ok(key.with_origin(row as u64, 0))
 }

@@ -1,6 +1,7 @@
 //! What several predictions of the same examples say together.
 
-use super::mlp::{EVALUATION_ROWS, room};
+use super::mlp::EVALUATION_ROWS;
+use super::room;
 use crate::elementwise::{SoftmaxDropout, check_labels, softmax_dropout_forward};
 use crate::error::{Error, Result, check_shape};
 use crate::mask::{Dropout, MaskKey};

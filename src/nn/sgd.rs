@@ -31,6 +31,8 @@ pub struct Sgd {
     pub momentum: f32,
     /// The L2 penalty's factor; biases are not penalised.
     pub weight_decay: f32,
+    /// The L1 penalty's factor; biases are not penalised. [`SgdStep`] has the formula of both.
+    pub l1: f32,
     /// The largest norm of a unit's incoming weights; biases do not count.
     pub max_norm: Option<f32>,
     /// How the learning rate changes.
@@ -44,6 +46,7 @@ impl Sgd {
             learning_rate,
             momentum: 0.0,
             weight_decay: 0.0,
+            l1: 0.0,
             max_norm: None,
             schedule: Schedule::Constant,
         }
@@ -70,6 +73,7 @@ impl Sgd {
             learning_rate: self.learning_rate,
             momentum: self.momentum,
             weight_decay: self.weight_decay,
+            l1: self.l1,
         };
         numbers.check()?;
         self.max_norm.map_or(Ok(()), check_limit)?;

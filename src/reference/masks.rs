@@ -1,9 +1,10 @@
-//! The reference of shared decisions, and of rates for rows and columns.
+//! The reference of shared decisions, of rates for rows and columns, and of rates for steps.
 
 use super::{Real, at, decides, for_each, given_mask};
 use crate::elementwise::BroadcastDropout;
 use crate::error::{Result, check_equal, check_shape};
-use crate::mask::{ForwardMask, Mask, MaskKey, Rates};
+use crate::mask::{ForwardMask, Mask, MaskKey, RateSchedule, Rates};
+use crate::philox::philox4x32_10;
 use crate::view::{MatMut, MatRef};
 
 /// `y = keep ? x · scale : 0`, with one decision for all elements that share it.
@@ -113,4 +114,39 @@ pub fn rates_dropout_backward<T: Real>(
 ) -> Result<()> {
     let mask = mask.map_or(ForwardMask::Forget, ForwardMask::Given);
     rates_dropout_forward(dy, dx, rates, key, mask)
+}
+
+/// [`RateSchedule::rate_at`]: 1 minus the keep probability of the step.
+///
+/// # Errors
+///
+/// As for the fast function.
+pub fn rate_at(schedule: &RateSchedule, rate: f64, step: u32) -> Result<f64> {
+    // Refuses what the fast function does.
+    schedule.rate_at(rate, step)?;
+    let (keep, t) = (1.0 - rate, f64::from(step));
+    Ok(match *schedule {
+        RateSchedule::Linear { from, steps } if step < steps => {
+            let share = t / f64::from(steps);
+            from * (1.0 - share) + rate * share
+        }
+        RateSchedule::Constant | RateSchedule::Linear { .. } => rate,
+        RateSchedule::Curriculum { gamma } => 1.0 - ((1.0 - keep) * (-gamma * t).exp() + keep),
+    })
+}
+
+/// `most · u`, where the bits of u after the binary point are the 32 of word 1 and the upper 21 of word
+/// 0 of the block with the counter `[2, row, step, layer << 7 | 2 << 5]`.
+///
+/// # Errors
+///
+/// As for the fast function.
+pub fn drawn_rate(most: f64, key: &MaskKey, row: u32) -> Result<f64> {
+    crate::mask::drawn_rate(most, key, row)?;
+    let (counter, seed) = key.selection().counter(row, 2, 0);
+    let words = philox4x32_10(counter, seed);
+    let bit = |word: usize, i: u32| f64::from(words[word] >> i & 1);
+    let high: f64 = (0..32).map(|i| bit(1, i) * 2f64.powi(i as i32 - 32)).sum();
+    let low: f64 = (11..32).map(|i| bit(0, i) * 2f64.powi(i as i32 - 64)).sum();
+    Ok(most * (high + low))
 }

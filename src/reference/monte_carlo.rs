@@ -2,19 +2,21 @@
 
 use std::ops::Range;
 
-use super::{Real, at, dense_forward, for_each, keeps, softmax_dropout_forward};
+use super::{
+    Real, at, dense_forward, drawn_rate, for_each, keeps, normal, rate_at, softmax_dropout_forward,
+};
 use crate::activation::Activation;
 use crate::dense::DenseArgs;
-use crate::elementwise::SoftmaxDropout;
+use crate::elementwise::{GaussianDropout, SoftmaxDropout};
 use crate::error::{Result, check_equal};
 use crate::mask::{Dropout, MaskKey};
-use crate::nn::{Granularity, Mlp};
+use crate::nn::{Granularity, Mlp, Noise, StepRate};
 use crate::unit::KeptUnits;
 use crate::view::{MatMut, MatRef};
 
 /// The class probabilities of a pass for each of `steps`, row after row, which
-/// [`Mlp::predict_monte_carlo`] adds to a prediction: the network with masks by multiplication, and the
-/// softmax of its logits.
+/// [`Mlp::predict_monte_carlo`] adds to a prediction: the network with masks and noise by multiplication, and
+/// the softmax of its logits.
 ///
 /// # Errors
 ///
@@ -34,7 +36,7 @@ pub fn predict_monte_carlo<T: Real>(
         for_each(rows, x.cols(), |r, c| values.push(T::from_f64(at(&x, r, c).into())));
         for (l, layer) in layers.iter().enumerate() {
             let (inputs, units) = (layer.inputs(), layer.units());
-            drop_some(mlp, l, step, &mut values)?;
+            add_noise(mlp, l, step, &mut values)?;
             let w: Vec<T> = layer.weights().iter().map(number).collect();
             let bias: Vec<T> = layer.bias().iter().map(number).collect();
             let last = l + 1 == layers.len();
@@ -60,14 +62,29 @@ pub fn predict_monte_carlo<T: Real>(
     Ok(passes)
 }
 
-/// Dropout of what layer `l` reads in a step.
-fn drop_some<T: Real>(mlp: &Mlp, l: usize, step: u32, values: &mut [T]) -> Result<()> {
+/// Dropout or noise of what layer `l` reads in a step.
+fn add_noise<T: Real>(mlp: &Mlp, l: usize, step: u32, values: &mut [T]) -> Result<()> {
     let spec = mlp.spec();
     let units = spec.sizes[l];
-    let rate = if l == 0 { spec.input_rate } else { spec.hidden_rate };
-    let dropout = Dropout::with_scaling(rate, spec.scaling)?;
     let key = MaskKey::new(spec.seed, l as u32, step)?;
     key.check(values.len() / units, units)?;
+    let (rate, schedule) = match l {
+        0 => (spec.input_rate, spec.input_schedule),
+        _ => (spec.hidden_rate, spec.hidden_schedule),
+    };
+    let rate = match schedule {
+        StepRate::Scheduled(schedule) => rate_at(&schedule, rate, step)?,
+        StepRate::Drawn => drawn_rate(rate, &key, 0)?,
+    };
+    if spec.noise.get(l) == Some(&Noise::Gaussian) {
+        let sigma = T::from_f64(GaussianDropout::new(rate)?.sigma_f64());
+        for (i, value) in values.iter_mut().enumerate() {
+            let z = normal(&key, i / units, i % units);
+            *value = *value * sigma.mul_add(z, T::from_f64(1.0));
+        }
+        return Ok(());
+    }
+    let dropout = Dropout::with_scaling(rate, spec.scaling)?;
     let kept = match spec.granularity.get(l).copied().unwrap_or_default() {
         Granularity::Element => None,
         Granularity::Unit => Some(KeptUnits::bernoulli(units, &dropout, &key)?),

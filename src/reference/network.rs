@@ -7,7 +7,7 @@ use crate::error::{Result, check_shape};
 use crate::saved::Saved;
 use crate::view::{MatMut, MatRef};
 
-/// `g = dw + weight_decay · w,  v = momentum · v + g,  w = w - learning_rate · v`.
+/// `g = dw + weight_decay · w + l1 · sign(w),  v = momentum · v + g,  w = w - learning_rate · v`.
 ///
 /// # Errors
 ///
@@ -27,6 +27,14 @@ pub fn sgd_update<T: Real>(
     for_each(w.rows(), w.cols(), |r, c| {
         let old = at(&w.as_ref(), r, c);
         let mut v = number(step.weight_decay).mul_add(old, at(&dw, r, c));
+        if step.l1 != 0.0 {
+            let l1 = number(step.l1);
+            v = v + match old {
+                old if old > T::ZERO => l1,
+                old if old < T::ZERO => T::ZERO - l1,
+                _ => T::ZERO,
+            };
+        }
         if let Some(velocity) = &mut velocity {
             v = number(step.momentum).mul_add(at(&velocity.as_ref(), r, c), v);
             velocity.set(r, c, v);
@@ -36,7 +44,7 @@ pub fn sgd_update<T: Real>(
     Ok(())
 }
 
-/// The gradients of `dense_backward`, then [`sgd_update`] of weights and biases (which do not decay),
+/// The gradients of `dense_backward`, then [`sgd_update`] of weights and biases (without penalties),
 /// then [`max_norm`] of the weights. dx is for the weights before the update.
 ///
 /// # Errors
@@ -60,15 +68,16 @@ pub fn dense_update<T: Real>(
         dropout: args.dropout,
         key: args.key,
         input_dropout: args.input_dropout,
+        weight_dropout: args.weight_dropout,
         ..DenseArgs::new(args.x, w.as_ref())
     };
     let dw_view = Some(MatMut::new(&mut dw, inputs, units)?);
     dense_backward(&layer, saved, dy, Gradients { dx, dw: dw_view, db: Some(&mut db) })?;
     sgd_update(w.reborrow(), MatRef::new(&dw, inputs, units)?, w_velocity, &args.step)?;
     if let Some(bias) = bias {
-        let no_decay = SgdStep { weight_decay: 0.0, ..args.step };
+        let step = args.step.without_penalties();
         let velocity = bias_velocity.map(MatMut::row_vector);
-        sgd_update(MatMut::row_vector(bias), MatRef::row_vector(&db), velocity, &no_decay)?;
+        sgd_update(MatMut::row_vector(bias), MatRef::row_vector(&db), velocity, &step)?;
     }
     args.max_norm.map_or(Ok(()), |limit| max_norm(w, limit))
 }

@@ -1,9 +1,9 @@
 //! The reference of Gaussian dropout, alpha dropout, and softmax with dropout.
 
-use super::{Real, at, for_each, given_mask, keeps};
+use super::{Real, at, decides, for_each, given_mask};
 use crate::elementwise::{AlphaDropout, GaussianDropout, SoftmaxDropout, mask_of};
 use crate::error::{Result, check_shape};
-use crate::mask::{Dropout, Mask, MaskKey};
+use crate::mask::{ForwardMask, Mask, MaskKey};
 use crate::philox::philox4x32_10;
 use crate::view::{MatMut, MatRef};
 
@@ -68,8 +68,14 @@ pub fn gaussian_dropout_backward<T: Real>(
 }
 
 /// Whether an element is kept, with one decision a column where the key is of units.
-fn keeps_in_column(dropout: &Dropout, key: &MaskKey, row: usize, col: usize) -> bool {
-    keeps(dropout, key, if key.is_units() { 0 } else { row }, col)
+fn keeps(
+    given: Option<&Mask>,
+    dropout: &AlphaDropout,
+    key: &MaskKey,
+    row: usize,
+    col: usize,
+) -> bool {
+    decides(given, dropout.dropout(), key, if key.is_units() { 0 } else { row }, col)
 }
 
 /// `y = keep ? a x + b : a α' + b`.
@@ -77,19 +83,20 @@ fn keeps_in_column(dropout: &Dropout, key: &MaskKey, row: usize, col: usize) -> 
 /// # Errors
 ///
 /// As for the fast function.
-pub fn alpha_dropout_forward<T: Real>(
+pub fn alpha_dropout_forward<'m, T: Real>(
     x: MatRef<'_, T>,
     mut y: MatMut<'_, T>,
     dropout: &AlphaDropout,
     key: &MaskKey,
-    mask: Option<&mut Mask>,
+    mask: impl Into<ForwardMask<'m>>,
 ) -> Result<()> {
     check_shape(x.named("x"), y.named("y"))?;
-    given_mask(mask.into(), mask_of("x", (x.rows(), x.cols()), key)?, dropout.dropout(), key)?;
+    let shape = mask_of("x", (x.rows(), x.cols()), key)?;
+    let given = given_mask(mask.into(), shape, dropout.dropout(), key)?;
     let (scale, shift) = (T::from_f64(dropout.scale()), T::from_f64(dropout.shift()));
     for_each(x.rows(), x.cols(), |r, c| {
-        let kept = keeps_in_column(dropout.dropout(), key, r, c);
         let value = at(&x, r, c).mul_add(scale, shift);
+        let kept = keeps(given, dropout, key, r, c);
         y.set(r, c, if kept { value } else { T::from_f64(dropout.dropped()) });
     });
     Ok(())
@@ -111,12 +118,8 @@ pub fn alpha_dropout_backward<T: Real>(
     let shape = mask_of("dy", (dy.rows(), dy.cols()), key)?;
     mask.map_or(Ok(()), |mask| mask.check(shape))?;
     for_each(dy.rows(), dy.cols(), |r, c| {
-        let kept = match mask {
-            Some(mask) => mask.get(if key.is_units() { 0 } else { r }, c) == Some(true),
-            None => keeps_in_column(dropout.dropout(), key, r, c),
-        };
         let value = at(&dy, r, c) * T::from_f64(dropout.scale());
-        dx.set(r, c, if kept { value } else { T::ZERO });
+        dx.set(r, c, if keeps(mask, dropout, key, r, c) { value } else { T::ZERO });
     });
     Ok(())
 }
@@ -141,12 +144,12 @@ fn tree<T: Real>(mut lanes: [T; 16]) -> T {
 /// # Errors
 ///
 /// As for the fast function.
-pub fn softmax_dropout_forward<T: Real>(
+pub fn softmax_dropout_forward<'m, T: Real>(
     args: &SoftmaxDropout,
     x: MatRef<'_, T>,
     mut y: MatMut<'_, T>,
     mut probabilities: Option<MatMut<'_, T>>,
-    mask: Option<&mut Mask>,
+    mask: impl Into<ForwardMask<'m>>,
 ) -> Result<()> {
     let SoftmaxDropout { dropout, key, .. } = args;
     check_shape(x.named("x"), y.named("y"))?;
@@ -154,7 +157,7 @@ pub fn softmax_dropout_forward<T: Real>(
     if let Some(p) = &probabilities {
         check_shape(p.named("the probabilities"), x.named("x"))?;
     }
-    given_mask(mask.into(), x.named("x"), dropout, key)?;
+    let given = given_mask(mask.into(), x.named("x"), dropout, key)?;
     let nothing = T::from_f64(f64::NEG_INFINITY);
     for r in 0..x.rows() {
         let seen = (0..x.cols()).filter(|&c| sees(args, r, c)).map(|c| at(&x, r, c));
@@ -172,7 +175,7 @@ pub fn softmax_dropout_forward<T: Real>(
             if let Some(probabilities) = &mut probabilities {
                 probabilities.set(r, c, p);
             }
-            let kept = visible && keeps(dropout, key, r, c);
+            let kept = visible && decides(given, dropout, key, r, c);
             y.set(r, c, if kept { p * T::scale(dropout) } else { T::ZERO });
         }
     }
@@ -198,10 +201,7 @@ pub fn softmax_dropout_backward<T: Real>(
     mask.map_or(Ok(()), |mask| mask.check(dy.named("dy")))?;
     let p = |r, c| at(&probabilities, r, c);
     let g = |r, c| {
-        let kept = match mask {
-            Some(mask) => mask.get(r, c) == Some(true),
-            None => keeps(dropout, key, r, c),
-        };
+        let kept = decides(mask, dropout, key, r, c);
         if kept { at(&dy, r, c) * T::scale(dropout) } else { T::ZERO }
     };
     for r in 0..dy.rows() {

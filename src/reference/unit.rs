@@ -135,7 +135,7 @@ pub fn thin_backward<T: Real>(
 }
 
 /// The gradients of [`thin_backward`], then [`sgd_update`] and [`max_norm`] of the kept weights, and
-/// [`sgd_update`] of the kept biases, which do not decay; everything else is put back as it was.
+/// [`sgd_update`] of the kept biases without penalties; everything else is put back as it was.
 ///
 /// # Errors
 ///
@@ -159,10 +159,10 @@ pub fn thin_update<T: Real>(
     let (rows, cols) = (positions(args.input, w.rows()), positions(args.output, w.cols()));
     update((w, w_velocity.as_mut()), (&rows, &cols), &dw, &args.step, args.max_norm)?;
     if let Some(bias) = bias {
-        let no_decay = SgdStep { weight_decay: 0.0, ..args.step };
+        let step = args.step.without_penalties();
         let velocity = &mut bias_velocity.as_mut().map(|velocity| MatMut::row_vector(velocity));
         let bias = &mut MatMut::row_vector(bias);
-        update((bias, velocity.as_mut()), (&[0], &cols), &db, &no_decay, None)?;
+        update((bias, velocity.as_mut()), (&[0], &cols), &db, &step, None)?;
     }
     Ok(())
 }

@@ -3,7 +3,7 @@
 use super::{BUFFERS, Buffers, Side, output_gradient, pick, room, weights};
 use crate::Level;
 use crate::activation::Activation;
-use crate::dense::{FUSED_ROWS, Parameters, gradient_of_input, input, weight_gradient};
+use crate::dense::{FUSED_ROWS, Parameters, gradient_of_input, weight_gradient};
 use crate::elementwise::{SgdStep, check_limit, kept_max_norm, max_norm, sgd_update};
 use crate::error::{Result, check_equal, check_shape};
 use crate::gemm::epilogue::{KeptUpdate, Update};
@@ -59,7 +59,7 @@ impl<T> ThinUpdate<'_, T> {
 
 /// The backward pass and a step of stochastic gradient descent on the parameters that remain: what
 /// [`thin_backward`], then [`sgd_update`] and [`max_norm`] of `W[I, J]` do, and [`sgd_update`] without
-/// decay of `b[J]`, bit for bit, without dW. dx is the gradient for the weights before the update.
+/// penalties of `b[J]`, bit for bit, without dW. dx is the gradient for the weights before the update.
 ///
 /// Parameters and velocities of what is removed keep their bits. The norm that is limited is that of
 /// a unit's weights in the thinned network, from the kept inputs only; with all its weights, of which
@@ -99,7 +99,7 @@ pub fn thin_update(
         true => windows.keep(level, cols, rows),
         false => windows.keep(level, rows, cols),
     };
-    let x = input(args.x, args.input.elements());
+    let x = Operand::dropped(args.x.source(), args.input.elements());
     let same = w_velocity.as_mut().is_none_or(|v| (v.target().col_step != 1) == transposed);
     if same && batch <= FUSED_ROWS {
         fused(level, args.step, (x, dz, shape), (&mut w, w_velocity.as_mut()), kept);
@@ -107,7 +107,7 @@ pub fn thin_update(
         // As for a dense layer: weights by rows and velocities by columns, or a very large batch.
         let mut dw = vec![0.0; inputs * units];
         let mut dw = MatMut::new(&mut dw, inputs, units)?;
-        weight_gradient(level, x, dz, (inputs, units, batch), &mut dw);
+        weight_gradient(level, x, dz, (inputs, units, batch), None, &mut dw);
         if kept.is_all() {
             sgd_update(w.reborrow(), dw.as_ref(), w_velocity, &args.step)?;
         } else {
@@ -175,7 +175,7 @@ fn scatter(
     }
 }
 
-/// A step of the kept biases, which do not decay, with the gradient in the buffers.
+/// A step of the kept biases, without penalties, with the gradient in the buffers.
 fn update_bias(
     args: &ThinUpdate<'_>,
     buffers: &mut Buffers,
@@ -183,7 +183,7 @@ fn update_bias(
     bias: &mut [f32],
     mut velocity: Option<&mut [f32]>,
 ) -> Result<()> {
-    let step = SgdStep { weight_decay: 0.0, ..args.step };
+    let step = args.step.without_penalties();
     let db = MatRef::row_vector(&buffers.db[..units]);
     let Some(list) = args.output.list() else {
         let velocity = velocity.map(MatMut::row_vector);

@@ -28,7 +28,7 @@ fn every_operation() -> Vec<(&'static str, Result<()>, Vec<f32>)> {
     let pass = BiasActivationDropout { bias: None, activation: Activation::Silu, dropout: p, key };
     let saved = Saved::pre_activation(view);
     let args = DenseArgs { activation: Activation::Silu, ..DenseArgs::new(view, view) };
-    let step = SgdStep { learning_rate: 0.1, momentum: 0.0, weight_decay: 0.0 };
+    let step = SgdStep::new(0.1);
     let mut all = Vec::new();
     let mut run = |name, call: &dyn Fn(MatMut<'_>) -> Result<()>| {
         let mut out = [2.0; 4];

@@ -324,7 +324,7 @@ fn sizes_of_zero_are_fine() {
         let (dx, dw) = (Some(matrix_mut(&mut [], 0, big)), Some(matrix_mut(&mut [], big, 0)));
         let gradients = Gradients { dx, dw, db: None };
         dense_backward(&args, &saved, matrix(&[], 0, 0), gradients).unwrap();
-        let step = fused_dropout::SgdStep { learning_rate: 0.1, momentum: 0.0, weight_decay: 0.0 };
+        let step = fused_dropout::SgdStep::new(0.1);
         for (rows, cols) in [(0, big), (big, 0)] {
             let w = matrix_mut(&mut [], rows, cols);
             sgd_update(w, matrix(&[], rows, cols), None, &step).unwrap();

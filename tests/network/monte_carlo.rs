@@ -1,10 +1,11 @@
 //! Monte Carlo prediction: each pass is a forward pass of training, whatever is shared; and what several
 //! members say together.
 
-use fused_dropout::nn::{Combination, Granularity, Mlp, MlpSpec, Prediction};
+use fused_dropout::nn::{Combination, Granularity, Mlp, MlpSpec, Noise, Prediction, Sgd, StepRate};
 use fused_dropout::{
-    Activation, Dropout, Error, KeptUnits, MaskKey, MatRef, Scaling, Side, SoftmaxDropout,
-    ThinArgs, gather_units, reference, softmax_dropout_forward, thin_forward,
+    Activation, Dropout, Error, GaussianDropout, KeptUnits, MaskKey, MatRef, RateSchedule, Scaling,
+    Side, SoftmaxDropout, ThinArgs, gather_units, gaussian_dropout_forward, reference,
+    softmax_cross_entropy, softmax_dropout_forward, thin_forward,
 };
 
 use crate::common::{self, bits, for_each_level, matrix, matrix_mut, numbers, with_threads};
@@ -17,8 +18,15 @@ fn spec() -> MlpSpec {
     MlpSpec { input_rate: 0.2, hidden_rate: 0.5, seed: 11, ..MlpSpec::new(&SIZES) }
 }
 
-/// Networks for every way to share and to select.
+/// The rate of step 0 is 0.
+const CURRICULUM: StepRate = StepRate::Scheduled(RateSchedule::Curriculum { gamma: 0.3 });
+/// The rate of step 6 and of later ones is the given one.
+const LINEAR: StepRate = StepRate::Scheduled(RateSchedule::Linear { from: 0.6, steps: 6 });
+
+/// Networks for every way to share and to select, with each kind of noise and of rates.
 fn specs() -> Vec<MlpSpec> {
+    use Noise::{Dropout, Gaussian};
+    let mixed = |noise: [Noise; 3]| MlpSpec { noise: noise.into(), ..spec() };
     vec![
         spec(),
         MlpSpec { input_rate: 0.0, activation: Activation::Gelu, ..spec() },
@@ -36,6 +44,29 @@ fn specs() -> Vec<MlpSpec> {
             ..spec()
         },
         MlpSpec { granularity: vec![UnitExact, Element, Unit], hidden_rate: 0.9, ..spec() },
+        MlpSpec { input_rate: 0.0, ..spec().with_granularity(Unit) },
+        spec().with_noise(Gaussian),
+        MlpSpec { scaling: Scaling::Classical, ..mixed([Gaussian, Dropout, Gaussian]) },
+        MlpSpec {
+            input_rate: 0.0,
+            activation: Activation::Silu,
+            ..mixed([Dropout, Gaussian, Dropout])
+        },
+        MlpSpec {
+            granularity: vec![Element, Element, Unit],
+            ..mixed([Gaussian, Gaussian, Dropout])
+        },
+        MlpSpec { granularity: vec![Unit], ..mixed([Dropout, Gaussian, Dropout]) },
+        spec().with_schedule(CURRICULUM),
+        MlpSpec { input_rate: 0.0, ..spec().with_noise(Gaussian).with_schedule(CURRICULUM) },
+        // Rates that end at 0, and then begin there: the first layer is shared by some steps only.
+        MlpSpec { input_rate: 0.0, scaling: Scaling::Classical, ..spec().with_schedule(LINEAR) },
+        MlpSpec { input_rate: 0.0, hidden_schedule: LINEAR, ..spec().with_noise(Gaussian) },
+        MlpSpec { input_rate: 0.0, input_schedule: LINEAR, ..mixed([Gaussian, Dropout, Gaussian]) },
+        spec().with_schedule(StepRate::Drawn),
+        spec().with_noise(Gaussian).with_schedule(StepRate::Drawn),
+        spec().with_granularity(UnitExact).with_schedule(StepRate::Drawn),
+        spec().with_granularity(Unit).with_schedule(LINEAR),
     ]
 }
 
@@ -47,17 +78,25 @@ fn predict(mlp: &Mlp, x: MatRef<'_>, steps: std::ops::Range<u32>) -> Prediction 
     prediction.clone()
 }
 
-/// What one side of a layer drops in a step.
+/// What is done to one side of a layer in a step.
 enum Drawn {
     Elements(Dropout, MaskKey),
     Units(KeptUnits),
+    Gaussian(GaussianDropout, MaskKey),
 }
 
 impl Drawn {
     fn new(spec: &MlpSpec, l: usize, step: u32) -> Self {
-        let rate = [spec.input_rate, spec.hidden_rate][usize::from(l > 0)];
-        let dropout = Dropout::with_scaling(rate, spec.scaling).unwrap();
         let key = MaskKey::new(spec.seed, l as u32, step).unwrap();
+        let (rate, schedule) = match l {
+            0 => (spec.input_rate, spec.input_schedule),
+            _ => (spec.hidden_rate, spec.hidden_schedule),
+        };
+        let rate = schedule.rate_at(rate, &key).unwrap();
+        if spec.noise.get(l) == Some(&Noise::Gaussian) {
+            return Drawn::Gaussian(GaussianDropout::new(rate).unwrap(), key);
+        }
+        let dropout = Dropout::with_scaling(rate, spec.scaling).unwrap();
         match spec.granularity.get(l).unwrap_or(&Element) {
             Element => Drawn::Elements(dropout, key),
             Unit => Drawn::Units(KeptUnits::bernoulli(spec.sizes[l], &dropout, &key).unwrap()),
@@ -69,7 +108,19 @@ impl Drawn {
         match self {
             Drawn::Elements(dropout, key) => Side::Elements(*dropout, *key),
             Drawn::Units(kept) => Side::Units(kept),
+            Drawn::Gaussian(..) => Side::WHOLE,
         }
+    }
+
+    /// What a layer reads of `x`, which is whole, or thinned where the layer before has done that.
+    fn noisy(&self, x: MatRef<'_>) -> Vec<f32> {
+        let (rows, cols) = (x.rows(), x.cols());
+        let mut y: Vec<f32> =
+            (0..rows * cols).map(|i| x.get(i / cols, i % cols).unwrap()).collect();
+        if let Drawn::Gaussian(noise, key) = self {
+            gaussian_dropout_forward(x, matrix_mut(&mut y, rows, cols), noise, key).unwrap();
+        }
+        y
     }
 }
 
@@ -77,15 +128,13 @@ impl Drawn {
 fn separate_pass(mlp: &Mlp, x: MatRef<'_>, step: u32) -> Vec<f32> {
     let (spec, rows, count) = (mlp.spec(), x.rows(), mlp.layers().len());
     let drawn: Vec<_> = (0..count).map(|l| Drawn::new(spec, l, step)).collect();
-    let mut values: Vec<f32> = match &drawn[0] {
-        Drawn::Elements(..) => {
-            (0..rows * x.cols()).map(|i| x.get(i / x.cols(), i % x.cols()).unwrap()).collect()
-        }
+    let mut values = match &drawn[0] {
         Drawn::Units(kept) => {
             let mut gathered = vec![9.0; rows * kept.len()];
             gather_units(x, kept, matrix_mut(&mut gathered, rows, kept.len())).unwrap();
             gathered
         }
+        other => other.noisy(x),
     };
     for (l, layer) in mlp.layers().iter().enumerate() {
         let input = match drawn[l].side() {
@@ -103,7 +152,10 @@ fn separate_pass(mlp: &Mlp, x: MatRef<'_>, step: u32) -> Vec<f32> {
         };
         let mut y = vec![9.0; rows * units];
         thin_forward(&args, matrix_mut(&mut y, rows, units), None).unwrap();
-        values = y;
+        values = match drawn.get(l + 1) {
+            Some(noise) => noise.noisy(matrix(&y, rows, units)),
+            None => y,
+        };
     }
     values
 }
@@ -185,6 +237,32 @@ fn passes_are_separate_passes() {
     }
 }
 
+/// In each step, before its update: the loss that training has seen is that of the pass. What the network
+/// has drawn for its last step does not matter.
+#[test]
+fn passes_are_those_of_training() {
+    let (rows, labels) = (4, [0, 1, 2, 3]);
+    let x = numbers(rows * SIZES[0], 4);
+    let x = matrix(&x, rows, SIZES[0]);
+    for (i, spec) in specs().into_iter().enumerate() {
+        let mlp = Mlp::new(&spec).unwrap();
+        for_each_level(|level| {
+            let mut mlp = mlp.clone();
+            for step in 0..5 {
+                let what = format!("step {step} of network {i} on {level}");
+                let logits = separate_pass(&mlp, x, step);
+                let logits = matrix(&logits, rows, CLASSES);
+                let mut added = Prediction::new(rows, CLASSES).unwrap();
+                added.add(logits).unwrap();
+                assert_eq!(predict(&mlp, x, step..step + 1), added, "{what}");
+                let loss = softmax_cross_entropy(logits, &labels, None).unwrap().mean() as f32;
+                let trained = mlp.train_step(x, &labels, &Sgd::new(0.05)).unwrap();
+                assert_eq!(trained.to_bits(), loss.to_bits(), "{what}: {trained} is not {loss}");
+            }
+        });
+    }
+}
+
 #[test]
 fn passes_are_those_of_the_reference() {
     let (rows, steps) = (3, 2..6);
@@ -233,15 +311,16 @@ fn the_first_of_more_passes_are_those_of_fewer() {
 
 /// With logits near 0, softmax is linear: p(c) = 1/C + (z(c) - mean z) / C. Hence the mean over many
 /// passes of a linear network is the prediction with scaled weights; and of one layer, whose input has
-/// dropout, the variance is sum over i of x(i)² (w(i, c) - mean w(i))² · rate / (1 - rate) / C².
+/// dropout or its Gaussian noise, the variance is sum over i of x(i)² (w(i, c) - mean w(i))² · rate / (1 - rate) / C².
 #[test]
 fn moments_of_a_linear_network() {
     const PASSES: u32 = 4000;
     let x: Vec<f32> = numbers(6 * 20, 8).iter().map(|x| x * 2e-3).collect();
     let linear = MlpSpec { activation: Activation::Identity, ..spec() };
+    let gaussian = |spec: MlpSpec| spec.with_noise(Noise::Gaussian);
     for scaling in [Scaling::Inverted, Scaling::Classical] {
-        for granularity in [Element, Unit] {
-            let spec = MlpSpec { scaling, ..linear.clone() }.with_granularity(granularity);
+        let spec = MlpSpec { scaling, ..linear.clone() };
+        for spec in [spec.clone(), spec.clone().with_granularity(Unit), gaussian(spec)] {
             let mut mlp = Mlp::new(&spec).unwrap();
             let prediction = predict(&mlp, matrix(&x, 6, 20), 0..PASSES);
             let mut logits = vec![9.0; 6 * CLASSES];
@@ -257,19 +336,22 @@ fn moments_of_a_linear_network() {
             }
         }
     }
-    let mlp = Mlp::new(&MlpSpec { sizes: vec![20, CLASSES], ..linear }).unwrap();
-    let prediction = predict(&mlp, matrix(&x, 6, 20), 0..PASSES);
-    let weights = mlp.layers()[0].weights();
-    for (i, variance) in prediction.variance().into_iter().enumerate() {
-        let (x, c) = (&x[i / CLASSES * 20..][..20], i % CLASSES);
-        let term = |(x, w): (&f32, &[f32])| {
-            let distance = w[c] - w.iter().sum::<f32>() / CLASSES as f32;
-            f64::from(x * distance).powi(2)
-        };
-        let sum: f64 = x.iter().zip(weights.chunks(CLASSES)).map(term).sum();
-        let expected = sum * 0.25 / (CLASSES * CLASSES) as f64;
-        // The variance of so many passes has a relative deviation of about sqrt(2 / 4000) = 2.2 %.
-        assert!((variance / expected - 1.0).abs() < 0.15, "element {i}: {variance} {expected}");
+    let layer = MlpSpec { sizes: vec![20, CLASSES], ..linear };
+    for spec in [layer.clone(), gaussian(layer)] {
+        let mlp = Mlp::new(&spec).unwrap();
+        let prediction = predict(&mlp, matrix(&x, 6, 20), 0..PASSES);
+        let weights = mlp.layers()[0].weights();
+        for (i, variance) in prediction.variance().into_iter().enumerate() {
+            let (x, c) = (&x[i / CLASSES * 20..][..20], i % CLASSES);
+            let term = |(x, w): (&f32, &[f32])| {
+                let distance = w[c] - w.iter().sum::<f32>() / CLASSES as f32;
+                f64::from(x * distance).powi(2)
+            };
+            let sum: f64 = x.iter().zip(weights.chunks(CLASSES)).map(term).sum();
+            let expected = sum * 0.25 / (CLASSES * CLASSES) as f64;
+            // The variance of so many passes has a relative deviation of about sqrt(2 / 4000) = 2.2 %.
+            assert!((variance / expected - 1.0).abs() < 0.15, "element {i}: {variance} {expected}");
+        }
     }
 }
 

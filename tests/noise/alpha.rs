@@ -38,6 +38,19 @@ fn check(x: &Padded, fresh: &Padded, dropout: &AlphaDropout, key: &MaskKey, feat
         let mut out = x.clone();
         alpha_dropout_forward_in_place(out.view_mut(), dropout, &key, None).unwrap();
         same(&out, &y, "forward in place");
+        // The mask decides, not the key; the key says only whether there is one decision a column.
+        let other = MaskKey::new(77, 7, 7).unwrap();
+        let other = if features { other.units() } else { other };
+        let mut out = fresh.clone();
+        alpha_dropout_forward(x.view(), out.view_mut(), dropout, &other, &expected_mask).unwrap();
+        same(&out, &y, "forward with a given mask");
+        let mut out = x.clone();
+        alpha_dropout_forward_in_place(out.view_mut(), dropout, &other, &expected_mask).unwrap();
+        same(&out, &y, "forward in place with a given mask");
+        let mut again = vec![0.0; rows * cols];
+        let to = matrix_mut(&mut again, rows, cols);
+        reference::alpha_dropout_forward(x.view(), to, dropout, &other, &expected_mask).unwrap();
+        assert_eq!(bits(&again), bits(&y), "the reference with a given mask");
         for mask in [None, Some(&expected_mask)] {
             let mut out = fresh.clone();
             alpha_dropout_backward(x.view(), out.view_mut(), dropout, &key, mask).unwrap();
@@ -178,6 +191,9 @@ fn what_is_refused() {
     assert!(matches!(run(&mut y, 2, 3, &outside, None), Err(Error::Address { .. })));
     let to = matrix_mut(&mut y, 2, 3);
     let mask = Mask::new(1, 3).unwrap();
+    let error = alpha_dropout_forward(matrix(&x, 2, 3), to, &dropout, &element, &mask);
+    assert!(matches!(error, Err(Error::Shape { .. })), "{error:?}");
+    let to = matrix_mut(&mut y, 2, 3);
     let error = alpha_dropout_backward(matrix(&x, 2, 3), to, &dropout, &element, Some(&mask));
     assert!(matches!(error, Err(Error::Shape { .. })), "{error:?}");
     assert_eq!(y, [9.0; 6], "an output was touched");

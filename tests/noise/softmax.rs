@@ -85,6 +85,11 @@ fn expected(case: &Case, x: &[f32], dy: &[f32]) -> Expected {
     reference::softmax_dropout_forward(&args, x, y, Some(p), Some(&mut e.mask)).unwrap();
     let (p, dx) = (matrix(&e.p, rows, cols), matrix_mut(&mut e.dx, rows, cols));
     reference::softmax_dropout_backward(&args, p, matrix(dy, rows, cols), dx, None).unwrap();
+    let mut again = zeros();
+    let (to, other) = (matrix_mut(&mut again, rows, cols), key(77, (0, 0)));
+    let other = SoftmaxDropout { key: other, ..args };
+    reference::softmax_dropout_forward(&other, x, to, None, &e.mask).unwrap();
+    assert_eq!(bits(&again), bits(&e.y), "the reference with a given mask");
     e
 }
 
@@ -114,6 +119,14 @@ fn check(case: &Case) {
                 assert_eq!(mask, e.mask, "mask of {case:?} on {level}");
             }
         }
+        // The mask decides, not the key.
+        let other = SoftmaxDropout { key: key(77, (0, 0)), ..args };
+        let (mut y, p_to) = (new(1), None);
+        softmax_dropout_forward(&other, x.view(), y.view_mut(), p_to, &e.mask).unwrap();
+        same(&y, &e.y, "y with a given mask");
+        let mut y = x.clone();
+        softmax_dropout_forward_in_place(&other, y.view_mut(), None, &e.mask).unwrap();
+        same(&y, &e.y, "y in place with a given mask");
         let (mut y, mut p) = (x.clone(), new(3));
         softmax_dropout_forward_in_place(&args, y.view_mut(), Some(p.view_mut()), None).unwrap();
         same(&y, &e.y, "y in place");
@@ -324,6 +337,8 @@ fn what_is_refused() {
     assert!(matches!(error, Err(Error::Shape { left: "the probabilities", .. })), "{error:?}");
     let to = matrix_mut(&mut y, 2, 3);
     let error = softmax_dropout_forward_in_place(&args, to, None, Some(&mut mask));
+    assert!(matches!(error, Err(Error::Shape { left: "the mask", .. })), "{error:?}");
+    let error = softmax_dropout_forward(&args, x, matrix_mut(&mut y, 2, 3), None, &mask);
     assert!(matches!(error, Err(Error::Shape { left: "the mask", .. })), "{error:?}");
     let error = softmax_dropout_backward(&args, x, x, matrix_mut(&mut y, 3, 2), None);
     assert!(matches!(error, Err(Error::Shape { left: "dy", right: "dx", .. })), "{error:?}");

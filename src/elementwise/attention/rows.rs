@@ -1,5 +1,7 @@
 //! The rows of a sweep: how they are handed to tasks, and where they are in memory.
 
+use std::cell::Cell;
+
 use crate::Level;
 use crate::isa::{Isa, Kernel};
 use crate::threads::{Grid, Part, for_each};
@@ -79,6 +81,19 @@ pub(super) struct Lines {
     buffer: Vec<f32>,
 }
 
+thread_local! {
+    /// The buffers of this thread's last sweep.
+    static BUFFER: Cell<Vec<f32>> = const { Cell::new(Vec::new()) };
+}
+
+impl Drop for Lines {
+    fn drop(&mut self) {
+        if !self.buffer.is_empty() {
+            BUFFER.set(std::mem::take(&mut self.buffer));
+        }
+    }
+}
+
 impl Lines {
     pub(super) fn new(
         inputs: [Option<Source>; 2],
@@ -87,7 +102,12 @@ impl Lines {
     ) -> Self {
         let by_rows = inputs.iter().flatten().all(|s| s.col_step == 1)
             && outputs.iter().flatten().all(|t| t.col_step == 1);
-        let buffer = if by_rows { Vec::new() } else { vec![0.0; 4 * cols] };
+        let mut buffer = Vec::new();
+        if !by_rows {
+            buffer = BUFFER.take();
+            buffer.clear();
+            buffer.resize(4 * cols, 0.0);
+        }
         Self { inputs, outputs, cols, buffer }
     }
 

@@ -1,0 +1,182 @@
+//! The noise between two layers of a network, step by step.
+
+use super::room;
+use super::spec::{Granularity, MlpSpec, Noise, StepRate};
+use crate::elementwise::{
+    GaussianDropout, dropout_forward, dropout_forward_in_place, gaussian_dropout_backward_in_place,
+    gaussian_dropout_forward, gaussian_dropout_forward_in_place,
+};
+use crate::error::{Error, Result};
+use crate::mask::{Dropout, MaskKey, Scaling};
+use crate::unit::{KeptUnits, Side, gather_units};
+use crate::view::{MatMut, MatRef};
+
+/// The noise before the first layer (junction 0) or after a hidden one.
+#[derive(Clone, Debug)]
+pub(super) struct Junction {
+    first: bool,
+    units: usize,
+    /// The rate that schedules lead to.
+    rate: f64,
+    schedule: StepRate,
+    scaling: Scaling,
+    /// The noise of the step that was drawn last.
+    noise: Drawn,
+    /// The share that is kept, for inference.
+    keep: f64,
+}
+
+#[derive(Clone, Debug)]
+enum Drawn {
+    Elements(Dropout),
+    /// The kept units, and how they are selected.
+    Units(KeptUnits, Granularity),
+    Gaussian(GaussianDropout),
+}
+
+impl Junction {
+    /// Junction `l` of a network that has it.
+    pub(super) fn new(spec: &MlpSpec, l: usize) -> Result<Self> {
+        let (rate, schedule) = match l {
+            0 => (spec.input_rate, spec.input_schedule),
+            _ => (spec.hidden_rate, spec.hidden_schedule),
+        };
+        let (units, scaling) = (spec.sizes[l], spec.scaling);
+        let first_rate = schedule.rate_at(rate, &MaskKey::FIRST)?;
+        let dropout = Dropout::with_scaling(schedule.at_inference(rate), scaling)?;
+        let granularity = spec.granularity.get(l).copied().unwrap_or_default();
+        let mut keep = dropout.keep();
+        let noise = match (spec.noise.get(l).copied().unwrap_or_default(), granularity) {
+            (Noise::Dropout, Granularity::Element) => Drawn::Elements(dropout),
+            (Noise::Dropout, _) => {
+                let mut kept = KeptUnits::all(units)?;
+                if granularity == Granularity::UnitExact {
+                    // The share of the kept units is known before a step.
+                    kept.redraw_exact(&dropout, &MaskKey::FIRST)?;
+                    keep = kept.keep();
+                }
+                Drawn::Units(kept, granularity)
+            }
+            (Noise::Gaussian, Granularity::Element) => {
+                keep = 1.0;
+                GaussianDropout::new(first_rate)?;
+                Drawn::Gaussian(GaussianDropout::new(rate)?)
+            }
+            (Noise::Gaussian, _) => return Err(Error::NoiseOfUnits { position: l }),
+        };
+        Ok(Self { first: l == 0, units, rate, schedule, scaling, noise, keep })
+    }
+
+    /// Sets the rate of the step with this key, and selects its units.
+    pub(super) fn draw(&mut self, key: &MaskKey) -> Result<()> {
+        let rate = self.schedule.rate_at(self.rate, key)?;
+        let dropout = Dropout::with_scaling(rate, self.scaling)?;
+        match &mut self.noise {
+            Drawn::Elements(drawn) => *drawn = dropout,
+            Drawn::Units(kept, Granularity::UnitExact) => kept.redraw_exact(&dropout, key)?,
+            Drawn::Units(kept, _) => kept.redraw_bernoulli(&dropout, key)?,
+            Drawn::Gaussian(drawn) => *drawn = GaussianDropout::new(rate)?,
+        }
+        Ok(())
+    }
+
+    /// The share that is kept, by which weights are scaled at inference.
+    pub(super) fn keep(&self) -> f64 {
+        self.keep
+    }
+
+    /// Whether there is noise in any step.
+    pub(super) fn may_change(&self) -> bool {
+        self.schedule.most(self.rate) > 0.0
+    }
+
+    /// Whether the next layer is thinned.
+    pub(super) fn thins(&self) -> bool {
+        matches!(self.noise, Drawn::Units(..))
+    }
+
+    /// Whether a step may have the noisy input in a buffer of its own.
+    pub(super) fn may_copy(&self) -> bool {
+        match &self.noise {
+            Drawn::Elements(_) => false,
+            Drawn::Units(..) => self.first,
+            Drawn::Gaussian(_) => true,
+        }
+    }
+
+    /// Columns of the matrix before the noise.
+    pub(super) fn width(&self) -> usize {
+        match &self.noise {
+            Drawn::Units(kept, _) if !self.first => kept.len(),
+            _ => self.units,
+        }
+    }
+
+    /// Makes the copy of `x` that the next layer reads, if it reads one.
+    pub(super) fn apply(&self, x: MatRef<'_>, key: &MaskKey, copy: &mut Vec<f32>) -> Result<()> {
+        match &self.noise {
+            Drawn::Units(kept, _) if self.first => {
+                gather_units(x, kept, room(copy, x.rows(), kept.len())?)
+            }
+            Drawn::Gaussian(noise) if noise.sigma() > 0.0 => {
+                gaussian_dropout_forward(x, room(copy, x.rows(), x.cols())?, noise, key)
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// What the next layer reads: `x`, or the copy that [`Junction::apply`] made of it.
+    pub(super) fn input<'a>(&self, x: MatRef<'a>, copy: &'a [f32]) -> Result<MatRef<'a>> {
+        match &self.noise {
+            Drawn::Units(kept, _) if self.first => MatRef::new(copy, x.rows(), kept.len()),
+            Drawn::Gaussian(noise) if noise.sigma() > 0.0 => MatRef::new(copy, x.rows(), x.cols()),
+            _ => Ok(x),
+        }
+    }
+
+    /// All of the noise on a matrix `x` of all units, whoever applies it in a step: y has the units that
+    /// are kept.
+    pub(super) fn forward(&self, x: MatRef<'_>, y: MatMut<'_>, key: &MaskKey) -> Result<()> {
+        match &self.noise {
+            Drawn::Elements(dropout) => dropout_forward(x, y, dropout, key, None),
+            Drawn::Units(kept, _) => gather_units(x, kept, y),
+            Drawn::Gaussian(noise) => gaussian_dropout_forward(x, y, noise, key),
+        }
+    }
+
+    /// [`Junction::forward`] with `x` overwritten; nothing where units are dropped, since a thinned
+    /// layer has computed only those that are kept.
+    pub(super) fn forward_in_place(&self, x: MatMut<'_>, key: &MaskKey) -> Result<()> {
+        match &self.noise {
+            Drawn::Elements(dropout) => dropout_forward_in_place(x, dropout, key, None),
+            Drawn::Units(..) => Ok(()),
+            Drawn::Gaussian(noise) => gaussian_dropout_forward_in_place(x, noise, key),
+        }
+    }
+
+    /// Turns the gradient of what the next layer reads into that of the output before the noise, where
+    /// no layer does.
+    pub(super) fn backward(&self, dx: MatMut<'_>, key: &MaskKey) -> Result<()> {
+        match &self.noise {
+            Drawn::Gaussian(noise) => gaussian_dropout_backward_in_place(dx, noise, key),
+            _ => Ok(()),
+        }
+    }
+
+    /// This junction as the side of a layer that applies its dropout.
+    pub(super) fn side(&self, key: MaskKey) -> Side<'_> {
+        match &self.noise {
+            Drawn::Elements(dropout) => Side::Elements(*dropout, key),
+            Drawn::Units(kept, _) => Side::Units(kept),
+            Drawn::Gaussian(_) => Side::WHOLE,
+        }
+    }
+
+    /// This junction as the side of the layer after it, which finds its dropout applied.
+    pub(super) fn side_after(&self) -> Side<'_> {
+        match &self.noise {
+            Drawn::Units(kept, _) => Side::Units(kept),
+            _ => Side::WHOLE,
+        }
+    }
+}

@@ -1,0 +1,178 @@
+//! What a network is made of: its sizes, and the noise of each layer in each step.
+
+use crate::activation::Activation;
+use crate::error::{Error, Result};
+use crate::mask::{MaskKey, RateSchedule, Scaling, drawn_rate};
+
+/// What a network is made of.
+#[derive(Clone, Debug, PartialEq)]
+pub struct MlpSpec {
+    /// Length of the input, of each hidden layer, and number of classes.
+    pub sizes: Vec<usize>,
+    /// The activation of the hidden layers; the last layer has none.
+    pub activation: Activation,
+    /// The probability to drop an input, or the rate of its noise.
+    pub input_rate: f64,
+    /// The probability to drop a hidden unit's output, or the rate of its noise.
+    pub hidden_rate: f64,
+    /// What `input_rate` is in each step.
+    pub input_schedule: StepRate,
+    /// What `hidden_rate` is in each step; each hidden layer draws its own.
+    pub hidden_schedule: StepRate,
+    /// What one decision covers: of the input's dropout, then of that of each hidden layer. Where
+    /// the list ends, elements are dropped.
+    pub granularity: Vec<Granularity>,
+    /// What is done to the input, then to the output of each hidden layer. Where the list ends, it is
+    /// dropout.
+    pub noise: Vec<Noise>,
+    /// When the scale of dropout is applied.
+    pub scaling: Scaling,
+    /// Where weights, masks and noise come from.
+    pub seed: u64,
+}
+
+impl MlpSpec {
+    /// ReLU, no dropout (which would be of elements, and of one rate), seed 0.
+    pub fn new(sizes: &[usize]) -> Self {
+        Self {
+            sizes: sizes.to_vec(),
+            activation: Activation::Relu,
+            input_rate: 0.0,
+            hidden_rate: 0.0,
+            input_schedule: StepRate::default(),
+            hidden_schedule: StepRate::default(),
+            granularity: Vec::new(),
+            noise: Vec::new(),
+            scaling: Scaling::Inverted,
+            seed: 0,
+        }
+    }
+
+    /// The same with one granularity for the input and all hidden layers.
+    pub fn with_granularity(self, granularity: Granularity) -> Self {
+        Self { granularity: vec![granularity; self.junctions()], ..self }
+    }
+
+    /// The same with one kind of noise on the input and all hidden layers.
+    pub fn with_noise(self, noise: Noise) -> Self {
+        Self { noise: vec![noise; self.junctions()], ..self }
+    }
+
+    /// The same with one schedule for the rates of the input and of all hidden layers.
+    pub fn with_schedule(self, schedule: StepRate) -> Self {
+        Self { input_schedule: schedule, hidden_schedule: schedule, ..self }
+    }
+
+    /// Where there may be noise: before the first layer, and after each hidden one.
+    fn junctions(&self) -> usize {
+        self.sizes.len().saturating_sub(1)
+    }
+
+    /// `Ok` when there is a network of these sizes, with no more noise than it has places for. Rates
+    /// are checked with the noise that they are of.
+    pub(super) fn check(&self) -> Result<()> {
+        self.activation.check()?;
+        let parameter = |name, value: usize, expected| {
+            Err(Error::Parameter { name, value: value as f64, expected })
+        };
+        let sizes = &self.sizes;
+        if sizes.len() < 2 {
+            return parameter("number of sizes", sizes.len(), "2 or more: inputs and classes");
+        }
+        if let Some(size) = sizes.iter().find(|size| **size == 0 || **size > 1 << 24) {
+            return parameter("size of a layer", *size, "from 1 to 2^24");
+        }
+        for (name, count) in [
+            ("number of granularities", self.granularity.len()),
+            ("number of kinds of noise", self.noise.len()),
+        ] {
+            if count > self.junctions() {
+                let expected = "at most one for the input and one for each hidden layer";
+                return parameter(name, count, expected);
+            }
+        }
+        Ok(())
+    }
+}
+
+/// What one decision of dropout covers.
+///
+/// Units are dropped for a whole mini-batch, which is then sent through the thinned network: see
+/// [`unit`](mod@crate::unit).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Granularity {
+    /// An element: one unit for one example.
+    #[default]
+    Element,
+    /// A unit for the whole mini-batch.
+    Unit,
+    /// As `Unit`, but the number of kept units is the same in each step: `round(keep · units)`.
+    UnitExact,
+}
+
+/// What is done in training to the input or to the outputs of a hidden layer.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Noise {
+    /// They are dropped with the probability `rate`.
+    #[default]
+    Dropout,
+    /// Each element is multiplied by a number from N(1, rate / (1 - rate)), which has the mean and the
+    /// variance of dropout (Srivastava et al. 2014, section 10): see [`GaussianDropout`]. The mean is
+    /// 1, so inference is the bare layer with either [`Scaling`].
+    ///
+    /// [`GaussianDropout`]: crate::GaussianDropout
+    Gaussian,
+}
+
+/// The rate of each step.
+///
+/// The rate is a function of the step's mask key alone, so the backward pass has that of the forward
+/// pass. At inference with classical scaling, weights are multiplied by one keep probability: with a
+/// schedule that of the final rate, which the training ends with; with drawn rates the mean one,
+/// `1 - rate / 2`.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum StepRate {
+    /// The schedule's rate of the step, on the way to the given one.
+    Scheduled(RateSchedule),
+    /// A number from U(0, rate), drawn afresh for each step (Bouthillier et al. 2015, "Dropout as data
+    /// augmentation", whose noise has a random level): [`drawn_rate`] of row 0.
+    Drawn,
+}
+
+impl Default for StepRate {
+    /// The given rate in each step.
+    fn default() -> Self {
+        StepRate::Scheduled(RateSchedule::Constant)
+    }
+}
+
+impl StepRate {
+    /// The rate of the step and the layer of `key`, where `rate` is the one that was given.
+    ///
+    /// # Errors
+    ///
+    /// When a rate is no probability, or gamma is not positive and finite.
+    pub fn rate_at(&self, rate: f64, key: &MaskKey) -> Result<f64> {
+        match self {
+            StepRate::Scheduled(schedule) => schedule.rate_at(rate, key.step()),
+            StepRate::Drawn => drawn_rate(rate, key, 0),
+        }
+    }
+
+    /// What the rate is at most, in any step.
+    pub(super) fn most(&self, rate: f64) -> f64 {
+        match self {
+            StepRate::Scheduled(RateSchedule::Linear { from, .. }) => rate.max(*from),
+            StepRate::Scheduled(RateSchedule::Constant | RateSchedule::Curriculum { .. })
+            | StepRate::Drawn => rate,
+        }
+    }
+
+    /// The rate that inference makes up for.
+    pub(super) fn at_inference(&self, rate: f64) -> f64 {
+        match self {
+            StepRate::Scheduled(_) => rate,
+            StepRate::Drawn => rate / 2.0,
+        }
+    }
+}
