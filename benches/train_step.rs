@@ -3,6 +3,7 @@
 //! ```text
 //! cargo bench --bench train_step
 //! cargo bench --bench train_step -- --table [--quick] [--level avx2] [--threads 1]
+//! cargo bench --bench train_step -- --table --monte-carlo     the third table only
 //! cargo bench --bench train_step -- --table --scaling     one thread against two
 //! cargo bench --bench train_step -- --step     one line: ours_1=... ours_2=... (seconds a step)
 //! ```
@@ -11,7 +12,8 @@
 //! with momentum 0.9. Compared are the same step with rate 0, ReLU's step, the multiply-add peak (the
 //! products' operations: forward, dW, and dx save for the first layer), and a plain step:
 //! matrixmultiply and one scalar pass for each thing to do, on one thread. A second table has the
-//! gradients of one layer with ReLU and dropout 0.5. `peers/torch_step.py` compares with PyTorch and
+//! gradients of one layer with ReLU and dropout 0.5; a third one 50 passes of Monte Carlo prediction,
+//! dropout 0.5 on the hidden layers, against separate forward passes. `peers/torch_step.py` compares with PyTorch and
 //! JAX.
 
 mod support;
@@ -19,7 +21,7 @@ mod support;
 use std::sync::Mutex;
 
 use criterion::{BenchmarkId, Criterion};
-use fused_dropout::nn::{Mlp, MlpSpec, Sgd};
+use fused_dropout::nn::{Mlp, MlpSpec, Prediction, Sgd};
 use fused_dropout::{
     Activation, DenseArgs, Dropout, Gradients, Level, MaskKey, MatRef, Saved, dense_backward,
     dense_forward, reference,
@@ -33,6 +35,11 @@ const BATCH: usize = 128;
 /// Rates of the input and of the hidden layers.
 const RATES: (f64, f64) = (0.2, 0.5);
 const ACTIVATIONS: [Activation; 2] = [Activation::Relu, Activation::Gelu];
+/// Passes of a prediction.
+const PASSES: u32 = 50;
+/// Rows of a prediction, and rates of the input and of the hidden layers.
+const PREDICTIONS: [(usize, (f64, f64)); 3] =
+    [(BATCH, (0.0, 0.5)), (1, (0.0, 0.5)), (BATCH, RATES)];
 /// (m, k, n) of the layers whose gradients are measured: batch, inputs, units.
 const LAYERS: [(usize, usize, usize); 2] = [(256, 1024, 1024), (512, 2048, 2048)];
 
@@ -47,8 +54,11 @@ fn main() {
 }
 
 fn tables(options: &Options, threads: usize) {
-    table(options, threads);
-    gradients_table(options, threads);
+    if !support::flag("--monte-carlo") {
+        table(options, threads);
+        gradients_table(options, threads);
+    }
+    monte_carlo_table(options, threads);
 }
 
 /// Floating-point operations of a step's products.
@@ -302,6 +312,91 @@ fn gradients_table(options: &Options, threads: usize) {
     }
     table.print(&format!(
         "gradients of a layer, ReLU, dropout 0.5, {threads} thread(s): smallest times, median shares"
+    ));
+}
+
+/// Monte Carlo prediction of `x`, [rows, 784], with shared work, and as separate forward passes.
+struct MonteCarlo {
+    mlp: Mlp,
+    x: Vec<f32>,
+    rows: usize,
+    /// Each layer's output.
+    outputs: Vec<Vec<f32>>,
+}
+
+impl MonteCarlo {
+    fn new(rows: usize, rates: (f64, f64)) -> Self {
+        let mlp = Mlp::new(&spec(Activation::Relu, rates)).expect("a valid network");
+        let outputs = SIZES[1..].iter().map(|units| vec![0.0; rows * units]).collect();
+        Self { mlp, x: support::uniform(rows * SIZES[0], 1), rows, outputs }
+    }
+
+    fn prediction(&self) -> Prediction {
+        Prediction::new(self.rows, SIZES[3]).expect("a few classes")
+    }
+
+    fn shared(&self) -> Prediction {
+        let mut prediction = self.prediction();
+        let x = matrix(&self.x, self.rows, SIZES[0]);
+        self.mlp.predict_monte_carlo(x, 0..PASSES, &mut prediction).expect("shapes that agree");
+        prediction
+    }
+
+    fn separate(&mut self) -> Prediction {
+        let mut prediction = self.prediction();
+        let spec = self.mlp.spec();
+        let dropout = |rate| Dropout::new(rate).expect("a rate");
+        for step in 0..PASSES {
+            let key = |l: usize| MaskKey::new(spec.seed, l as u32, step).expect("a small layer");
+            for (l, layer) in self.mlp.layers().iter().enumerate() {
+                let (before, after) = self.outputs.split_at_mut(l);
+                let x = before.last().unwrap_or(&self.x);
+                let x = matrix(x, self.rows, layer.inputs());
+                let last = l + 1 == SIZES.len() - 1;
+                let args = DenseArgs {
+                    bias: Some(layer.bias()),
+                    activation: if last { Activation::Identity } else { spec.activation },
+                    dropout: if last { Dropout::NONE } else { dropout(spec.hidden_rate) },
+                    key: key(l + 1),
+                    input_dropout: (l == 0).then(|| (dropout(spec.input_rate), key(0))),
+                    ..DenseArgs::new(x, matrix(layer.weights(), layer.inputs(), layer.units()))
+                };
+                let y = matrix_mut(&mut after[0], self.rows, layer.units());
+                dense_forward(&args, y, None, None).expect("shapes that agree");
+            }
+            let logits = matrix(&self.outputs[2], self.rows, SIZES[3]);
+            prediction.add(logits).expect("shapes that agree");
+        }
+        prediction
+    }
+}
+
+fn monte_carlo_table(options: &Options, threads: usize) {
+    let header = ["rows", "input rate", "level", "separate, ms", "shared, ms", "shared / separate"];
+    let mut table = Table::new(header);
+    for &(rows, rates) in options.cases(&PREDICTIONS, 2) {
+        let network = Mutex::new(MonteCarlo::new(rows, rates));
+        let lock = || network.lock().expect("no panic");
+        for level in options.fast_levels() {
+            let both = level.install(|| {
+                let shared = lock().shared();
+                [shared, lock().separate()]
+            });
+            let [shared, separate] = both.expect("an available level");
+            assert!(shared == separate || !level.has_fma(), "passes differ");
+            let times = options.measure(vec![
+                Candidate::at(level, || drop(lock().separate())),
+                Candidate::at(level, || drop(lock().shared())),
+            ]);
+            let ms = |i| format!("{:.2}", times.min(i) * 1e3);
+            let row = [rows.to_string(), rates.0.to_string(), level.to_string(), ms(0), ms(1)];
+            table.row(row.into_iter().chain([format!("{:.3}", times.ratio(1, 0))]).collect());
+        }
+    }
+    table.print(&format!(
+        "{PASSES} Monte Carlo passes, 784-1024-1024-10, dropout {} on hidden layers, {threads} \
+         thread(s): smallest times, median ratios",
+        RATES.1
     ));
 }
 

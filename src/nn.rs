@@ -8,6 +8,8 @@ mod dense;
 mod junction;
 mod mlp;
 mod mode;
+mod monte_carlo;
+mod prediction;
 mod sgd;
 mod spec;
 
@@ -16,6 +18,7 @@ use crate::view::MatMut;
 
 pub use dense::Dense;
 pub use mlp::{Evaluation, Mlp};
+pub use prediction::{Combination, Prediction};
 pub use sgd::{Schedule, Sgd};
 pub use spec::{Granularity, MlpSpec, Noise, StepRate};
 

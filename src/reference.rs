@@ -9,6 +9,7 @@
 //! - in f64 it is the formula, for error bounds and finite differences.
 
 mod masks;
+mod monte_carlo;
 mod network;
 mod noise;
 mod real;
@@ -18,6 +19,7 @@ pub use masks::{
     broadcast_dropout_backward, broadcast_dropout_forward, drawn_rate, mask_with_rates, rate_at,
     rates_dropout_backward, rates_dropout_forward,
 };
+pub use monte_carlo::predict_monte_carlo;
 pub use network::{dense_update, max_norm, sgd_update, softmax_cross_entropy};
 pub use noise::{
     alpha_dropout_backward, alpha_dropout_forward, gaussian_dropout_backward,

@@ -9,7 +9,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use common::{ACTIVATIONS, for_each_level, matrix, matrix_mut, numbers, with_threads};
-use fused_dropout::nn::{Mlp, MlpSpec, Noise, Sgd};
+use fused_dropout::nn::{Mlp, MlpSpec, Noise, Prediction, Sgd};
 use fused_dropout::{
     Activation, DenseArgs, Dropout, Error, Gradients, Mask, MaskKey, Saved, SavedValues,
     dense_backward, dense_forward,
@@ -117,6 +117,29 @@ fn a_training_step_takes_what_it_says() {
             });
             let what = format!("steps with {activation}, {noise:?} {place}");
             assert_between(&what, peak, said - matrix_bytes, said + panels);
+        });
+    }
+}
+
+/// Weights once more, and three matrices of at most 512 rows, for any number of passes and rows.
+#[test]
+fn monte_carlo_passes_take_what_they_say() {
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+    let mlp = MlpSpec { hidden_rate: 0.5, ..MlpSpec::new(&[20, 4000, 100, 10]) };
+    let mlp = Mlp::new(&mlp).unwrap();
+    let (matrix_bytes, weights) = (512 * 4000 * 4, (4000 * 128 + 100 * 32) * 4);
+    for (rows, passes) in [(40, 60), (600, 5)] {
+        let x = numbers(rows * 20, 1);
+        everywhere(|place, panels| {
+            let mut prediction = Prediction::new(rows, 10).unwrap();
+            let peak = peak_of(|| {
+                let x = matrix(&x, rows, 20);
+                mlp.predict_monte_carlo(x, 0..passes, &mut prediction).unwrap();
+            });
+            let what = format!("{passes} passes over {rows} rows {place}");
+            // Less than a whole stack: passes do not fill it exactly.
+            let (least, most) = (matrix_bytes / 2, weights + 3 * matrix_bytes + panels);
+            assert_between(&what, peak, least, most);
         });
     }
 }

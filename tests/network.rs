@@ -4,6 +4,8 @@
 mod common;
 #[path = "common/digits.rs"]
 mod digits;
+#[path = "network/monte_carlo.rs"]
+mod monte_carlo;
 #[path = "network/options.rs"]
 mod options;
 

@@ -129,6 +129,36 @@ fn quick_run_prints_a_table_and_writes_a_picture() {
 }
 
 #[test]
+fn more_passes_have_fewer_errors() {
+    let folder = folder("monte-carlo");
+    let text = succeed(&folder, &["--seeds", "2", "--epochs", "40", "--mc", "30"]);
+    let errors = |k: &str| -> [f64; 2] {
+        let row = text.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
+        let row = row.into_iter().find(|row| row.len() == 3 && row[0] == k);
+        let row = row.unwrap_or_else(|| panic!("no row {k} in:\n{text}"));
+        [1, 2].map(|i| row[i].parse().unwrap())
+    };
+    let [one, two, ten, all] = ["1", "2", "10", "30"].map(errors);
+    assert_eq!(one[0], one[1], "the vote of one pass is its class");
+    assert!(two[0] < one[0] - 1.0 && ten[0] < two[0] - 0.5 && all[0] < two[0] - 0.5, "{text}");
+    assert!(ten[1] < one[1] - 1.0, "{text}");
+    let scaled = text.lines().find_map(|line| line.strip_prefix("weight scaling"));
+    let scaled: f64 = scaled.unwrap().trim().parse().unwrap();
+    assert!((all[0] - scaled).abs() < 1.0, "{text}");
+    assert!(text.ends_with("Test errors: target/train_digits.svg\n"), "{text}");
+    let svg = fs::read_to_string(folder.join("target/train_digits.svg")).unwrap();
+    for words in ["passes with dropout", "majority vote", "weight scaling"] {
+        assert!(svg.contains(words), "no {words:?} in the picture");
+    }
+    assert_well_formed(&svg);
+    let table = |threads| {
+        let quick = ["--seeds", "2", "--epochs", "2", "--layers", "9", "--mc", "1"];
+        succeed(&folder, &[&quick[..], &["--threads", threads]].concat())
+    };
+    assert_eq!(table("1"), table("3"));
+}
+
+#[test]
 fn whole_units_can_be_dropped() {
     let folder = folder("granularity");
     let arguments = ["--seeds", "1", "--epochs", "2", "--layers", "40", "--granularity"];
@@ -199,6 +229,7 @@ fn bad_options_are_refused_in_one_line() {
         (&["--batch", "0"], &["--batch", "at least 1"]),
         (&["--batch", "301"], &["--batch is 301", "300 training examples"]),
         (&["--train", "1797"], &["--train is 1797", "1797"]),
+        (&["--mc", "0"], &["--mc", "passes"]),
         (&["--learning-rate", "inf"], &["--learning-rate", "inf"]),
         (&["--learning-rate", "0"], &["--learning-rate", "above 0"]),
         (&["--threads", "0"], &["--threads", "from 1 to 1024"]),
@@ -209,6 +240,7 @@ fn bad_options_are_refused_in_one_line() {
         (&["--granularity", "units"], &["--granularity", "units", "unit-exact"]),
         (&["--output", "."], &[".: cannot be written"]),
         (&["--compare", "--granularity", "unit"], &["--compare", "--granularity"]),
+        (&["--compare", "--mc", "5"], &["--compare", "--mc"]),
         (&["--compare", "--train", "2", "--batch", "1"], &["--compare", "a third", "are 2"]),
         (&["--data", "missing"], &["missing: there is no such folder"]),
         (&["--data", "."], &["has neither train-images-idx3-ubyte nor"]),

@@ -73,12 +73,12 @@ pub(crate) fn run(plan: &Plan, data: &Data) -> Result<(), String> {
         held_out: true,
         ..last_point(plan)
     };
-    let results = train::run(&search, data)?;
+    let results = train::run(&search, data, |_, _, run| Ok(run))?;
     let (text, chosen) = choose(&search, &results);
     crate::print(&text)?;
 
     let compared = Plan { settings: compared(plan, chosen), ..last_point(plan) };
-    let results = train::run(&compared, data)?;
+    let results = train::run(&compared, data, |_, _, run| Ok(run))?;
     crate::print(&table(&compared, &results))?;
     crate::print(report::note(data))
 }

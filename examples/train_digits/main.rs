@@ -8,12 +8,13 @@
 //!
 //! It needs no network and no arguments: 1,797 small digits are embedded. `--data FOLDER` trains on
 //! MNIST, Fashion-MNIST or anything else in their format. `--compare` sets dropout beside other
-//! regularisers. The calls to the library are in `train.rs`, what is compared in `compare.rs`; the
-//! rest reads data and options and shows results.
+//! regularisers, `--mc N` predicts with N stochastic passes. The calls to the library are in
+//! `train.rs`, `compare.rs` and `monte_carlo.rs`; the rest reads data and options and shows results.
 
 mod compare;
 mod data;
 mod idx;
+mod monte_carlo;
 mod options;
 mod plot;
 mod progress;
@@ -53,10 +54,14 @@ fn run(options: &Options) -> Result<(), String> {
     let picture = Picture::create(&options.output)?;
 
     print(&report::heading(&plan, &data))?;
-    let results = train::run(&plan, &data)?;
+    if let Some(passes) = options.mc {
+        print(&monte_carlo::run(plan, &data, passes, &picture)?)?;
+        return print(&report::closing(&data, "Test errors", &options.output));
+    }
+    let results = train::run(&plan, &data, |_, _, run| Ok(run))?;
     print(&report::table(&plan, &results))?;
     picture.draw(&plan, &results)?;
-    print(&report::closing(&data, &options.output))
+    print(&report::closing(&data, "Learning curves", &options.output))
 }
 
 /// Writes to standard output. A reader that went away, as in `train_digits | head`, is no error.

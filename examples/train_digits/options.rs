@@ -69,7 +69,7 @@ pub(crate) struct Options {
 
     /// Compare regularisers instead, each over all seeds: none, L2, L1, max-norm, dropout, dropout
     /// with max-norm, Gaussian dropout and unit dropout, as table 9 of Srivastava et al. 2014 does
-    #[arg(long, conflicts_with_all = ["granularity", "output"])]
+    #[arg(long, conflicts_with_all = ["granularity", "mc", "output"])]
     pub(crate) compare: bool,
 
     /// Scale weights at inference instead of activations in training
@@ -116,11 +116,16 @@ pub(crate) struct Options {
     )]
     pub(crate) seeds: u32,
 
+    /// Instead of the comparison, the test error of the network with dropout as the mean of 1, 2, 5, 10,
+    /// ... up to N stochastic passes, against weight scaling
+    #[arg(long, value_name = "N", value_parser = passes, allow_negative_numbers = true)]
+    pub(crate) mc: Option<u32>,
+
     /// Number of threads [default: one for each core]
     #[arg(long, value_name = "N", value_parser = threads, allow_negative_numbers = true)]
     pub(crate) threads: Option<usize>,
 
-    /// Where to write the learning curves, as SVG
+    /// Where to write the picture, as SVG
     #[arg(long, value_name = "FILE", default_value = "target/train_digits.svg")]
     pub(crate) output: PathBuf,
 }
@@ -175,6 +180,13 @@ fn threads(text: &str) -> Result<usize, String> {
     match text.parse() {
         Ok(value @ 1..=1024) => Ok(value),
         _ => Err("expected a whole number from 1 to 1024".into()),
+    }
+}
+
+fn passes(text: &str) -> Result<u32, String> {
+    match text.parse() {
+        Ok(value @ 1..=1_000_000) => Ok(value),
+        _ => Err("expected a whole number of passes from 1 to 1000000".into()),
     }
 }
 

@@ -19,7 +19,7 @@ const DASH: u32 = 7;
 const GAP: u32 = 4;
 
 /// One colour a setting, told apart also by readers who see few colours (Okabe and Ito).
-const COLORS: [RGBColor; 4] =
+pub(crate) const COLORS: [RGBColor; 4] =
     [RGBColor(0, 114, 178), RGBColor(213, 94, 0), RGBColor(0, 158, 115), RGBColor(204, 121, 167)];
 
 /// The file that the picture goes to.
@@ -48,6 +48,11 @@ impl<'a> Picture<'a> {
     pub(crate) fn draw(&self, plan: &Plan, results: &Results) -> Result<(), String> {
         let mut svg = String::new();
         render(&mut svg, plan, results).map_err(|error| self.failed(&*error))?;
+        self.save(&svg)
+    }
+
+    /// Writes a picture that is drawn into the file.
+    pub(crate) fn save(&self, svg: &str) -> Result<(), String> {
         fs::write(self.path, svg).map_err(|error| self.failed(&error))
     }
 

@@ -82,8 +82,8 @@ pub(crate) fn diverged(results: &Results) -> String {
 }
 
 /// What to know about the figures, and where the picture is.
-pub(crate) fn closing(data: &Data, picture: &Path) -> String {
-    format!("{}\nLearning curves: {}\n", note(data), picture.display())
+pub(crate) fn closing(data: &Data, shows: &str, picture: &Path) -> String {
+    format!("{}\n{shows}: {}\n", note(data), picture.display())
 }
 
 /// What to know about the figures.

@@ -10,7 +10,7 @@ use rand_xoshiro::Xoshiro256PlusPlus;
 use rand_xoshiro::rand_core::{Rng, SeedableRng};
 use rayon::ThreadPoolBuilder;
 
-use crate::data::{CLASSES, Data, Examples};
+use crate::data::{CLASSES, Data, Examples, Split};
 use crate::options::Options;
 use crate::progress::Progress;
 
@@ -58,7 +58,7 @@ pub(crate) struct Point {
 pub(crate) type Run = Vec<Point>;
 
 /// `results[setting][seed]`
-pub(crate) type Results = Vec<Vec<Run>>;
+pub(crate) type Results<T = Run> = Vec<Vec<T>>;
 
 impl Plan {
     pub(crate) fn new(options: &Options, data: &Data) -> Result<Self, String> {
@@ -132,13 +132,18 @@ pub(crate) fn join(sizes: &[usize]) -> String {
     sizes.iter().map(usize::to_string).collect::<Vec<_>>().join("-")
 }
 
-/// Trains every setting with every seed and returns the learning curves.
+/// Trains every setting with every seed, and returns what `finish` makes of each network, its data and
+/// its learning curve.
 ///
 /// Networks this small do not keep several threads busy, so each is trained by one worker, as many
 /// as there are threads. Threads left over, when there are fewer networks than threads, are shared
 /// out among the workers' pools, where the library's kernels use them. The results have the same
 /// bits either way.
-pub(crate) fn run(plan: &Plan, data: &Data) -> Result<Results, String> {
+pub(crate) fn run<T: Send>(
+    plan: &Plan,
+    data: &Data,
+    finish: impl Fn(Mlp, &Split<'_>, Run) -> Result<T, Error> + Sync,
+) -> Result<Results<T>, String> {
     let settings = plan.settings.len();
     let jobs = settings * plan.seeds as usize;
     let workers = plan.threads.min(jobs);
@@ -163,8 +168,8 @@ pub(crate) fn run(plan: &Plan, data: &Data) -> Result<Results, String> {
                             break;
                         }
                         let seed = plan.first_seed + (job / settings) as u64;
-                        let run =
-                            train(plan, &plan.settings[job % settings], seed, data, &progress);
+                        let setting = &plan.settings[job % settings];
+                        let run = train(plan, setting, seed, data, &progress, &finish);
                         // After an error nobody needs the rest.
                         if run.is_err() {
                             next.store(jobs, Ordering::Relaxed);
@@ -178,7 +183,7 @@ pub(crate) fn run(plan: &Plan, data: &Data) -> Result<Results, String> {
 
     let mut finished = finished.into_inner().unwrap_or_else(PoisonError::into_inner);
     finished.sort_by_key(|&(job, _)| job);
-    let mut results: Results = vec![Vec::new(); settings];
+    let mut results: Results<T> = (0..settings).map(|_| Vec::new()).collect();
     for (job, run) in finished {
         results[job % settings].push(run.map_err(|error| error.to_string())?);
     }
@@ -188,13 +193,14 @@ pub(crate) fn run(plan: &Plan, data: &Data) -> Result<Results, String> {
 
 /// Trains one network. For one seed, every setting has the same split of the data, the same initial
 /// weights and the same mini-batches, so that differences between settings are paired.
-fn train(
+fn train<T>(
     plan: &Plan,
     setting: &Setting,
     seed: u64,
     data: &Data,
     progress: &Progress,
-) -> Result<Run, Error> {
+    finish: impl Fn(Mlp, &Split<'_>, Run) -> Result<T, Error>,
+) -> Result<T, Error> {
     let mut mlp = Mlp::new(&MlpSpec { seed, ..setting.spec.clone() })?;
     let mut rng = Xoshiro256PlusPlus::seed_from_u64(seed);
     // Far from the numbers that the initial weights are made of.
@@ -226,7 +232,7 @@ fn train(
         }
         progress.step();
     }
-    Ok(run)
+    finish(mlp, &split, run)
 }
 
 fn evaluate(mlp: &mut Mlp, examples: &Examples) -> Result<Evaluation, Error> {

@@ -3,7 +3,8 @@
 use super::room;
 use super::spec::{Granularity, MlpSpec, Noise, StepRate};
 use crate::elementwise::{
-    GaussianDropout, gaussian_dropout_backward_in_place, gaussian_dropout_forward,
+    GaussianDropout, dropout_forward, dropout_forward_in_place, gaussian_dropout_backward_in_place,
+    gaussian_dropout_forward, gaussian_dropout_forward_in_place,
 };
 use crate::error::{Error, Result};
 use crate::mask::{Dropout, MaskKey, Scaling};
@@ -84,6 +85,16 @@ impl Junction {
         self.keep
     }
 
+    /// Whether there is noise in any step.
+    pub(super) fn may_change(&self) -> bool {
+        self.schedule.most(self.rate) > 0.0
+    }
+
+    /// Whether the next layer is thinned.
+    pub(super) fn thins(&self) -> bool {
+        matches!(self.noise, Drawn::Units(..))
+    }
+
     /// Whether a step may have the noisy input in a buffer of its own.
     pub(super) fn may_copy(&self) -> bool {
         match &self.noise {
@@ -120,6 +131,26 @@ impl Junction {
             Drawn::Units(kept, _) if self.first => MatRef::new(copy, x.rows(), kept.len()),
             Drawn::Gaussian(noise) if noise.sigma() > 0.0 => MatRef::new(copy, x.rows(), x.cols()),
             _ => Ok(x),
+        }
+    }
+
+    /// All of the noise on a matrix `x` of all units, whoever applies it in a step: y has the units that
+    /// are kept.
+    pub(super) fn forward(&self, x: MatRef<'_>, y: MatMut<'_>, key: &MaskKey) -> Result<()> {
+        match &self.noise {
+            Drawn::Elements(dropout) => dropout_forward(x, y, dropout, key, None),
+            Drawn::Units(kept, _) => gather_units(x, kept, y),
+            Drawn::Gaussian(noise) => gaussian_dropout_forward(x, y, noise, key),
+        }
+    }
+
+    /// [`Junction::forward`] with `x` overwritten; nothing where units are dropped, since a thinned
+    /// layer has computed only those that are kept.
+    pub(super) fn forward_in_place(&self, x: MatMut<'_>, key: &MaskKey) -> Result<()> {
+        match &self.noise {
+            Drawn::Elements(dropout) => dropout_forward_in_place(x, dropout, key, None),
+            Drawn::Units(..) => Ok(()),
+            Drawn::Gaussian(noise) => gaussian_dropout_forward_in_place(x, noise, key),
         }
     }
 

@@ -19,7 +19,7 @@ use crate::unit::{ThinArgs, ThinUpdate, thin_forward, thin_update};
 use crate::view::{MatMut, MatRef};
 
 /// Rows that are evaluated together: enough to keep the product busy, few enough for the buffers.
-const EVALUATION_ROWS: usize = 512;
+pub(super) const EVALUATION_ROWS: usize = 512;
 
 /// A multi-layer perceptron: dense layers with dropout on the input and on each hidden layer.
 ///
@@ -31,7 +31,7 @@ pub struct Mlp {
     spec: MlpSpec,
     layers: Vec<Dense>,
     /// The noise before each layer.
-    junctions: Vec<Junction>,
+    pub(super) junctions: Vec<Junction>,
     steps: u32,
     buffers: Buffers,
 }
@@ -122,16 +122,16 @@ impl Mlp {
         self.steps
     }
 
-    fn inputs(&self) -> usize {
+    pub(super) fn inputs(&self) -> usize {
         self.spec.sizes[0]
     }
 
-    fn classes(&self) -> usize {
+    pub(super) fn classes(&self) -> usize {
         self.spec.sizes[self.layers.len()]
     }
 
     /// Units of the widest layer.
-    fn widest(&self) -> usize {
+    pub(super) fn widest(&self) -> usize {
         self.layers.iter().map(Dense::units).max().unwrap_or(0)
     }
 
@@ -265,7 +265,7 @@ impl Mlp {
     }
 
     /// How the layers are applied in the coming step.
-    fn mode(&self) -> Mode {
+    pub(super) fn mode(&self) -> Mode {
         Mode {
             activation: self.spec.activation,
             seed: self.spec.seed,

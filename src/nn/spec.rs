@@ -159,6 +159,15 @@ impl StepRate {
         }
     }
 
+    /// What the rate is at most, in any step.
+    pub(super) fn most(&self, rate: f64) -> f64 {
+        match self {
+            StepRate::Scheduled(RateSchedule::Linear { from, .. }) => rate.max(*from),
+            StepRate::Scheduled(RateSchedule::Constant | RateSchedule::Curriculum { .. })
+            | StepRate::Drawn => rate,
+        }
+    }
+
     /// The rate that inference makes up for.
     pub(super) fn at_inference(&self, rate: f64) -> f64 {
         match self {
