@@ -103,9 +103,6 @@ pub(crate) trait Isa: Copy + Send + Sync + 'static {
     fn fence(self);
     /// Asks for the cache line at `p`, which need not be valid.
     fn prefetch(self, p: *const f32);
-    /// Asks for the cache line at `p`, which need not be valid, in the level-2 cache: for lines that would
-    /// evict each other from the level-1 cache, as rows a power of two apart do.
-    fn prefetch_far(self, p: *const f32);
 
     /// `a + b`.
     fn add(self, a: Self::F32, b: Self::F32) -> Self::F32;

@@ -166,8 +166,8 @@ impl Epilogue for Update {
         for r in row..row + rows {
             for matrix in [Some(self.w), self.velocity].into_iter().flatten() {
                 let line = matrix.source().near(r, col);
-                isa.prefetch_far(line);
-                isa.prefetch_far(line.wrapping_add(cols - 1));
+                isa.prefetch(line);
+                isa.prefetch(line.wrapping_add(cols - 1));
             }
         }
     }

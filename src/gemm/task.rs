@@ -65,11 +65,9 @@ impl<E: Epilogue> Product<E> {
         // SAFETY: the caller's promise.
         unsafe {
             let c = self.partial.in_row(row, col);
-            // The next tile is below; the rows of C are too far apart for the hardware to guess that. An
-            // epilogue that reads what it writes asks for that itself.
+            // The next tile is below; the rows of C are too far apart for the hardware to guess that.
             let mut below = c.cast_const().wrapping_add(R * step);
-            let rows_below = if E::OVERWRITES { R } else { 0 };
-            for _ in 0..rows_below {
+            for _ in 0..R {
                 let mut line = 0;
                 while line < nr {
                     isa.prefetch(below.wrapping_add(line));

@@ -110,7 +110,6 @@ impl Isa for Avx2 {
     verbs! {
         fn fence() -> () { _mm_sfence() }
         fn prefetch(p: *const f32) -> () { _mm_prefetch::<_MM_HINT_T0>(p.cast()) }
-        fn prefetch_far(p: *const f32) -> () { _mm_prefetch::<_MM_HINT_T1>(p.cast()) }
         fn splat(x: f32) -> __m256 { _mm256_set1_ps(x) }
         fn add(a: __m256, b: __m256) -> __m256 { _mm256_add_ps(a, b) }
         fn sub(a: __m256, b: __m256) -> __m256 { _mm256_sub_ps(a, b) }

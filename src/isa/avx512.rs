@@ -117,7 +117,6 @@ impl Isa for Avx512 {
     verbs! {
         fn fence() -> () { _mm_sfence() }
         fn prefetch(p: *const f32) -> () { _mm_prefetch::<_MM_HINT_T0>(p.cast()) }
-        fn prefetch_far(p: *const f32) -> () { _mm_prefetch::<_MM_HINT_T1>(p.cast()) }
         fn splat(x: f32) -> __m512 { _mm512_set1_ps(x) }
         fn add(a: __m512, b: __m512) -> __m512 { _mm512_add_ps(a, b) }
         fn sub(a: __m512, b: __m512) -> __m512 { _mm512_sub_ps(a, b) }

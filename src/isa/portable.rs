@@ -78,8 +78,6 @@ impl Isa for Portable {
     #[inline(always)]
     fn prefetch(self, _: *const f32) {}
     #[inline(always)]
-    fn prefetch_far(self, _: *const f32) {}
-    #[inline(always)]
     fn add(self, a: f32x4, b: f32x4) -> f32x4 {
         a + b
     }

@@ -46,7 +46,6 @@ impl Isa for Scalar {
     }
     fn fence(self) {}
     fn prefetch(self, _: *const f32) {}
-    fn prefetch_far(self, _: *const f32) {}
     fn add(self, a: f32, b: f32) -> f32 {
         a + b
     }

@@ -113,10 +113,6 @@ impl<I: Isa> Isa for Twice<I> {
         self.0.prefetch(p);
     }
     #[inline(always)]
-    fn prefetch_far(self, p: *const f32) {
-        self.0.prefetch_far(p);
-    }
-    #[inline(always)]
     fn word(self, bits: u32) -> I::Word {
         self.0.word(bits)
     }
