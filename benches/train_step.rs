@@ -5,7 +5,7 @@
 //! cargo bench --bench train_step -- --table [--quick] [--level avx2] [--threads 1]
 //! cargo bench --bench train_step -- --table --monte-carlo     the third table only
 //! cargo bench --bench train_step -- --table --scaling     one thread against two
-//! cargo bench --bench train_step -- --step     one line: ours_1=... ours_2=... (seconds a step)
+//! cargo bench --bench train_step -- --step     one line: ours_1=... units_1=... (seconds a step)
 //! ```
 //!
 //! 784-1024-1024-10, mini-batches of 128, dropout 0.2 on the input and 0.5 on the hidden layers, SGD
@@ -21,7 +21,7 @@ mod support;
 use std::sync::Mutex;
 
 use criterion::{BenchmarkId, Criterion};
-use fused_dropout::nn::{Mlp, MlpSpec, Prediction, Sgd};
+use fused_dropout::nn::{Granularity, Mlp, MlpSpec, Prediction, Sgd};
 use fused_dropout::{
     Activation, DenseArgs, Dropout, Gradients, Level, MaskKey, MatRef, Saved, dense_backward,
     dense_forward, reference,
@@ -85,7 +85,11 @@ struct Ours {
 
 impl Ours {
     fn new(activation: Activation, rates: (f64, f64)) -> Self {
-        let mlp = Mlp::new(&spec(activation, rates)).expect("a valid network");
+        Self::of(&spec(activation, rates))
+    }
+
+    fn of(spec: &MlpSpec) -> Self {
+        let mlp = Mlp::new(spec).expect("a valid network");
         let (x, labels) = batch();
         Self { mlp, x, labels }
     }
@@ -427,16 +431,21 @@ fn scaling(options: &Options) {
 fn step_line() {
     let level = Level::current().expect("an available level");
     let mut line = format!("level={level}");
+    let elements = spec(Activation::Relu, RATES);
+    let units = elements.clone().with_granularity(Granularity::Unit);
     for threads in [1, 2] {
-        let seconds = support::pool(threads).install(|| {
-            let mut ours = Ours::new(Activation::Relu, RATES);
-            let candidate = Candidate::at(level, move || {
-                ours.step();
+        support::pool(threads).install(|| {
+            let candidates = [&elements, &units].map(|spec| {
+                let mut ours = Ours::of(spec);
+                Candidate::at(level, move || {
+                    ours.step();
+                })
             });
             let time = std::time::Duration::from_millis(500);
-            support::measure(vec![candidate], 20, time).median(0)
+            let times = support::measure(candidates.into(), 20, time);
+            let (ours, units) = (times.median(0), times.median(1));
+            line += &format!(" ours_{threads}={ours:.9} units_{threads}={units:.9}");
         });
-        line += &format!(" ours_{threads}={seconds:.9}");
     }
     println!("{line}");
 }

@@ -188,10 +188,11 @@ def our_bench():
 
 
 def our_turn(bench):
-    """Level, and seconds a step by number of threads."""
+    """Level, and seconds a step, with dropout of elements and of units, by number of threads."""
     run = subprocess.run([bench, "--step"], check=True, stdout=subprocess.PIPE, text=True)
     fields = dict(field.split("=") for field in run.stdout.split())
-    return fields["level"], {threads: float(fields[f"ours_{threads}"]) for threads in (1, 2)}
+    names = ("ours", "units")
+    return fields["level"], {n: [float(fields[f"{name}_{n}"]) for name in names] for n in (1, 2)}
 
 
 def compare(python, bench, rounds, only):
@@ -203,20 +204,23 @@ def compare(python, bench, rounds, only):
             except RuntimeError as error:
                 failures.append(f"{name}, {threads} thread(s): not run: {str(error)[:100]}")
     level = our_turn(bench)[0]
-    ours, times = {1: [], 2: []}, {key: [] for key in peers}
+    ours, units, times = {1: [], 2: []}, {1: [], 2: []}, {key: [] for key in peers}
     for _ in range(rounds):
-        for threads, seconds in our_turn(bench)[1].items():
-            ours[threads].append(seconds)
+        for threads, (elements, whole) in our_turn(bench)[1].items():
+            ours[threads].append(elements)
+            units[threads].append(whole)
         for key, peer in peers.items():
             times[key].append(peer.turn())
-    print(f"\n{'':24}{'threads':>8}{'us a step':>12}{'/ ours':>9}")
+    print(f"\n{'':32}{'threads':>8}{'us a step':>12}{'/ ours':>9}{'/ units':>9}")
     for threads in (1, 2):
-        name = f"fused-dropout, {level}"
-        print(f"{name:24}{threads:8}{min(ours[threads]) * 1e6:12.0f}{1:9.2f}")
-        for (name, n), peer in peers.items():
-            if n == threads:
-                ratio = statistics.median(t / o for t, o in zip(times[name, n], ours[n]))
-                print(f"{name:24}{n:8}{min(times[name, n]) * 1e6:12.0f}{ratio:9.2f}")
+        rows = [(f"fused-dropout, {level}", ours[threads]), ("the same, units", units[threads])]
+        rows += [(name, times[name, n]) for name, n in peers if n == threads]
+        for name, seconds in rows:
+            ratios = [
+                statistics.median(t / o for t, o in zip(seconds, base[threads]))
+                for base in (ours, units)
+            ]
+            print(f"{name:32}{threads:8}{min(seconds) * 1e6:12.0f}{ratios[0]:9.2f}{ratios[1]:9.2f}")
     versions = {PEERS[name][0]: peer.version for (name, _), peer in peers.items()}
     print(f"\nSmallest time, median ratio of {rounds} rounds; versions {versions}.")
     speed_up = statistics.median(one / two for one, two in zip(ours[1], ours[2]))
