@@ -5,12 +5,13 @@
 //! cargo bench --bench mask -- --table [--quick] [--level avx2] [--threads 1]
 //! ```
 //!
-//! The baseline draws 32 bits of Xoshiro256++ for each element, compares them with the threshold
+//! Beside it a copy of as many floats as the mask has bits. The baseline draws 32 bits of Xoshiro256++ for each element, compares them with the threshold
 //! without a branch, and packs the results; it has one thread. Times are nanoseconds an element.
 
 mod support;
 
 use std::cell::RefCell;
+use std::hint::black_box;
 
 use criterion::{BenchmarkId, Criterion, Throughput};
 use fused_dropout::{Dropout, Mask, MaskKey, reference};
@@ -56,7 +57,8 @@ fn plain_words(random: &mut Xoshiro256PlusPlus, dropout: &Dropout, len: usize) -
 fn table(options: &Options, threads: usize) {
     let mut header = vec!["elements".to_owned(), "rate".to_owned()];
     header.extend(options.levels.iter().map(ToString::to_string));
-    header.push("xoshiro".to_owned());
+    header.extend(["copy".to_owned(), "xoshiro".to_owned()]);
+    header.extend(options.levels.iter().map(|level| format!("{level} / copy")));
     header.extend(options.levels.iter().map(|level| format!("xoshiro / {level}")));
     let mut table = Table::new(header);
     for &len in options.cases(&SIZES, 2) {
@@ -65,6 +67,7 @@ fn table(options: &Options, threads: usize) {
             let mask = RefCell::new(checked(options, &dropout, len));
             let mut random = Xoshiro256PlusPlus::seed_from_u64(1);
             let mut words = plain_words(&mut random, &dropout, len);
+            let (from, mut to) = (vec![1.0f32; len], vec![0.0f32; len]);
             let mut candidates: Vec<_> = options
                 .levels
                 .iter()
@@ -74,17 +77,19 @@ fn table(options: &Options, threads: usize) {
                     })
                 })
                 .collect();
+            candidates.push(Candidate::new(|| black_box(&mut to).copy_from_slice(&from)));
             candidates.push(Candidate::new(|| plain::mask(&mut random, &dropout, &mut words)));
             let count = candidates.len();
             let times = options.measure(candidates);
             let mut row = vec![size_name(len), rate.to_string()];
             row.extend((0..count).map(|i| format!("{:.4}", times.min(i) * 1e9 / len as f64)));
-            row.extend((0..count - 1).map(|i| format!("{:.1}", times.ratio(count - 1, i))));
+            row.extend((0..count - 2).map(|i| format!("{:.2}", times.ratio(i, count - 2))));
+            row.extend((0..count - 2).map(|i| format!("{:.1}", times.ratio(count - 1, i))));
             table.row(row);
         }
     }
     table.print(&format!(
-        "Mask::fill, {threads} thread(s): smallest time in ns an element; last columns: median ratio"
+        "Mask::fill, {threads} thread(s): smallest time in ns an element; last columns: median ratios"
     ));
 }
 

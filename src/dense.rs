@@ -41,6 +41,7 @@ use crate::error::{Result, check_equal, check_shape};
 use crate::gemm::epilogue::{Activate, Drop, Store};
 use crate::gemm::{Operand, PackedWeight, Product};
 use crate::mask::{Bits, Dropout, ForwardMask, MaskKey};
+use crate::room::room;
 use crate::saved::Saved;
 use crate::view::{MatMut, MatRef, Source, Target};
 pub(crate) use update::FUSED_ROWS;
@@ -288,11 +289,9 @@ thread_local! {
 
 /// This thread's buffers, with room for dz and db.
 fn take_buffers(batch: usize, units: usize) -> Result<Buffers> {
-    let len = batch.checked_mul(units).filter(|n| *n <= isize::MAX as usize / 4);
-    let len = len.ok_or(crate::Error::Overflow { rows: batch, stride: units })?;
     let mut buffers = BUFFERS.take();
-    buffers.dz.resize(buffers.dz.len().max(len), 0.0);
-    buffers.db.resize(buffers.db.len().max(units), 0.0);
+    room(&mut buffers.dz, batch, units)?;
+    room(&mut buffers.db, 1, units)?;
     Ok(buffers)
 }
 

@@ -121,6 +121,7 @@ mod math;
 pub mod nn;
 pub mod philox;
 pub mod reference;
+mod room;
 mod saved;
 mod threads;
 pub mod unit;

@@ -13,7 +13,7 @@ mod prediction;
 mod sgd;
 mod spec;
 
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::view::MatMut;
 
 pub use dense::Dense;
@@ -22,14 +22,7 @@ pub use prediction::{Combination, Prediction};
 pub use sgd::{Schedule, Sgd};
 pub use spec::{Granularity, MlpSpec, Noise, StepRate};
 
-/// A buffer as a matrix, grown to just that size if it is too small; what it held is lost then.
+/// [`room`](crate::room::room) as a matrix.
 fn room(buffer: &mut Vec<f32>, rows: usize, cols: usize) -> Result<MatMut<'_>> {
-    let len = rows.checked_mul(cols).ok_or(Error::Overflow { rows, stride: cols })?;
-    if buffer.len() < len {
-        // Not by `resize`: old and new one would exist together, and the new one might be larger.
-        *buffer = Vec::new();
-        buffer.reserve_exact(len);
-        buffer.resize(len, 0.0);
-    }
-    MatMut::new(buffer, rows, cols)
+    MatMut::new(crate::room::room(buffer, rows, cols)?, rows, cols)
 }

@@ -54,11 +54,12 @@ use crate::dense::{Forward, Gradients, by_rows, gradient_of_input, weight_gradie
 use crate::elementwise::{
     BiasActivationDropout, activation_backward, bias_activation_dropout_backward,
 };
-use crate::error::{Error, Result, check_equal, check_shape};
+use crate::error::{Result, check_equal, check_shape};
 use crate::gemm::epilogue::Store;
 use crate::gemm::kept::Windows;
 use crate::gemm::{Operand, Product};
 use crate::mask::{Bits, Dropout, MaskKey};
+use crate::room::room;
 use crate::saved::Saved;
 use crate::view::{MatMut, MatRef, Source};
 pub use input::{gather_units, scatter_units};
@@ -259,14 +260,6 @@ struct Buffers {
 
 thread_local! {
     static BUFFERS: Cell<Buffers> = Cell::default();
-}
-
-/// A buffer for a matrix, grown if it is too small.
-fn room(buffer: &mut Vec<f32>, rows: usize, cols: usize) -> Result<&mut [f32]> {
-    let len = rows.checked_mul(cols).filter(|n| *n <= isize::MAX as usize / 4);
-    let len = len.ok_or(Error::Overflow { rows, stride: cols })?;
-    buffer.resize(buffer.len().max(len), 0.0);
-    Ok(&mut buffer[..len])
 }
 
 /// The values of the units in the list.
