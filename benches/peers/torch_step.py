@@ -4,7 +4,8 @@
     benches/peers/torch_step.py FOLDER [--rounds 9] [--only PyTorch] [--no-torch] [--no-install]
 
 784-1024-1024-10, ReLU, mini-batches of 128, dropout 0.2 on the input and 0.5 after the hidden
-layers, cross-entropy, SGD with momentum 0.9 and learning rate 0.05, float32, on 1 and on 2 threads.
+layers, cross-entropy, SGD with momentum 0.9 and learning rate 0.05, float32, on 1 and on 2 threads;
+ours once more with whole units dropped.
 
 FOLDER gets a virtual environment with torch, jax and numpy from PyPI. PyPI's Linux wheel of torch is
 made for CUDA: it runs on a machine without a GPU, but does not load without NVIDIA's libraries, which
