@@ -5,8 +5,9 @@
 //! cargo bench --bench mask -- --table [--quick] [--level avx2] [--threads 1]
 //! ```
 //!
-//! Beside it a copy of as many floats as the mask has bits. The baseline draws 32 bits of Xoshiro256++ for each element, compares them with the threshold
-//! without a branch, and packs the results; it has one thread. Times are nanoseconds an element.
+//! Beside it a copy of as many floats as the mask has bits. The baseline draws 32 bits of
+//! Xoshiro256++ for each element, compares them with the threshold without a branch, and packs the
+//! results; both have one thread. Times are nanoseconds an element.
 
 mod support;
 

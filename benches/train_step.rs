@@ -13,8 +13,8 @@
 //! products' operations: forward, dW, and dx save for the first layer), and a plain step:
 //! matrixmultiply and one scalar pass for each thing to do, on one thread. A second table has the
 //! gradients of one layer with ReLU and dropout 0.5; a third one 50 passes of Monte Carlo prediction,
-//! dropout 0.5 on the hidden layers, against separate forward passes. `peers/torch_step.py` compares with PyTorch and
-//! JAX.
+//! dropout 0.5 on the hidden layers, against separate forward passes. `peers/torch_step.py` compares
+//! with PyTorch and JAX.
 
 mod support;
 

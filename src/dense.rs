@@ -332,8 +332,9 @@ pub(crate) fn gradient_of_input(
     });
 }
 
-/// `dw = x~ᵀ · dz`, through the weights' dropout. Where the columns of dw are contiguous, `dwᵀ = dzᵀ · x~` is computed: the same
-/// chains, since a product does not depend on the order of its factors.
+/// `dw = x~ᵀ · dz`, through the weights' dropout. Where the columns of dw are contiguous,
+/// `dwᵀ = dzᵀ · x~` is computed: the same chains, since a product does not depend on the order of its
+/// factors.
 pub(crate) fn weight_gradient(
     level: Level,
     x: Operand,

@@ -133,7 +133,8 @@ impl<T: Real> Layer<T> {
     }
 }
 
-/// Every activation with and without dropout of outputs, inputs and weights, at numbers where no z is near the kink at 0.
+/// Every activation with and without dropout of outputs, inputs and weights, at numbers where no z is
+/// near the kink at 0.
 fn layers() -> impl Iterator<Item = Layer<f64>> {
     ACTIVATIONS.into_iter().flat_map(|activation| {
         [(0.0, None, None), (0.4, None, None), (0.4, Some(0.3), None), (0.4, None, Some(0.3))].map(

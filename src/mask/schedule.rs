@@ -19,7 +19,7 @@ pub enum RateSchedule {
         steps: u32,
     },
     /// It grows from 0 to the final rate: `rate · (1 - exp(-gamma · step))`. In the words of Morerio et
-    /// al. 2017 ("Curriculum dropout", section 3), whose θ is the probability to retain,
+    /// al. 2017 ("Curriculum dropout", ICCV), whose θ is the probability to retain,
     /// `θ(t) = (1 - θ̄) · exp(-γ t) + θ̄`. The authors take `gamma = 10 / steps` with the number of steps
     /// of the whole training, at whose end the rate is short of the final one by `rate · exp(-10)`.
     Curriculum {

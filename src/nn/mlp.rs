@@ -136,8 +136,8 @@ impl Mlp {
     }
 
     /// Bytes that a step on `batch` examples takes at most beside the network, its velocities and the
-    /// panels that each thread packs, a few MiB: the output of every layer, z where [`Saved::size_for`]
-    /// is for z, the gradients of two outputs and of one z of the widest layer, the input once more
+    /// panels that each thread packs (a few MiB, or for weights that many rows share, up to a quarter of
+    /// the level-3 cache): the output of every layer, z where [`Saved::size_for`] is for z, the gradients of two outputs and of one z of the widest layer, the input once more
     /// where whole inputs are dropped, and once more whatever has Gaussian noise. Buffers stay for the
     /// next step.
     ///

@@ -34,13 +34,13 @@ impl Mlp {
     ///
     /// Pass t is the forward pass that training makes in step t: it has the rates of step t, and the
     /// masks or the noise of the keys (seed, layer, t), of which row r is that of row r of `x`; units
-    /// that are dropped are so for all rows. Hence a pass does not depend on how many there are: steps `0..50` at once are the same bits as
-    /// `0..20` and then `20..50`, and the first ones of more passes are those of fewer. Steps from
-    /// [`Mlp::steps`] on are the ones that training has not used.
+    /// that are dropped are so for all rows. Hence a pass does not depend on how many there are: steps
+    /// `0..50` at once are the same bits as `0..20` and then `20..50`, and the first ones of more passes
+    /// are those of fewer. Steps from [`Mlp::steps`] on are the ones that training has not used.
     ///
-    /// What is before the first noise whose rate is above 0 in any step is computed once. Beside the prediction, it
-    /// takes the size of the weights after that once more, the matrix before it, and two others, all for
-    /// at most 512 rows of the widest layer; nothing grows with the number of passes.
+    /// What is before the first noise whose rate is above 0 in any step is computed once. Beside the
+    /// prediction, it takes the size of the weights after that once more, the matrix before it, and two
+    /// others, all for at most 512 rows of the widest layer; nothing grows with the number of passes.
     ///
     /// # Errors
     ///

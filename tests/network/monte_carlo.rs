@@ -311,7 +311,8 @@ fn the_first_of_more_passes_are_those_of_fewer() {
 
 /// With logits near 0, softmax is linear: p(c) = 1/C + (z(c) - mean z) / C. Hence the mean over many
 /// passes of a linear network is the prediction with scaled weights; and of one layer, whose input has
-/// dropout or its Gaussian noise, the variance is sum over i of x(i)² (w(i, c) - mean w(i))² · rate / (1 - rate) / C².
+/// dropout or its Gaussian noise, the variance is
+/// sum over i of x(i)² (w(i, c) - mean w(i))² · rate / (1 - rate) / C².
 #[test]
 fn moments_of_a_linear_network() {
     const PASSES: u32 = 4000;
