@@ -16,6 +16,7 @@
 
 mod block;
 mod blocking;
+mod deferred;
 mod dropped;
 pub(crate) mod epilogue;
 mod few_rows;

@@ -20,7 +20,7 @@ fn spread(tasks: usize, f: &(dyn Fn(usize) + Send + Sync)) {
 }
 
 /// A part of a matrix.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Part {
     pub(crate) row: usize,
     pub(crate) rows: usize,

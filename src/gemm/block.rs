@@ -1,12 +1,13 @@
 //! One task's block of C: the five loops around the tile.
 
 use super::blocking::{Depth, Packing, balanced, block_sizes, column_block, panels};
+use super::deferred::Deferred;
 use super::epilogue::Epilogue;
 use super::few_rows::{FEW_ROWS, FewRows, SMALL, SMALL_ROWS};
 use super::pack::{PackA, PackB, padded};
 use super::scratch::{self, Scratch};
 use super::task::Task;
-use super::tile::{Panels, TILE};
+use super::tile::{Panels, Sums};
 use super::{GROUP, Operand, Product};
 use crate::isa::{Isa, Kernel, TileKernel};
 use crate::mask::{TILE_WORDS, Tile};
@@ -28,6 +29,8 @@ struct Buffers {
     operand: *mut f32,
     /// A tile whose sums do not stay in registers.
     tile: *mut f32,
+    /// A tile whose epilogue is deferred.
+    waiting: *mut f32,
 }
 
 /// Panels of B, one after the other.
@@ -93,12 +96,13 @@ impl<E: Epilogue> Block<'_, E> {
         // Those of the epilogue, and those of two groups of a dropped B.
         let bits = mc + computed(&product.b, 2 * kc.next_multiple_of(32));
         scratch.bits.resize(scratch.bits.len().max(bits * GROUP / 32), 0);
-        let mut tile = [0.0; TILE];
+        let (mut tile, mut waiting) = (Sums::ZERO, Sums::ZERO);
         let buffers = Buffers {
             a: scratch.a.room(mc * kc),
             b: scratch.b.room(nr + kc * if keeps { nc } else { 2 * nr }),
             operand: scratch.operand.room(operand),
             tile: tile.as_mut_ptr(),
+            waiting: waiting.as_mut_ptr(),
         };
         // Loop 5: columns of C.
         for jc in (col..col + cols).step_by(nc) {
@@ -258,8 +262,9 @@ impl<E: Epilogue> Block<'_, E> {
         let nr = NV * I::LANES;
         let product = *self.product;
         let end = block.col + block.cols;
-        let Buffers { a, operand, tile, .. } = buffers;
+        let Buffers { a, operand, tile, waiting, .. } = buffers;
         let mut next = Packing::nothing(b.idle);
+        let mut deferred = Deferred::none(product.epilogue, waiting);
         let tiles = block.rows.div_ceil(MR);
         let (scratch, bits_of_b) = scratch.split_at_mut(block.rows * GROUP / 32);
         let (these, others) = bits_of_b.split_at_mut(bits_of_b.len() / 2);
@@ -309,10 +314,11 @@ impl<E: Epilogue> Block<'_, E> {
                             },
                             shift: jr % 32,
                         };
-                        product.tile::<I, MR, NV>(isa, task, tile);
+                        product.tile::<I, MR, NV>(isa, task, &mut deferred, tile);
                     }
                 }
             }
+            deferred.finish::<I, NV>(isa);
             factor = next_factor;
         }
     }

@@ -16,6 +16,9 @@ pub(crate) trait Epilogue: Copy + Send + Sync {
     const LONG: bool;
     /// Whether the elements that the epilogue writes may hold partial sums before.
     const OVERWRITES: bool = true;
+    /// Whether whole tiles are finished a row at a time while the next one's sums are made. Only for
+    /// products of one block of k, that is, where nothing is overwritten.
+    const DEFERRED: bool = false;
 
     /// Asks for what the epilogue will read of a part of C, whose sums are about to be made.
     ///
@@ -36,6 +39,24 @@ pub(crate) trait Epilogue: Copy + Send + Sync {
         false
     }
 
+    /// Turns the sums of `NV` whole vectors of a row, from column `col` on, into outputs.
+    ///
+    /// # Safety
+    ///
+    /// As for `finish`; `sums` is valid for reads of the vectors.
+    #[inline(always)]
+    unsafe fn finish_row<I: Isa, const NV: usize>(
+        self,
+        isa: I,
+        row: usize,
+        col: usize,
+        sums: *const f32,
+        keep: I::Word,
+    ) {
+        // SAFETY: the caller's promise.
+        unsafe { finish_vectors::<I, Self, NV>(self, isa, row, col, sums, keep) }
+    }
+
     /// Turns the sums of row `row`, columns `col..col + n`, into outputs; `n` is `LANES`, or less at
     /// the right edge.
     ///
@@ -52,6 +73,31 @@ pub(crate) trait Epilogue: Copy + Send + Sync {
         sum: I::F32,
         keep: I::Mask,
     );
+}
+
+/// The vectors of a row, one after the other.
+///
+/// # Safety
+///
+/// As for `Epilogue::finish_row`.
+#[inline(always)]
+unsafe fn finish_vectors<I: Isa, E: Epilogue, const NV: usize>(
+    epilogue: E,
+    isa: I,
+    row: usize,
+    col: usize,
+    sums: *const f32,
+    keep: I::Word,
+) {
+    let mut at = 0;
+    while at < NV * I::LANES {
+        // SAFETY: the caller's promise.
+        unsafe {
+            let sum = isa.load(sums.add(at));
+            epilogue.finish(isa, row, col + at, I::LANES, sum, isa.lanes(keep, at));
+        }
+        at += I::LANES;
+    }
 }
 
 /// `c = sum`.
@@ -159,15 +205,42 @@ impl Epilogue for Update {
     const MASKED: bool = false;
     const LONG: bool = false;
     const OVERWRITES: bool = false;
+    const DEFERRED: bool = true;
 
     #[inline(always)]
     unsafe fn prefetch<I: Isa>(self, isa: I, part: Part) {
         let Part { row, rows, col, cols } = part;
         for r in row..row + rows {
-            for matrix in [Some(self.w), self.velocity].into_iter().flatten() {
-                let line = matrix.source().near(r, col);
-                isa.prefetch(line);
-                isa.prefetch(line.wrapping_add(cols - 1));
+            let w = self.w.source().near(r, col);
+            isa.prefetch(w);
+            isa.prefetch(w.wrapping_add(cols - 1));
+            if let Some(velocity) = self.velocity {
+                let velocity = velocity.source().near(r, col);
+                isa.prefetch(velocity);
+                isa.prefetch(velocity.wrapping_add(cols - 1));
+            }
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn finish_row<I: Isa, const NV: usize>(
+        self,
+        isa: I,
+        row: usize,
+        col: usize,
+        sums: *const f32,
+        keep: I::Word,
+    ) {
+        // What most steps are, with no branch for a vector.
+        let usual = Self { step: SgdStep { l1: 0.0, ..self.step }, ..self };
+        // SAFETY: the caller's promise.
+        unsafe {
+            match self.velocity {
+                Some(velocity) if self.step.l1 == 0.0 => {
+                    let usual = Self { velocity: Some(velocity), ..usual };
+                    finish_vectors::<I, Self, NV>(usual, isa, row, col, sums, keep);
+                }
+                _ => finish_vectors::<I, Self, NV>(self, isa, row, col, sums, keep),
             }
         }
     }
@@ -207,6 +280,13 @@ impl Epilogue for DropUpdate {
     const MASKED: bool = true;
     const LONG: bool = false;
     const OVERWRITES: bool = false;
+    const DEFERRED: bool = true;
+
+    #[inline(always)]
+    unsafe fn prefetch<I: Isa>(self, isa: I, part: Part) {
+        // SAFETY: the caller's promise.
+        unsafe { self.update.prefetch(isa, part) }
+    }
 
     #[inline(always)]
     unsafe fn finish<I: Isa>(

@@ -3,6 +3,7 @@
 
 use super::Product;
 use super::blocking::Depth;
+use super::deferred::Deferred;
 use super::epilogue::Epilogue;
 use super::tile::{MemoryTile, Panels, accumulate};
 use crate::isa::{Isa, Kernel, load};
@@ -20,7 +21,7 @@ pub(super) struct Task {
 }
 
 impl<E: Epilogue> Product<E> {
-    /// Computes a tile; `buffer` has room for any.
+    /// Computes a tile; `buffer` has room for any. A deferred epilogue may be left for the next tile.
     ///
     /// # Safety
     ///
@@ -30,6 +31,7 @@ impl<E: Epilogue> Product<E> {
         self,
         isa: I,
         task: Task,
+        deferred: &mut Deferred<E>,
         buffer: *mut f32,
     ) {
         // A long epilogue takes its sums from memory: from C, or from the buffer.
@@ -40,7 +42,7 @@ impl<E: Epilogue> Product<E> {
                 unsafe {
                     match task.part.rows {
                         $($rows if whole && ($rows == MR || $rows + 1 == MR) => {
-                            self.in_registers::<I, $rows, NV>(isa, task);
+                            self.in_registers::<I, $rows, NV>(isa, task, deferred);
                         })*
                         _ => self.through_memory::<I, NV>(isa, task, buffer),
                     }
@@ -51,13 +53,19 @@ impl<E: Epilogue> Product<E> {
         rows!(12 11 6 5 4 3);
     }
 
-    /// A tile of `R` rows and `NV` vectors: the epilogue takes sums from registers.
+    /// A tile of `R` rows and `NV` vectors: the epilogue takes sums from registers, unless it is long or
+    /// deferred.
     ///
     /// # Safety
     ///
     /// As for `tile`.
     #[inline(always)]
-    unsafe fn in_registers<I: Isa, const R: usize, const NV: usize>(self, isa: I, task: Task) {
+    unsafe fn in_registers<I: Isa, const R: usize, const NV: usize>(
+        self,
+        isa: I,
+        task: Task,
+        deferred: &mut Deferred<E>,
+    ) {
         let Task { depth, part: Part { row, col, .. }, bits, shift, .. } = task;
         let nr = NV * I::LANES;
         let step = self.partial.row_step;
@@ -65,19 +73,13 @@ impl<E: Epilogue> Product<E> {
         // SAFETY: the caller's promise.
         unsafe {
             let c = self.partial.in_row(row, col);
-            // The next tile is below; the rows of C are too far apart for the hardware to guess that.
-            let mut below = c.cast_const().wrapping_add(R * step);
-            for _ in 0..R {
-                let mut line = 0;
-                while line < nr {
-                    isa.prefetch(below.wrapping_add(line));
-                    line += 16;
+            if E::DEFERRED {
+                deferred.spread::<I, NV>(isa, depth.count, task.part);
+            } else {
+                prefetch_rows(isa, c.cast_const().wrapping_add(R * step), step, R, nr);
+                if depth.ends {
+                    self.epilogue.prefetch(isa, task.part);
                 }
-                isa.prefetch(below.wrapping_add(nr - 1));
-                below = below.wrapping_add(step);
-            }
-            if depth.ends {
-                self.epilogue.prefetch(isa, task.part);
             }
             if !depth.starts {
                 for (r, sums) in acc.iter_mut().enumerate() {
@@ -92,8 +94,8 @@ impl<E: Epilogue> Product<E> {
                     }
                 }
             }
-            accumulate(isa, task.panels, nr, &mut acc);
-            if depth.ends && !E::LONG {
+            accumulate(isa, task.panels, nr, &mut acc, deferred);
+            if depth.ends && !E::LONG && !E::DEFERRED {
                 for (r, sums) in acc.into_iter().enumerate() {
                     let word =
                         if E::MASKED { *bits.words.add(r * bits.stride) >> shift } else { 0 };
@@ -105,12 +107,15 @@ impl<E: Epilogue> Product<E> {
                 }
                 return;
             }
+            let (to, to_step) = if E::DEFERRED { (deferred.buffer(), nr) } else { (c, step) };
             for (r, sums) in acc.into_iter().enumerate() {
                 for (v, sum) in sums.into_iter().enumerate() {
-                    isa.store(c.add(r * step + v * I::LANES), sum);
+                    isa.store(to.add(r * to_step + v * I::LANES), sum);
                 }
             }
-            if depth.ends {
+            if E::DEFERRED {
+                deferred.put_off(task.part, bits, shift);
+            } else if depth.ends {
                 self.finish(isa, task, c, step);
             }
         }
@@ -161,6 +166,21 @@ impl<E: Epilogue> Product<E> {
     #[inline(always)]
     pub(super) unsafe fn finish<I: Isa>(self, isa: I, task: Task, sums: *const f32, step: usize) {
         isa.vectorize(Finish { epilogue: self.epilogue, task, sums, step });
+    }
+}
+
+/// Asks for the rows of a tile of C, which are too far apart for the hardware to guess.
+#[inline(always)]
+fn prefetch_rows<I: Isa>(isa: I, first: *const f32, step: usize, rows: usize, cols: usize) {
+    let mut row = first;
+    for _ in 0..rows {
+        let mut line = 0;
+        while line < cols {
+            isa.prefetch(row.wrapping_add(line));
+            line += 16;
+        }
+        isa.prefetch(row.wrapping_add(cols - 1));
+        row = row.wrapping_add(step);
     }
 }
 

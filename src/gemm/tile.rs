@@ -10,8 +10,17 @@
 
 use crate::isa::{Isa, Kernel, TileKernel};
 
-/// Floats of the largest tile: 12 x 2 vectors of 16.
-pub(super) const TILE: usize = 12 * 2 * 16;
+/// The sums of a tile of at most 12 x 2 vectors of 16, aligned for them.
+#[repr(align(64))]
+pub(super) struct Sums([f32; 12 * 2 * 16]);
+
+impl Sums {
+    pub(super) const ZERO: Self = Self([0.0; 12 * 2 * 16]);
+
+    pub(super) fn as_mut_ptr(&mut self) -> *mut f32 {
+        self.0.as_mut_ptr()
+    }
+}
 
 /// What a tile multiplies: packed panels, and how many steps of k they hold.
 #[derive(Clone, Copy)]
@@ -59,6 +68,17 @@ impl Keep {
     }
 }
 
+/// Other work that is done in passing.
+pub(super) trait Passing {
+    /// What is due before the four steps of k with this number, for tiles of `NV` vectors.
+    fn pass<I: Isa, const NV: usize>(&mut self, isa: I, step: usize);
+}
+
+impl Passing for () {
+    #[inline(always)]
+    fn pass<I: Isa, const NV: usize>(&mut self, _: I, _: usize) {}
+}
+
 /// `acc += A panel · B panel`, for `R` rows and `V` vectors; rows of B have `nr` floats.
 ///
 /// # Safety
@@ -71,6 +91,7 @@ pub(super) unsafe fn accumulate<I: Isa, const R: usize, const V: usize>(
     panels: Panels,
     nr: usize,
     acc: &mut [[I::F32; V]; R],
+    passing: &mut impl Passing,
 ) {
     let Panels { mut a, mut b, k, mut next } = panels;
     macro_rules! step {
@@ -124,6 +145,7 @@ pub(super) unsafe fn accumulate<I: Isa, const R: usize, const V: usize>(
                 next.to = next.to.wrapping_add(next.to_step);
                 next.ahead = next.ahead.wrapping_add(next.ahead_step);
             }
+            passing.pass::<I, V>(isa, i);
             i += 1;
             step!();
             step!();
@@ -197,7 +219,7 @@ impl MemoryTile {
                     }
                 }
             }
-            accumulate(isa, self.panels, nr, &mut acc);
+            accumulate(isa, self.panels, nr, &mut acc, &mut ());
             for (r, row) in acc.into_iter().enumerate() {
                 for (v, sum) in row.into_iter().enumerate() {
                     isa.store(to.add(r * to_step + v * I::LANES), sum);
