@@ -38,10 +38,10 @@ use crate::Level;
 use crate::activation::{Activation, Function, WithFunction};
 use crate::elementwise::{BiasActivationDropout, bias_activation_dropout_backward};
 use crate::error::{Result, check_equal, check_shape};
+use crate::floats::Floats;
 use crate::gemm::epilogue::{Activate, Drop, Store};
 use crate::gemm::{Operand, PackedWeight, Product};
 use crate::mask::{Bits, Dropout, ForwardMask, MaskKey};
-use crate::room::room;
 use crate::saved::Saved;
 use crate::view::{MatMut, MatRef, Source, Target};
 pub(crate) use update::FUSED_ROWS;
@@ -279,8 +279,8 @@ pub fn dense_backward(
 /// What a backward pass needs for itself, kept from call to call.
 #[derive(Default)]
 struct Buffers {
-    dz: Vec<f32>,
-    db: Vec<f32>,
+    dz: Floats,
+    db: Floats,
 }
 
 thread_local! {
@@ -290,8 +290,8 @@ thread_local! {
 /// This thread's buffers, with room for dz and db.
 fn take_buffers(batch: usize, units: usize) -> Result<Buffers> {
     let mut buffers = BUFFERS.take();
-    room(&mut buffers.dz, batch, units)?;
-    room(&mut buffers.db, 1, units)?;
+    buffers.dz.room(batch, units)?;
+    buffers.db.room(1, units)?;
     Ok(buffers)
 }
 

@@ -14,6 +14,7 @@ mod sgd;
 mod spec;
 
 use crate::error::Result;
+use crate::floats::Floats;
 use crate::view::MatMut;
 
 pub use dense::Dense;
@@ -22,7 +23,7 @@ pub use prediction::{Combination, Prediction};
 pub use sgd::{Schedule, Sgd};
 pub use spec::{Granularity, MlpSpec, Noise, StepRate};
 
-/// [`room`](crate::room::room) as a matrix.
-fn room(buffer: &mut Vec<f32>, rows: usize, cols: usize) -> Result<MatMut<'_>> {
-    MatMut::new(crate::room::room(buffer, rows, cols)?, rows, cols)
+/// Room for a matrix in a buffer.
+fn room(buffer: &mut Floats, rows: usize, cols: usize) -> Result<MatMut<'_>> {
+    MatMut::new(buffer.room(rows, cols)?, rows, cols)
 }

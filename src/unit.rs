@@ -55,11 +55,11 @@ use crate::elementwise::{
     BiasActivationDropout, activation_backward, bias_activation_dropout_backward,
 };
 use crate::error::{Result, check_equal, check_shape};
+use crate::floats::Floats;
 use crate::gemm::epilogue::Store;
 use crate::gemm::kept::Windows;
 use crate::gemm::{Operand, Product};
 use crate::mask::{Bits, Dropout, MaskKey};
-use crate::room::room;
 use crate::saved::Saved;
 use crate::view::{MatMut, MatRef, Source};
 pub use input::{gather_units, scatter_units};
@@ -232,7 +232,7 @@ pub fn thin_backward(
     }
     let level = Level::current()?;
     let mut buffers = BUFFERS.take();
-    let mut dz = MatMut::new(room(&mut buffers.dz, batch, units)?, batch, units)?;
+    let mut dz = MatMut::new(buffers.dz.room(batch, units)?, batch, units)?;
     output_gradient(args.activation, args.output, saved, dy, dz.reborrow(), db)?;
     let dz = Operand::new(dz.as_ref().source());
     if let Some(dw) = &mut dw {
@@ -251,8 +251,8 @@ pub fn thin_backward(
 #[derive(Default)]
 struct Buffers {
     windows: Windows,
-    dz: Vec<f32>,
-    db: Vec<f32>,
+    dz: Floats,
+    db: Floats,
     /// Values of the kept units only: biases and their velocities.
     bias: Vec<f32>,
     bias_velocity: Vec<f32>,

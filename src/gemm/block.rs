@@ -98,9 +98,9 @@ impl<E: Epilogue> Block<'_, E> {
         scratch.bits.resize(scratch.bits.len().max(bits * GROUP / 32), 0);
         let (mut tile, mut waiting) = (Sums::ZERO, Sums::ZERO);
         let buffers = Buffers {
-            a: scratch.a.room(mc * kc),
-            b: scratch.b.room(nr + kc * if keeps { nc } else { 2 * nr }),
-            operand: scratch.operand.room(operand),
+            a: scratch.a.grow(mc * kc).as_mut_ptr(),
+            b: scratch.b.grow(nr + kc * if keeps { nc } else { 2 * nr }).as_mut_ptr(),
+            operand: scratch.operand.grow(operand).as_mut_ptr(),
             tile: tile.as_mut_ptr(),
             waiting: waiting.as_mut_ptr(),
         };
@@ -330,7 +330,7 @@ impl<E: Epilogue> Block<'_, E> {
         let product = self.product;
         let a = Part { row, rows, col: 0, cols: product.k };
         let computed = if product.a.is_computed() { rows * product.k } else { 0 };
-        let buffer = scratch.operand.room(computed);
+        let buffer = scratch.operand.grow(computed).as_mut_ptr();
         // SAFETY: the part lies in A, B and C, of which C's is this task's alone.
         unsafe {
             let (a, a_row_step, a_k_step) = product.a.elements(isa, a, buffer);

@@ -2,10 +2,10 @@
 
 use super::blocking::block_sizes;
 use super::pack::{PackB, padded};
-use super::scratch::Buffer;
 use super::{GROUP, Operand};
 use crate::Level;
 use crate::error::{Error, Result};
+use crate::floats::Floats;
 use crate::isa::{Isa, Kernel, TileKernel};
 use crate::mask::{Dropout, MaskKey};
 use crate::threads::Part;
@@ -19,7 +19,7 @@ use crate::view::MatRef;
 /// [`dense_forward`]: crate::dense_forward
 /// [`dense_forward_packed`]: crate::dense_forward_packed
 pub struct PackedWeight {
-    panels: Buffer,
+    panels: Floats,
     inputs: usize,
     units: usize,
     level: Level,
@@ -53,8 +53,8 @@ impl PackedWeight {
         let len = units.checked_next_multiple_of(32).and_then(|n| n.checked_mul(inputs));
         let len = len.filter(|n| *n <= isize::MAX as usize / 8);
         let len = len.ok_or(Error::Overflow { rows: inputs, stride: units })?;
-        let mut panels = Buffer::default();
-        let out = panels.room(len);
+        let mut panels = Floats::zeros(len);
+        let out = panels.as_mut_ptr();
         let b = Operand::dropped(w.source(), dropout);
         level.vectorize(PackAll { b, inputs, units, out });
         Ok(Self { panels, inputs, units, level, dropout })
@@ -123,11 +123,11 @@ impl TileKernel for PackAll {
         }
         let nr = NV * I::LANES;
         let kc = block_sizes(MR, None, self.inputs).0;
-        let (mut bits, mut buffer) = (Vec::new(), Buffer::default());
+        let (mut bits, mut buffer) = (Vec::new(), Floats::default());
         if self.b.is_computed() {
             bits.resize(kc * GROUP / 32, 0);
         }
-        let buffer = buffer.room(if self.b.is_computed() { kc * GROUP } else { 0 });
+        let buffer = buffer.grow(if self.b.is_computed() { kc * GROUP } else { 0 }).as_mut_ptr();
         for row in (0..self.inputs).step_by(kc) {
             let rows = kc.min(self.inputs - row);
             // SAFETY: `out` has room for all panels of all rows.

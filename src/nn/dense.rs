@@ -5,6 +5,7 @@ use rand_xoshiro::rand_core::Rng;
 
 use crate::dense::Parameters;
 use crate::error::Result;
+use crate::floats::Floats;
 use crate::view::MatMut;
 
 /// Weights [inputs, units], one bias a unit, and the velocity of both.
@@ -19,13 +20,13 @@ pub struct Dense {
 /// A number for each weight and each bias.
 #[derive(Clone, Debug)]
 struct Numbers {
-    w: Vec<f32>,
-    b: Vec<f32>,
+    w: Floats,
+    b: Floats,
 }
 
 impl Numbers {
     fn zeros(inputs: usize, units: usize) -> Self {
-        Self { w: vec![0.0; inputs * units], b: vec![0.0; units] }
+        Self { w: Floats::zeros(inputs * units), b: Floats::zeros(units) }
     }
 }
 
@@ -68,17 +69,19 @@ impl Dense {
 
     /// The same layer with its weights, but not its biases, multiplied by `keep`; without velocities.
     pub(super) fn scaled(&self, keep: f64) -> Self {
-        let mut w = Vec::new();
+        let mut w = Floats::default();
         self.scale_weights(keep, &mut w);
         let parameters = Numbers { w, b: self.parameters.b.clone() };
         Self { parameters, velocity: None, ..*self }
     }
 
     /// The weights times `keep`, in place of what `scaled` held.
-    pub(super) fn scale_weights(&self, keep: f64, scaled: &mut Vec<f32>) {
+    pub(super) fn scale_weights(&self, keep: f64, scaled: &mut Floats) {
         let keep = keep as f32;
-        scaled.clear();
-        scaled.extend(self.parameters.w.iter().map(|w| w * keep));
+        let weights = self.parameters.w.iter();
+        for (scaled, w) in scaled.grow(weights.len()).iter_mut().zip(weights) {
+            *scaled = w * keep;
+        }
     }
 
     /// What an update with or without momentum changes.

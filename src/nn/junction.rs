@@ -7,6 +7,7 @@ use crate::elementwise::{
     gaussian_dropout_forward, gaussian_dropout_forward_in_place,
 };
 use crate::error::{Error, Result};
+use crate::floats::Floats;
 use crate::mask::{Dropout, MaskKey, Scaling};
 use crate::unit::{KeptUnits, Side, gather_units};
 use crate::view::{MatMut, MatRef};
@@ -113,7 +114,7 @@ impl Junction {
     }
 
     /// Makes the copy of `x` that the next layer reads, if it reads one.
-    pub(super) fn apply(&self, x: MatRef<'_>, key: &MaskKey, copy: &mut Vec<f32>) -> Result<()> {
+    pub(super) fn apply(&self, x: MatRef<'_>, key: &MaskKey, copy: &mut Floats) -> Result<()> {
         match &self.noise {
             Drawn::Units(kept, _) if self.first => {
                 gather_units(x, kept, room(copy, x.rows(), kept.len())?)

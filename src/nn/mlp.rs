@@ -13,6 +13,7 @@ use crate::activation::{Activation, Needs};
 use crate::dense::{DenseArgs, dense_forward};
 use crate::elementwise::{Loss, SgdStep, softmax_cross_entropy};
 use crate::error::{Error, Result, check_equal, check_shape};
+use crate::floats::Floats;
 use crate::mask::Scaling;
 use crate::saved::{Saved, SavedValues};
 use crate::unit::{ThinArgs, ThinUpdate, thin_forward, thin_update};
@@ -40,15 +41,15 @@ pub struct Mlp {
 #[derive(Clone, Debug, Default)]
 struct Buffers {
     /// What each layer reads, where that is a noisy copy of what was before it.
-    copies: Vec<Vec<f32>>,
+    copies: Vec<Floats>,
     /// Each layer's output.
-    outputs: Vec<Vec<f32>>,
+    outputs: Vec<Floats>,
     /// Each layer's z, where its derivative needs it.
-    pre_activations: Vec<Vec<f32>>,
+    pre_activations: Vec<Floats>,
     /// The gradients of a layer's output and input.
-    gradients: [Vec<f32>; 2],
+    gradients: [Floats; 2],
     /// Weights times keep, for inference with classical scaling.
-    scaled: Vec<f32>,
+    scaled: Floats,
 }
 
 /// The result of [`Mlp::evaluate`].
@@ -101,9 +102,9 @@ impl Mlp {
             .collect();
         let count = layers.len();
         let mut buffers = Buffers::default();
-        buffers.copies.resize(count, Vec::new());
-        buffers.outputs.resize(count, Vec::new());
-        buffers.pre_activations.resize(count, Vec::new());
+        buffers.copies.resize(count, Floats::default());
+        buffers.outputs.resize(count, Floats::default());
+        buffers.pre_activations.resize(count, Floats::default());
         Ok(Self { spec: spec.clone(), layers, junctions, steps: 0, buffers })
     }
 
@@ -379,6 +380,6 @@ impl Mlp {
 }
 
 /// The last output, of `cols` columns, or `x` where there is none.
-fn last_or<'a>(x: MatRef<'a>, outputs: &'a [Vec<f32>], cols: usize) -> Result<MatRef<'a>> {
+fn last_or<'a>(x: MatRef<'a>, outputs: &'a [Floats], cols: usize) -> Result<MatRef<'a>> {
     outputs.last().map_or(Ok(x), |output| MatRef::new(output, x.rows(), cols))
 }

@@ -20,6 +20,7 @@ use super::prediction::Prediction;
 use super::room;
 use crate::dense::{DenseArgs, dense_forward, dense_forward_packed};
 use crate::error::{Result, check_equal};
+use crate::floats::Floats;
 use crate::gemm::PackedWeight;
 use crate::mask::MaskKey;
 use crate::unit::{Side, ThinArgs, thin_forward};
@@ -73,16 +74,16 @@ struct Passes<'a> {
     first: usize,
     junctions: Vec<Junction>,
     /// What comes before the first noise, if that is not the input.
-    shared: Vec<f32>,
+    shared: Floats,
     buffers: Buffers,
 }
 
 /// Of a stack of passes: what a layer reads, and what it writes; and the probabilities of one pass.
 #[derive(Default)]
 struct Buffers {
-    input: Vec<f32>,
-    output: Vec<f32>,
-    probabilities: Vec<f32>,
+    input: Floats,
+    output: Floats,
+    probabilities: Floats,
 }
 
 impl<'a> Passes<'a> {
@@ -91,7 +92,7 @@ impl<'a> Passes<'a> {
         let first = mlp.junctions.iter().position(Junction::may_change);
         let first = first.unwrap_or(mlp.layers().len() - 1);
         let junctions = mlp.junctions.clone();
-        Self { mlp, first, junctions, shared: Vec::new(), buffers: Buffers::default() }
+        Self { mlp, first, junctions, shared: Floats::default(), buffers: Buffers::default() }
     }
 
     /// The weights of the layers after the first noise, for stacked passes; nothing where units are

@@ -4,6 +4,7 @@ use super::mlp::EVALUATION_ROWS;
 use super::room;
 use crate::elementwise::{SoftmaxDropout, check_labels, softmax_dropout_forward};
 use crate::error::{Error, Result, check_shape};
+use crate::floats::Floats;
 use crate::mask::{Dropout, MaskKey};
 use crate::view::MatRef;
 
@@ -97,7 +98,7 @@ impl Prediction {
     /// When the shape is another one.
     pub fn add(&mut self, logits: MatRef<'_>) -> Result<()> {
         self.check((logits.rows(), logits.cols()))?;
-        let mut buffer = Vec::new();
+        let mut buffer = Floats::default();
         for row in (0..logits.rows()).step_by(EVALUATION_ROWS) {
             let rows = EVALUATION_ROWS.min(logits.rows() - row);
             self.add_rows(row, logits.rows_from(row, rows)?, &mut buffer)?;
@@ -117,7 +118,7 @@ impl Prediction {
         &mut self,
         first: usize,
         logits: MatRef<'_>,
-        buffer: &mut Vec<f32>,
+        buffer: &mut Floats,
     ) -> Result<()> {
         let (rows, classes) = (logits.rows(), self.classes);
         let softmax = SoftmaxDropout { causal: None, dropout: Dropout::NONE, key: MaskKey::FIRST };

@@ -1,6 +1,6 @@
 //! Backward and update of a thinned layer.
 
-use super::{BUFFERS, Buffers, Side, output_gradient, pick, room, weights};
+use super::{BUFFERS, Buffers, Side, output_gradient, pick, weights};
 use crate::Level;
 use crate::activation::Activation;
 use crate::dense::{FUSED_ROWS, Parameters, gradient_of_input, weight_gradient};
@@ -84,8 +84,8 @@ pub fn thin_update(
     let (batch, inputs, units) = shape;
     let mut buffers = BUFFERS.take();
     let Buffers { windows, dz, db, .. } = &mut buffers;
-    let db = room(db, 1, units)?;
-    let mut dz = MatMut::new(room(dz, batch, units)?, batch, units)?;
+    let db = db.room(1, units)?;
+    let mut dz = MatMut::new(dz.room(batch, units)?, batch, units)?;
     output_gradient(args.activation, args.output, saved, dy, dz.reborrow(), Some(&mut *db))?;
     let dz = Operand::new(dz.as_ref().source());
     let source = w.as_ref().source();
