@@ -14,6 +14,10 @@ use crate::threads::Part;
 /// the first two levels hold.
 const ROWS_AHEAD: usize = 8;
 
+/// Steps of k that are transposed for all columns of a panel before the next: 4 KiB of a panel of 16, which
+/// stay in the level-1 cache until all of a line is written.
+const STRETCH: usize = 64;
+
 /// A panel's elements where they are: (i, p) at `first + i * outer_step + p * k_step`, of which one
 /// step is 1.
 #[derive(Clone, Copy)]
@@ -207,25 +211,27 @@ unsafe fn copy<I: Isa>(isa: I, strip: Strip, out: *mut f32, step: usize) {
 unsafe fn transpose(strip: Strip, out: *mut f32, step: usize) {
     let Strip { first, outer_step, k_step, width, k } = strip;
     let whole = if k_step == 1 { k / 4 * 4 } else { 0 };
-    let mut i = 0;
     // SAFETY: the caller's promise.
     unsafe {
-        while i + 4 <= width {
-            transpose_columns::<4>(first.add(i * outer_step), outer_step, whole, out.add(i), step);
-            i += 4;
-        }
-        if i + 2 <= width {
-            transpose_columns::<2>(first.add(i * outer_step), outer_step, whole, out.add(i), step);
-            i += 2;
-        }
-        let mut p = 0;
-        while p < k {
-            let mut i = if p < whole { i } else { 0 };
-            while i < width {
-                *out.add(p * step + i) = *first.add(i * outer_step + p * k_step);
-                i += 1;
+        for p in (0..whole).step_by(STRETCH) {
+            let (first, k) = (first.add(p), STRETCH.min(whole - p));
+            let out = out.add(p * step);
+            let mut i = 0;
+            while i + 4 <= width {
+                let first = first.add(i * outer_step);
+                transpose_columns::<4>(first, outer_step, k, out.add(i), step);
+                i += 4;
             }
-            p += 1;
+            if i + 2 <= width {
+                let first = first.add(i * outer_step);
+                transpose_columns::<2>(first, outer_step, k, out.add(i), step);
+            }
+        }
+        for i in 0..width {
+            let done = if i < width / 2 * 2 { whole } else { 0 };
+            for p in done..k {
+                *out.add(p * step + i) = *first.add(i * outer_step + p * k_step);
+            }
         }
     }
 }
