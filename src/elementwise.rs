@@ -235,21 +235,25 @@ pub fn bias_activation_dropout_backward_in_place(
 }
 
 /// `dz = dy · scale · act'(z)`, and `db`: [`bias_activation_dropout_backward`] of units that are all
-/// kept, with a scale and what undoes it.
+/// kept, with a scale and what undoes it. Without `dy` it is in dz.
 pub(crate) fn activation_backward(
     activation: Activation,
     scales: (f32, f32),
     saved: &Saved<'_>,
-    dy: MatRef<'_>,
+    dy: Option<MatRef<'_>>,
     mut dz: MatMut<'_>,
     db: Option<&mut [f32]>,
 ) -> Result<()> {
-    check_shape(dy.named("dy"), dz.named("dz"))?;
+    if let Some(dy) = &dy {
+        check_shape(dy.named("dy"), dz.named("dz"))?;
+    }
     let args =
         BiasActivationDropout { activation, ..only_dropout(&Dropout::NONE, &MaskKey::FIRST) };
     let saved = Saved { mask: None, ..*saved };
     let shape = (dz.rows(), dz.cols());
-    backward(&args, scales, &saved, dy.source(), dz.target(), shape, db)
+    let dz = dz.target();
+    let dy = dy.map_or(dz.source(), |dy| dy.source());
+    backward(&args, scales, &saved, dy, dz, shape, db)
 }
 
 /// The scale of a dropout, and what undoes it.

@@ -53,6 +53,7 @@ use crate::activation::Activation;
 use crate::dense::{Forward, Gradients, by_rows, gradient_of_input, weight_gradient};
 use crate::elementwise::{
     BiasActivationDropout, activation_backward, bias_activation_dropout_backward,
+    bias_activation_dropout_backward_in_place,
 };
 use crate::error::{Result, check_equal, check_shape};
 use crate::floats::Floats;
@@ -64,6 +65,7 @@ use crate::saved::Saved;
 use crate::view::{MatMut, MatRef, Source};
 pub use input::{gather_units, scatter_units};
 pub use kept::KeptUnits;
+pub(crate) use update::thin_update_in_place;
 pub use update::{ThinUpdate, thin_update};
 
 /// What is dropped on one side of a layer.
@@ -233,7 +235,7 @@ pub fn thin_backward(
     let level = Level::current()?;
     let mut buffers = BUFFERS.take();
     let mut dz = MatMut::new(buffers.dz.room(batch, units)?, batch, units)?;
-    output_gradient(args.activation, args.output, saved, dy, dz.reborrow(), db)?;
+    output_gradient(args.activation, args.output, saved, Some(dy), dz.reborrow(), db)?;
     let dz = Operand::new(dz.as_ref().source());
     if let Some(dw) = &mut dw {
         let x = Operand::dropped(args.x.source(), args.input.elements());
@@ -284,19 +286,22 @@ fn weights(
     }
 }
 
-/// dz and db of the kept units.
+/// dz and db of the kept units. Without `dy` it is in dz.
 fn output_gradient(
     activation: Activation,
     output: Side<'_>,
     saved: &Saved<'_>,
-    dy: MatRef<'_>,
+    dy: Option<MatRef<'_>>,
     dz: MatMut<'_>,
     db: Option<&mut [f32]>,
 ) -> Result<()> {
     match output {
         Side::Elements(dropout, key) => {
             let end = BiasActivationDropout { bias: None, activation, dropout, key };
-            bias_activation_dropout_backward(&end, saved, dy, dz, db)
+            match dy {
+                Some(dy) => bias_activation_dropout_backward(&end, saved, dy, dz, db),
+                None => bias_activation_dropout_backward_in_place(&end, saved, dz, db),
+            }
         }
         Side::Units(kept) => {
             let scales = (kept.scale(), kept.unscale() as f32);

@@ -16,7 +16,7 @@ use crate::error::{Error, Result, check_equal, check_shape};
 use crate::floats::Floats;
 use crate::mask::Scaling;
 use crate::saved::{Saved, SavedValues};
-use crate::unit::{ThinArgs, ThinUpdate, thin_forward, thin_update};
+use crate::unit::{ThinArgs, ThinUpdate, thin_forward, thin_update_in_place};
 use crate::view::{MatMut, MatRef};
 
 /// Rows that are evaluated together: enough to keep the product busy, few enough for the buffers.
@@ -46,7 +46,7 @@ struct Buffers {
     outputs: Vec<Floats>,
     /// Each layer's z, where its derivative needs it.
     pre_activations: Vec<Floats>,
-    /// The gradients of a layer's output and input.
+    /// The gradients of a layer's output, which that of z takes the place of, and of its input.
     gradients: [Floats; 2],
     /// Weights times keep, for inference with classical scaling.
     scaled: Floats,
@@ -138,9 +138,9 @@ impl Mlp {
 
     /// Bytes that a step on `batch` examples takes at most beside the network, its velocities and the
     /// panels that each thread packs (a few MiB, or for weights that many rows share, up to a quarter of
-    /// the level-3 cache): the output of every layer, z where [`Saved::size_for`] is for z, the gradients of two outputs and of one z of the widest layer, the input once more
-    /// where whole inputs are dropped, and once more whatever has Gaussian noise. Buffers stay for the
-    /// next step.
+    /// the level-3 cache): the output of every layer, z where [`Saved::size_for`] is for z, the
+    /// gradients of two outputs of the widest layer, the input once more where whole inputs are
+    /// dropped, and once more whatever has Gaussian noise. Buffers stay for the next step.
     ///
     /// # Errors
     ///
@@ -148,7 +148,7 @@ impl Mlp {
     pub fn step_size_in_bytes(&self, batch: usize) -> Result<usize> {
         let mode = self.mode();
         let of = |units| Saved::<f32>::size_for(Activation::Relu, batch, units, false);
-        let gradients = [self.widest(); 3].map(of);
+        let gradients = [self.widest(); 2].map(of);
         let outputs = self.layers.iter().map(|layer| of(layer.units()));
         let zs = self.layers.iter().enumerate().filter_map(|(l, layer)| {
             let needs = mode.activation_of(l).needs() == Needs::PreActivation;
@@ -345,7 +345,7 @@ impl Mlp {
             let parameters = layer.parameters_mut(step.momentum > 0.0)?;
             let saved = Saved { values, mask: None };
             let dx_view = if l == 0 { None } else { Some(room(dx, rows, x.cols())?) };
-            thin_update(&args, parameters, &saved, MatRef::new(dy, rows, units)?, dx_view)?;
+            thin_update_in_place(&args, parameters, &saved, room(dy, rows, units)?, dx_view)?;
             if l > 0 {
                 junction.backward(room(dx, rows, x.cols())?, &mode.key(l)?)?;
             }

@@ -78,16 +78,51 @@ pub fn thin_update(
     dy: MatRef<'_>,
     dx: Option<MatMut<'_>>,
 ) -> Result<()> {
-    let level = Level::current()?;
     let shape = args.check(&parameters, saved, &dy, dx.as_ref())?;
+    let (batch, _, units) = shape;
+    let mut buffers = BUFFERS.take();
+    let mut memory = std::mem::take(&mut buffers.dz);
+    let mut dz = MatMut::new(memory.room(batch, units)?, batch, units)?;
+    let db = buffers.db.room(1, units)?;
+    output_gradient(args.activation, args.output, saved, Some(dy), dz.reborrow(), Some(db))?;
+    apply(args, parameters, shape, dz.as_ref(), dx, &mut buffers)?;
+    buffers.dz = memory;
+    BUFFERS.set(buffers);
+    Ok(())
+}
+
+/// [`thin_update`] with `dy` overwritten by dz. A buffer for dz would lie in the caches of all cores that
+/// read the last one, from which each line has to be taken before it can be written.
+pub(crate) fn thin_update_in_place(
+    args: &ThinUpdate<'_>,
+    parameters: Parameters<'_>,
+    saved: &Saved<'_>,
+    mut dy: MatMut<'_>,
+    dx: Option<MatMut<'_>>,
+) -> Result<()> {
+    let shape = args.check(&parameters, saved, &dy.as_ref(), dx.as_ref())?;
+    let mut buffers = BUFFERS.take();
+    let db = buffers.db.room(1, shape.2)?;
+    output_gradient(args.activation, args.output, saved, None, dy.reborrow(), Some(db))?;
+    apply(args, parameters, shape, dy.as_ref(), dx, &mut buffers)?;
+    BUFFERS.set(buffers);
+    Ok(())
+}
+
+/// Computes dx, then updates the parameters; db is in the buffers.
+fn apply(
+    args: &ThinUpdate<'_>,
+    parameters: Parameters<'_>,
+    shape: (usize, usize, usize),
+    dz: MatRef<'_>,
+    dx: Option<MatMut<'_>>,
+    buffers: &mut Buffers,
+) -> Result<()> {
+    let level = Level::current()?;
     let Parameters { mut w, mut w_velocity, bias, bias_velocity } = parameters;
     let (batch, inputs, units) = shape;
-    let mut buffers = BUFFERS.take();
-    let Buffers { windows, dz, db, .. } = &mut buffers;
-    let db = db.room(1, units)?;
-    let mut dz = MatMut::new(dz.room(batch, units)?, batch, units)?;
-    output_gradient(args.activation, args.output, saved, dy, dz.reborrow(), Some(&mut *db))?;
-    let dz = Operand::new(dz.as_ref().source());
+    let dz = Operand::new(dz.source());
+    let windows = &mut buffers.windows;
     let source = w.as_ref().source();
     let transposed = source.col_step != 1;
     if dx.is_some() {
@@ -123,9 +158,8 @@ pub fn thin_update(
         }
     }
     if let Some(bias) = bias {
-        update_bias(args, &mut buffers, units, bias, bias_velocity)?;
+        update_bias(args, buffers, units, bias, bias_velocity)?;
     }
-    BUFFERS.set(buffers);
     Ok(())
 }
 
