@@ -22,13 +22,11 @@ use std::sync::Mutex;
 
 use criterion::{BenchmarkId, Criterion};
 use fused_dropout::nn::{Granularity, Mlp, MlpSpec, Prediction, Sgd};
-use fused_dropout::{
-    Activation, DenseArgs, Dropout, Gradients, Level, MaskKey, MatRef, Saved, dense_backward,
-    dense_forward, reference,
-};
+use fused_dropout::{Activation, DenseArgs, Dropout, Level, MaskKey, dense_forward};
+use support::layer::Layer;
 use support::plain_network::PlainNetwork;
 use support::scaling::Scaling;
-use support::{Candidate, Options, Table, assert_same, matrix, matrix_mut, peak};
+use support::{Candidate, Options, Table, matrix, matrix_mut, peak};
 
 const SIZES: [usize; 4] = [784, 1024, 1024, 10];
 const BATCH: usize = 128;
@@ -187,104 +185,6 @@ fn table(options: &Options, threads: usize) {
 /// In percent of the level's peak: what takes `ratio` times as long as the peak's loop.
 fn share(level: Level, work: f64, ratio: f64) -> String {
     format!("{:.1}%", 100.0 * peak::share(peak::yardstick(level), work, ratio))
-}
-
-/// A layer with ReLU and dropout 0.5, and its gradients.
-struct Layer {
-    shape: (usize, usize, usize),
-    x: Vec<f32>,
-    w: Vec<f32>,
-    bias: Vec<f32>,
-    dy: Vec<f32>,
-    y: Vec<f32>,
-    dx: Vec<f32>,
-    dw: Vec<f32>,
-    db: Vec<f32>,
-}
-
-impl Layer {
-    fn new(shape: (usize, usize, usize)) -> Self {
-        let (m, k, n) = shape;
-        let [x, w, bias, dy] =
-            [(m * k, 1), (k * n, 2), (n, 3), (m * n, 4)].map(|(n, s)| support::uniform(n, s));
-        let [y, dx, dw, db] = [m * n, m * k, k * n, n].map(|n| vec![0.0; n]);
-        Self { shape, x, w, bias, dy, y, dx, dw, db }
-    }
-
-    fn args(&self) -> DenseArgs<'_> {
-        let (m, k, n) = self.shape;
-        DenseArgs {
-            bias: Some(&self.bias),
-            activation: Activation::Relu,
-            dropout: Dropout::new(0.5).expect("a rate"),
-            key: MaskKey::new(7, 3, 5).expect("a small layer"),
-            ..DenseArgs::new(matrix(&self.x, m, k), matrix(&self.w, k, n))
-        }
-    }
-
-    fn forward(&mut self) {
-        let (m, _, n) = self.shape;
-        let mut y = std::mem::take(&mut self.y);
-        let to = matrix_mut(&mut y, m, n);
-        dense_forward(&self.args(), to, None, None).expect("shapes that agree");
-        self.y = y;
-    }
-
-    fn backward(&mut self) {
-        let (m, k, n) = self.shape;
-        let [mut dx, mut dw, mut db] =
-            [&mut self.dx, &mut self.dw, &mut self.db].map(std::mem::take);
-        let gradients = Gradients {
-            dx: Some(matrix_mut(&mut dx, m, k)),
-            dw: Some(matrix_mut(&mut dw, k, n)),
-            db: Some(&mut db),
-        };
-        let saved = Saved::output(matrix(&self.y, m, n));
-        dense_backward(&self.args(), &saved, matrix(&self.dy, m, n), gradients)
-            .expect("shapes that agree");
-        (self.dx, self.dw, self.db) = (dx, dw, db);
-    }
-
-    /// Compares the gradients of the last three units, and of the last two rows, with the reference.
-    fn check(&mut self, level: Level) {
-        let both = || {
-            self.forward();
-            self.backward();
-        };
-        level.install(both).expect("an available level");
-        if !level.has_fma() {
-            return;
-        }
-        let (m, k, n) = self.shape;
-        let (rows, cols) = (2, 3);
-        let args = self.args();
-        let last = |data| MatRef::with_stride(data, m, cols, n).expect("the last columns");
-        let units = DenseArgs {
-            w: MatRef::with_stride(&self.w[n - cols..], k, cols, n).expect("the last columns"),
-            bias: Some(&self.bias[n - cols..]),
-            key: args.key.with_origin(0, (n - cols) as u64),
-            ..args
-        };
-        let (mut dw, mut db, mut dx) = (vec![0.0; k * cols], vec![0.0; cols], vec![0.0; rows * k]);
-        let saved = Saved::output(last(&self.y[n - cols..]));
-        let to = Some(matrix_mut(&mut dw, k, cols));
-        let gradients = Gradients { dx: None, dw: to, db: Some(&mut db) };
-        reference::dense_backward(&units, &saved, last(&self.dy[n - cols..]), gradients)
-            .expect("shapes that agree");
-        let got = self.dw.chunks(n).flat_map(|row| &row[n - cols..]);
-        assert_same("dW", &got.copied().collect::<Vec<_>>(), &dw);
-        assert_same("db", &self.db[n - cols..], &db);
-
-        let of = |data, n| MatRef::new(data, rows, n).expect("the last rows");
-        let key = args.key.with_origin((m - rows) as u64, 0);
-        let batch = DenseArgs { x: of(&self.x[(m - rows) * k..], k), key, ..args };
-        let saved = Saved::output(of(&self.y[(m - rows) * n..], n));
-        let to = Some(matrix_mut(&mut dx, rows, k));
-        let gradients = Gradients { dx: to, dw: None, db: None };
-        reference::dense_backward(&batch, &saved, of(&self.dy[(m - rows) * n..], n), gradients)
-            .expect("shapes that agree");
-        assert_same("dx", &self.dx[(m - rows) * k..], &dx);
-    }
 }
 
 fn gradients_table(options: &Options, threads: usize) {

@@ -16,6 +16,8 @@
 
 #![allow(dead_code, reason = "each bench uses a part of this module")]
 
+mod aligned;
+pub(crate) mod layer;
 pub(crate) mod peak;
 pub(crate) mod plain;
 pub(crate) mod plain_network;
