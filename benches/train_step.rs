@@ -148,17 +148,19 @@ fn table(options: &Options, threads: usize) {
         for activation in ACTIVATIONS {
             for rates in [RATES, (0.0, 0.0)] {
                 let mut ours = Ours::new(activation, rates);
-                candidates.push(Candidate::at(level, move || {
+                let step = move || {
                     ours.step();
-                }));
+                };
+                candidates.push(Candidate::at(level, step).warm());
             }
         }
     }
     let plain = candidates.len();
     let mut step = PlainNetwork::new(&Ours::new(Activation::Relu, RATES).mlp, sgd(), batch());
-    candidates.push(Candidate::new(move || {
+    let step = move || {
         step.step();
-    }));
+    };
+    candidates.push(Candidate::new(step).warm());
     let times = options.measure(candidates);
     let us = |i| format!("{:.0}", times.min(i) * 1e6);
     for (a, activation) in ACTIVATIONS.iter().enumerate() {
@@ -199,11 +201,12 @@ fn gradients_table(options: &Options, threads: usize) {
             lock().check(level);
             let times = options.measure(vec![
                 Candidate::new(|| peak::run(peak::yardstick(level))),
-                Candidate::at(level, || lock().backward()),
+                Candidate::at(level, || lock().backward()).warm(),
                 Candidate::at(level, || {
                     lock().forward();
                     lock().backward();
-                }),
+                })
+                .warm(),
             ]);
             let mut row = vec![format!("{m}x{k}x{n}"), level.to_string()];
             for (i, products) in [(1, 2.0), (2, 3.0)] {

@@ -118,23 +118,31 @@ pub(crate) struct Candidate<'a> {
     run: Box<dyn FnMut(u32) + 'a>,
     /// How long its threads keep spinning after a call, in the way of the next candidate.
     settle: Duration,
+    /// Calls before each sample that are not counted.
+    warm_up: u32,
 }
 
 impl<'a> Candidate<'a> {
     pub(crate) fn new(mut run: impl FnMut() + 'a) -> Self {
         let run = move |times| (0..times).for_each(|_| run());
-        Self { run: Box::new(run), settle: Duration::ZERO }
+        Self { run: Box::new(run), settle: Duration::ZERO, warm_up: 0 }
     }
 
     /// The same on the threads of a pool.
     pub(crate) fn on(pool: &'a rayon::ThreadPool, run: impl Fn() + Sync + 'a) -> Self {
         let run = move |times| pool.install(|| (0..times).for_each(|_| run()));
-        Self { run: Box::new(run), settle: Duration::ZERO }
+        Self { run: Box::new(run), settle: Duration::ZERO, warm_up: 0 }
     }
 
     /// The same with a level forced.
     pub(crate) fn at(level: Level, mut run: impl FnMut() + 'a) -> Self {
         Self::new(move || level.install(&mut run).expect("an available level"))
+    }
+
+    /// With a call before each sample that is not counted: for what is called again and again, and finds its
+    /// data in the caches then, which other candidates' data have taken meanwhile.
+    pub(crate) fn warm(self) -> Self {
+        Self { warm_up: 1, ..self }
     }
 
     /// With a pause after each sample.
@@ -207,6 +215,7 @@ pub(crate) fn measure(mut candidates: Vec<Candidate<'_>>, least: usize, time: Du
 
 /// Seconds a call, over `repeat` calls.
 fn sample(candidate: &mut Candidate<'_>, repeat: u32) -> f64 {
+    (candidate.run)(candidate.warm_up);
     let start = Instant::now();
     (candidate.run)(repeat);
     let taken = start.elapsed().as_secs_f64() / f64::from(repeat);
