@@ -222,6 +222,9 @@ impl<E: Epilogue> Block<'_, E> {
             if operand.is_copied() {
                 return copy;
             }
+            if operand.is_transposed() {
+                return Packing::columns(from.0, source.col_step, nr, b.idle);
+            }
             if let Some(keep) = operand.dropped_rows().and_then(|b| b.keep(depth.first, col)) {
                 return copy.dropped(keep);
             }

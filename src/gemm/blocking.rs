@@ -60,11 +60,13 @@ pub(super) struct Packing {
     next: Next,
     /// What a tile does that has nothing to do.
     idle: Next,
-    /// Rows to fetch, and how many a tile fetches.
-    rows: usize,
+    /// Rows to fetch, or columns where it is these that are contiguous; how many a tile fetches; and how
+    /// many the tiles so far have fetched.
+    count: usize,
     share: usize,
-    /// Rows that the tiles so far have fetched.
     fetched: usize,
+    /// Floats from column to column, or 0 where rows are fetched.
+    column_step: usize,
 }
 
 /// Four steps of k from a row's prefetch to its copy: enough to hide the latency of memory. The rows
@@ -82,9 +84,10 @@ impl Packing {
             to_step: 0,
             ahead: idle,
             ahead_step: 0,
+            line_step: 0,
             keep: Keep::ALL,
         };
-        Self { next: idle, idle, rows: 0, share: 0, fetched: 0 }
+        Self { next: idle, idle, count: 0, share: 0, fetched: 0, column_step: 0 }
     }
 
     /// For `tiles` tiles, the panel of `rows` rows of `nr` columns at `from`, which is packed to `to`.
@@ -105,9 +108,11 @@ impl Packing {
             to_step: nr,
             ahead,
             ahead_step: row_step,
+            line_step: -16,
             keep: Keep::ALL,
         };
-        Self { next, rows, share: (rows / 4).div_ceil(every), ..Self::nothing(idle) }
+        let share = (rows / 4).div_ceil(every);
+        Self { next, count: rows, share, ..Self::nothing(idle) }
     }
 
     /// The same panel with a dropout: `keep` is for its first row.
@@ -127,6 +132,15 @@ impl Packing {
         Self { next: Next { from: idle, from_step: 0, to_step: 0, ahead, ..copy.next }, ..copy }
     }
 
+    /// The panel of `nr` columns at `from`, each contiguous and `step` floats from the one before, is
+    /// prefetched for the transposition that packs it: a column, a line in 16 steps of k, by each tile.
+    pub(super) fn columns(from: *const f32, step: usize, nr: usize, idle: *mut f32) -> Self {
+        let nothing = Self::nothing(idle);
+        let line_step = step as isize;
+        let next = Next { mask: 3, ahead: from, ahead_step: 16, line_step, ..nothing.idle };
+        Self { next, count: nr, share: nr.div_ceil(16), column_step: step, ..nothing }
+    }
+
     /// Rows that are packed.
     pub(super) fn done(&self) -> usize {
         if self.next.to_step == 0 { 0 } else { self.fetched }
@@ -135,12 +149,16 @@ impl Packing {
     /// What the next tile does.
     #[inline(always)]
     pub(super) fn next(&mut self) -> Next {
-        let Self { next, idle, rows, share, fetched } = *self;
-        if fetched == rows || share > rows {
+        let Self { next, idle, count, share, fetched, column_step } = *self;
+        if fetched >= count || share > count {
             return idle;
         }
+        if column_step > 0 {
+            self.fetched += share;
+            return Next { ahead: next.ahead.wrapping_add(fetched * column_step), ..next };
+        }
         // The last share is whole too: its first rows come once more.
-        let first = fetched.min(rows - share);
+        let first = fetched.min(count - share);
         self.fetched = first + share;
         Next {
             from: next.from.wrapping_add(first * next.from_step),

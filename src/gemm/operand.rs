@@ -67,6 +67,11 @@ impl Operand {
         matches!(self.form, Form::Plain) && self.source().col_step == 1
     }
 
+    /// Whether columns, as the product reads them, are contiguous, and only have to be transposed.
+    pub(super) fn is_transposed(&self) -> bool {
+        matches!(self.form, Form::Plain) && self.source().row_step == 1
+    }
+
     /// Whether elements are computed before they are packed.
     pub(super) fn is_computed(&self) -> bool {
         matches!(self.form, Form::Dropped(_) | Form::Kept(_))

@@ -46,6 +46,8 @@ pub(super) struct Next {
     /// came with the panel before.
     pub(super) ahead: *const f32,
     pub(super) ahead_step: usize,
+    /// Floats from a prefetched line to the next, for wider panels.
+    pub(super) line_step: isize,
     pub(super) keep: Keep,
 }
 
@@ -122,10 +124,10 @@ pub(super) unsafe fn accumulate<I: Isa, const R: usize, const V: usize>(
         let mut i = 0;
         while i < k / 4 {
             if i & next.mask == 0 {
-                let mut c = 0;
-                while c < nr {
-                    isa.prefetch(next.ahead.wrapping_sub(c));
-                    c += 16;
+                let mut line = 0;
+                while line < nr.div_ceil(16) {
+                    isa.prefetch(next.ahead.wrapping_offset(line as isize * next.line_step));
+                    line += 1;
                 }
                 let mut c = 0;
                 if drops {
