@@ -34,8 +34,8 @@ impl<E: Epilogue> Product<E> {
         deferred: &mut Deferred<E>,
         buffer: *mut f32,
     ) {
-        // A long epilogue takes its sums from memory: from C, or from the buffer.
-        let whole = task.part.cols == NV * I::LANES && (E::OVERWRITES || !E::LONG);
+        // A long epilogue takes its sums from memory: from C, from the buffer, or, deferred, from its own.
+        let whole = task.part.cols == NV * I::LANES && (E::OVERWRITES || !E::LONG || E::DEFERRED);
         macro_rules! rows {
             ($($rows:literal)*) => {
                 // SAFETY: the caller's promise.

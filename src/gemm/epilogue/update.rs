@@ -131,6 +131,7 @@ impl Epilogue for KeptUpdate {
     const MASKED: bool = false;
     const LONG: bool = true;
     const OVERWRITES: bool = false;
+    const DEFERRED: bool = true;
 
     #[inline(always)]
     unsafe fn prefetch<I: Isa>(self, isa: I, part: Part) {
@@ -153,8 +154,31 @@ impl Epilogue for KeptUpdate {
         }
     }
 
-    // A window of all rows, then the next: the last one of a vector overlaps the one before, whose
-    // stores would still be on their way to the cache.
+    #[inline(always)]
+    unsafe fn finish_row<I: Isa, const NV: usize>(
+        self,
+        isa: I,
+        row: usize,
+        col: usize,
+        sums: *const f32,
+        _: I::Word,
+    ) {
+        // What most steps are, with no branch for a window.
+        let usual = Self { step: SgdStep { l1: 0.0, ..self.step }, ..self };
+        // SAFETY: the caller's promise.
+        unsafe {
+            match self.velocity {
+                Some(velocity) if self.step.l1 == 0.0 => {
+                    let usual = Self { velocity: Some(velocity), ..usual };
+                    usual.update_row::<I, NV>(isa, row, col, sums);
+                }
+                _ => self.update_row::<I, NV>(isa, row, col, sums),
+            }
+        }
+    }
+
+    // Tiles at the edges: a window of all rows, then the next, since the last one of a vector overlaps the
+    // one before, whose stores would still be on their way to the cache.
     #[inline(always)]
     unsafe fn finish_part<I: Isa>(self, isa: I, part: Part, sums: *const f32, step: usize) -> bool {
         let Part { row, rows, col, cols } = part;
@@ -194,12 +218,48 @@ impl Epilogue for KeptUpdate {
         true
     }
 
-    // Sums always come in parts.
+    // Sums always come in rows or parts.
     #[inline(always)]
     unsafe fn finish<I: Isa>(self, _: I, _: usize, _: usize, _: usize, _: I::F32, _: I::Mask) {}
 }
 
 impl KeptUpdate {
+    /// Updates `NV` whole vectors of a row.
+    ///
+    /// # Safety
+    ///
+    /// As for `finish_row`.
+    #[inline(always)]
+    unsafe fn update_row<I: Isa, const NV: usize>(
+        self,
+        isa: I,
+        row: usize,
+        col: usize,
+        sums: *const f32,
+    ) {
+        let none = isa.negative(isa.splat_i32(0));
+        // SAFETY: the caller's promise; columns of whole tiles start at multiples of the vectors'.
+        unsafe {
+            let row = self.kept.row(row);
+            let mut at = 0;
+            while at < NV * I::LANES {
+                let sum = isa.load(sums.add(at));
+                match self.kept.cols {
+                    Some(columns) => {
+                        for window in columns.windows(isa, col + at, col + at + I::LANES) {
+                            let put = columns.put(isa, window);
+                            let removed = isa.negative(put);
+                            let sum = isa.permute(sum, put);
+                            self.update(isa, row, columns.start(window), I::LANES, sum, removed);
+                        }
+                    }
+                    None => self.update(isa, row, col + at, I::LANES, sum, none),
+                }
+                at += I::LANES;
+            }
+        }
+    }
+
     /// Updates `n` elements, save those that are removed.
     ///
     /// # Safety
