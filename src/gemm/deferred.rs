@@ -62,8 +62,8 @@ impl<E: Epilogue> Deferred<E> {
         while self.part.rows > k / 4 {
             self.finish_row::<I, NV>(isa);
         }
-        let rows = self.part.rows;
-        (self.due, self.every) = if rows > 0 { (0, k / 4 / rows) } else { (usize::MAX, 0) };
+        self.every = k / 4 / self.part.rows.max(1);
+        self.due = if self.part.rows > 0 { 0 } else { usize::MAX };
     }
 
     /// Finishes what waits.
