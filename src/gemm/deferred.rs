@@ -47,8 +47,8 @@ impl<E: Epilogue> Deferred<E> {
     ///
     /// # Safety
     ///
-    /// The tile lies in every matrix of the epilogue, and no other task accesses it. It has whole vectors, and
-    /// its bits, if they matter, stay what they are until it is finished.
+    /// The tile lies in every matrix of the epilogue, and no other task accesses it. It has whole vectors,
+    /// and its bits, if they matter, stay what they are until it is finished.
     #[inline(always)]
     pub(super) unsafe fn put_off(&mut self, part: Part, bits: Tile, shift: usize) {
         (self.part, self.sums, self.bits, self.shift) = (part, self.buffer, bits, shift);
