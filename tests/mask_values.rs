@@ -70,6 +70,9 @@ fn wrong_lengths_and_unused_bits_are_errors() {
     let big = usize::MAX;
     assert!(matches!(Mask::from_bytes(big, big, &[]), Err(Error::Overflow { .. })));
     assert!(matches!(Mask::from_bools(big, 2, &[]), Err(Error::Overflow { .. })));
+    // More than any memory holds, of which nothing is asked for.
+    assert!(matches!(Mask::from_bytes(big >> 12, 32, &[]), Err(Error::Mismatch { .. })));
+    assert!(matches!(Mask::from_bools(big >> 12, 32, &[]), Err(Error::Mismatch { .. })));
     assert_eq!(Mask::from_bools(0, big, &[]).unwrap().count(), 0);
     assert_eq!(Mask::from_bytes(big, 0, &[]).unwrap().to_bools(), []);
 }

@@ -13,8 +13,10 @@ impl Mask {
     /// When the number of bytes is another one, a bit is set that belongs to no column, or the size
     /// overflows.
     pub fn from_bytes(rows: usize, cols: usize, bytes: &[u8]) -> Result<Self> {
+        // Before memory is asked for, of which a wrong shape may want more than there is.
+        let expected = 4 * Self::words_of(rows, cols)?;
+        check_equal("number of bytes", bytes.len(), "bytes of the mask", expected)?;
         let mut mask = Self::new(rows, cols)?;
-        check_equal("number of bytes", bytes.len(), "bytes of the mask", mask.size_in_bytes())?;
         for (word, bytes) in mask.words.iter_mut().zip(bytes.as_chunks().0) {
             *word = u32::from_le_bytes(*bytes);
         }
@@ -33,10 +35,10 @@ impl Mask {
     ///
     /// When there are not `rows · cols` decisions, or the size overflows.
     pub fn from_bools(rows: usize, cols: usize, keep: &[bool]) -> Result<Self> {
-        let mut mask = Self::new(rows, cols)?;
         // What overflows cannot be the length of a slice.
         let elements = rows.checked_mul(cols).ok_or(Error::Overflow { rows, stride: cols })?;
         check_equal("number of decisions", keep.len(), "elements of the mask", elements)?;
+        let mut mask = Self::new(rows, cols)?;
         if elements == 0 {
             return Ok(mask);
         }
