@@ -36,9 +36,9 @@ use std::cell::Cell;
 
 use crate::Level;
 use crate::activation::{Activation, Function, WithFunction};
+use crate::buffers::Floats;
 use crate::elementwise::{BiasActivationDropout, bias_activation_dropout_backward};
 use crate::error::{Result, check_equal, check_shape};
-use crate::floats::Floats;
 use crate::gemm::epilogue::{Activate, Drop, Store};
 use crate::gemm::{Operand, PackedWeight, Product};
 use crate::mask::{Bits, Dropout, ForwardMask, MaskKey};

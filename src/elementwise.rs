@@ -24,15 +24,11 @@
 //! Every function works in place too, over any row stride, and over transposed views (slower).
 
 mod alpha;
-mod attention;
 mod broadcast;
-mod cross_entropy;
 mod gaussian;
-mod kept_norm;
 mod kernel;
 mod ops;
 mod rates;
-mod update;
 
 use crate::Level;
 use crate::activation::{Activation, Function, WithFunction};
@@ -45,29 +41,20 @@ pub use alpha::{
     AlphaDropout, alpha_dropout_backward, alpha_dropout_backward_in_place, alpha_dropout_forward,
     alpha_dropout_forward_in_place,
 };
-pub use attention::{
-    SoftmaxDropout, softmax_dropout_backward, softmax_dropout_backward_in_place,
-    softmax_dropout_forward, softmax_dropout_forward_in_place,
-};
 pub use broadcast::{
     BroadcastDropout, broadcast_dropout_backward, broadcast_dropout_backward_in_place,
     broadcast_dropout_forward, broadcast_dropout_forward_in_place,
 };
-pub(crate) use cross_entropy::{LOSS_BLOCK, check_labels};
-pub use cross_entropy::{Loss, softmax_cross_entropy};
 pub use gaussian::{
     GaussianDropout, gaussian_dropout_backward, gaussian_dropout_backward_in_place,
     gaussian_dropout_forward, gaussian_dropout_forward_in_place, standard_normal,
 };
-pub(crate) use kept_norm::kept_max_norm;
 use kernel::Pass;
 use ops::{Backward, Forward};
 pub use rates::{
     rates_dropout_backward, rates_dropout_backward_in_place, rates_dropout_forward,
     rates_dropout_forward_in_place,
 };
-pub(crate) use update::check_limit;
-pub use update::{SgdStep, max_norm, sgd_update};
 
 /// Bias, activation and dropout of one layer in one step.
 #[derive(Clone, Copy, Debug)]

@@ -20,7 +20,6 @@ mod deferred;
 mod dropped;
 pub(crate) mod epilogue;
 mod few_rows;
-pub(crate) mod kept;
 mod operand;
 mod pack;
 mod packed;

@@ -111,10 +111,11 @@
 //!   result.
 
 pub mod activation;
+mod buffers;
 pub mod dense;
 pub mod elementwise;
 mod error;
-mod floats;
+mod gather;
 mod gemm;
 mod isa;
 mod mask;
@@ -123,6 +124,8 @@ pub mod nn;
 pub mod philox;
 pub mod reference;
 mod saved;
+pub mod sgd;
+pub mod softmax;
 mod threads;
 pub mod unit;
 mod view;
@@ -132,34 +135,22 @@ pub use dense::{
     DenseArgs, DenseUpdate, Gradients, Parameters, dense_backward, dense_forward,
     dense_forward_packed, dense_update,
 };
-pub use elementwise::{
-    AlphaDropout, BiasActivationDropout, BroadcastDropout, GaussianDropout, Loss, SgdStep,
-    SoftmaxDropout, alpha_dropout_backward, alpha_dropout_backward_in_place, alpha_dropout_forward,
-    alpha_dropout_forward_in_place, bias_activation_dropout_backward,
-    bias_activation_dropout_backward_in_place, bias_activation_dropout_forward,
-    bias_activation_dropout_forward_in_place, broadcast_dropout_backward,
-    broadcast_dropout_backward_in_place, broadcast_dropout_forward,
-    broadcast_dropout_forward_in_place, dropout_backward, dropout_backward_in_place,
-    dropout_forward, dropout_forward_in_place, gaussian_dropout_backward,
-    gaussian_dropout_backward_in_place, gaussian_dropout_forward,
-    gaussian_dropout_forward_in_place, max_norm, rates_dropout_backward,
-    rates_dropout_backward_in_place, rates_dropout_forward, rates_dropout_forward_in_place,
-    sgd_update, softmax_cross_entropy, softmax_dropout_backward, softmax_dropout_backward_in_place,
-    softmax_dropout_forward, softmax_dropout_forward_in_place, standard_normal,
-};
+pub use elementwise::*;
 pub use error::{Error, Result};
 pub use gemm::PackedWeight;
 pub use isa::Level;
 pub use mask::{
-    BroadcastShape, Dropout, ForwardMask, Mask, MaskKey, RateAxis, RateSchedule, Rates, Scaling,
-    drawn_rate,
+    BroadcastShape, Dropout, ForwardMask, KeyedDropout, Mask, MaskKey, MaskSource, RateAxis,
+    RateSchedule, Rates, Scaling, drawn_rate,
 };
 pub use saved::{Saved, SavedValues};
+pub use sgd::{SgdStep, max_norm, sgd_update};
+pub use softmax::*;
 pub use unit::{
     KeptUnits, Side, ThinArgs, ThinUpdate, gather_units, scatter_units, thin_backward,
     thin_forward, thin_update,
 };
-pub use view::{MatMut, MatRef};
+pub use view::{InOut, MatMut, MatRef};
 
 /// The example of the README, as a test.
 #[cfg(doctest)]

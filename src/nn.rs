@@ -13,8 +13,8 @@ mod prediction;
 mod sgd;
 mod spec;
 
+use crate::buffers::Floats;
 use crate::error::Result;
-use crate::floats::Floats;
 use crate::view::MatMut;
 
 pub use dense::Dense;

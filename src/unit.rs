@@ -50,15 +50,15 @@ use std::cell::Cell;
 
 use crate::Level;
 use crate::activation::Activation;
+use crate::buffers::Floats;
 use crate::dense::{Forward, Gradients, by_rows, gradient_of_input, weight_gradient};
 use crate::elementwise::{
     BiasActivationDropout, activation_backward, bias_activation_dropout_backward,
     bias_activation_dropout_backward_in_place,
 };
 use crate::error::{Result, check_equal, check_shape};
-use crate::floats::Floats;
+use crate::gather::Windows;
 use crate::gemm::epilogue::Store;
-use crate::gemm::kept::Windows;
 use crate::gemm::{Operand, Product};
 use crate::mask::{Bits, Dropout, MaskKey};
 use crate::saved::Saved;

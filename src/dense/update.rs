@@ -3,15 +3,13 @@
 use super::{gradient_of_input, put_back, take_buffers, weight_bits, weight_gradient};
 use crate::Level;
 use crate::activation::Activation;
-use crate::elementwise::{
-    BiasActivationDropout, SgdStep, bias_activation_dropout_backward, check_limit, max_norm,
-    sgd_update,
-};
+use crate::elementwise::{BiasActivationDropout, bias_activation_dropout_backward};
 use crate::error::{Result, check_equal, check_shape};
 use crate::gemm::epilogue::{DropUpdate, Update};
 use crate::gemm::{Operand, Product};
 use crate::mask::{Bits, Dropout, MaskKey};
 use crate::saved::Saved;
+use crate::sgd::{SgdStep, check_limit, max_norm, sgd_update};
 use crate::view::{MatMut, MatRef};
 
 /// Up to so many rows the update is fused: its sums cannot wait in the weights, so panels have the

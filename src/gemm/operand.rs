@@ -1,7 +1,7 @@
 //! A matrix that a product reads: as it is, or changed on its way into the panels.
 
 use super::dropped::{Apply, Dropped};
-use super::kept::{Gather, Kept};
+use crate::gather::{Gather, Kept};
 use crate::isa::Isa;
 use crate::mask::{Dropout, MaskKey};
 use crate::threads::Part;

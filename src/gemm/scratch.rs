@@ -2,7 +2,7 @@
 
 use std::cell::Cell;
 
-use crate::floats::Floats;
+use crate::buffers::Floats;
 
 /// The buffers of one thread.
 #[derive(Default)]

@@ -3,9 +3,9 @@
 use rand_xoshiro::Xoshiro256PlusPlus;
 use rand_xoshiro::rand_core::Rng;
 
+use crate::buffers::Floats;
 use crate::dense::Parameters;
 use crate::error::Result;
-use crate::floats::Floats;
 use crate::view::MatMut;
 
 /// Weights [inputs, units], one bias a unit, and the velocity of both.

@@ -2,12 +2,12 @@
 
 use super::room;
 use super::spec::{Granularity, MlpSpec, Noise, StepRate};
+use crate::buffers::Floats;
 use crate::elementwise::{
     GaussianDropout, dropout_forward, dropout_forward_in_place, gaussian_dropout_backward_in_place,
     gaussian_dropout_forward, gaussian_dropout_forward_in_place,
 };
 use crate::error::{Error, Result};
-use crate::floats::Floats;
 use crate::mask::{Dropout, MaskKey, Scaling};
 use crate::unit::{KeptUnits, Side, gather_units};
 use crate::view::{MatMut, MatRef};

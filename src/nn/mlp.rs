@@ -10,12 +10,13 @@ use super::room;
 use super::sgd::Sgd;
 use super::spec::MlpSpec;
 use crate::activation::{Activation, Needs};
+use crate::buffers::Floats;
 use crate::dense::{DenseArgs, dense_forward};
-use crate::elementwise::{Loss, SgdStep, softmax_cross_entropy};
 use crate::error::{Error, Result, check_equal, check_shape};
-use crate::floats::Floats;
 use crate::mask::Scaling;
 use crate::saved::{Saved, SavedValues};
+use crate::sgd::SgdStep;
+use crate::softmax::{Loss, softmax_cross_entropy};
 use crate::unit::{ThinArgs, ThinUpdate, thin_forward, thin_update_in_place};
 use crate::view::{MatMut, MatRef};
 
@@ -182,7 +183,7 @@ impl Mlp {
         })?;
         let numbers = sgd.step(self.steps)?;
         check_equal("columns of x", x.cols(), "inputs of the network", self.inputs())?;
-        crate::elementwise::check_labels(labels, x.rows(), self.classes())?;
+        crate::softmax::check_labels(labels, x.rows(), self.classes())?;
         let mode = self.mode();
         for (l, junction) in self.junctions.iter_mut().enumerate() {
             junction.draw(&mode.key(l)?)?;
@@ -250,7 +251,7 @@ impl Mlp {
     /// When shapes disagree, or a label names no class.
     pub fn evaluate(&mut self, x: MatRef<'_>, labels: &[u32]) -> Result<Evaluation> {
         check_equal("columns of x", x.cols(), "inputs of the network", self.inputs())?;
-        crate::elementwise::check_labels(labels, x.rows(), self.classes())?;
+        crate::softmax::check_labels(labels, x.rows(), self.classes())?;
         let mut total = Loss::default();
         for row in (0..x.rows()).step_by(EVALUATION_ROWS) {
             let rows = EVALUATION_ROWS.min(x.rows() - row);

@@ -2,10 +2,10 @@
 
 use super::mlp::EVALUATION_ROWS;
 use super::room;
-use crate::elementwise::{SoftmaxDropout, check_labels, softmax_dropout_forward};
+use crate::buffers::Floats;
 use crate::error::{Error, Result, check_shape};
-use crate::floats::Floats;
 use crate::mask::{Dropout, MaskKey};
+use crate::softmax::{SoftmaxDropout, check_labels, softmax_dropout_forward};
 use crate::view::MatRef;
 
 /// How the predictions of several members become one.

@@ -1,7 +1,7 @@
 //! Stochastic gradient descent: its options, and how the learning rate changes.
 
-use crate::elementwise::{SgdStep, check_limit};
 use crate::error::Result;
+use crate::sgd::{SgdStep, check_limit};
 
 /// How the learning rate changes from step to step.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]

@@ -7,10 +7,11 @@ use super::{
 };
 use crate::activation::Activation;
 use crate::dense::DenseArgs;
-use crate::elementwise::{GaussianDropout, SoftmaxDropout};
+use crate::elementwise::GaussianDropout;
 use crate::error::{Result, check_equal};
 use crate::mask::{Dropout, MaskKey};
 use crate::nn::{Granularity, Mlp, Noise, StepRate};
+use crate::softmax::SoftmaxDropout;
 use crate::unit::KeptUnits;
 use crate::view::{MatMut, MatRef};
 

@@ -2,9 +2,10 @@
 
 use super::{Real, at, dense_backward, for_each};
 use crate::dense::{DenseArgs, DenseUpdate, Gradients, Parameters};
-use crate::elementwise::{LOSS_BLOCK, Loss, SgdStep, check_labels, check_limit};
 use crate::error::{Result, check_shape};
 use crate::saved::Saved;
+use crate::sgd::{SgdStep, check_limit};
+use crate::softmax::{LOSS_BLOCK, Loss, check_labels};
 use crate::view::{MatMut, MatRef};
 
 /// `g = dw + weight_decay · w + l1 · sign(w),  v = momentum · v + g,  w = w - learning_rate · v`.

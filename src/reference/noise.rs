@@ -1,10 +1,11 @@
 //! The reference of Gaussian dropout, alpha dropout, and softmax with dropout.
 
 use super::{Real, at, decides, for_each, given_mask};
-use crate::elementwise::{AlphaDropout, GaussianDropout, SoftmaxDropout, mask_of};
+use crate::elementwise::{AlphaDropout, GaussianDropout, mask_of};
 use crate::error::{Result, check_shape};
 use crate::mask::{ForwardMask, Mask, MaskKey};
 use crate::philox::philox4x32_10;
+use crate::softmax::SoftmaxDropout;
 use crate::view::{MatMut, MatRef};
 
 /// The standard normal number of row `row`, column `col` of an operation.

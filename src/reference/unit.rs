@@ -2,10 +2,10 @@
 
 use super::{Real, at, dense_backward, dense_forward, for_each, max_norm, sgd_update};
 use crate::dense::{DenseArgs, Gradients, Parameters};
-use crate::elementwise::SgdStep;
 use crate::error::{Result, check_equal, check_shape};
 use crate::mask::{Dropout, MaskKey};
 use crate::saved::{Saved, SavedValues};
+use crate::sgd::SgdStep;
 use crate::unit::{KeptUnits, Side, ThinArgs, ThinUpdate};
 use crate::view::{MatMut, MatRef};
 

@@ -3,7 +3,7 @@
 use super::{BUFFERS, KeptUnits};
 use crate::Level;
 use crate::error::{Result, check_equal, check_shape};
-use crate::gemm::kept::gather;
+use crate::gather::gather;
 use crate::view::{MatMut, MatRef};
 
 /// `y = x[:, I] · scale`: the kept columns of a matrix [rows, units], scaled. With it whole features of

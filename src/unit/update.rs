@@ -4,14 +4,14 @@ use super::{BUFFERS, Buffers, Side, output_gradient, pick, weights};
 use crate::Level;
 use crate::activation::Activation;
 use crate::dense::{FUSED_ROWS, Parameters, gradient_of_input, weight_gradient};
-use crate::elementwise::{SgdStep, check_limit, kept_max_norm, max_norm, sgd_update};
 use crate::error::{Result, check_equal, check_shape};
+use crate::gather::Kept;
 use crate::gemm::epilogue::{KeptUpdate, Update};
-use crate::gemm::kept::Kept;
 use crate::gemm::{Operand, Product};
 use crate::isa::Scalar;
 use crate::mask::Bits;
 use crate::saved::Saved;
+use crate::sgd::{SgdStep, check_limit, kept_max_norm, max_norm, sgd_update};
 use crate::view::{MatMut, MatRef};
 
 /// The arguments of [`thin_update`].

@@ -1,9 +1,9 @@
 //! Epilogues that update weights, so that the gradient is never in memory.
 
 use super::{Epilogue, finish_vectors};
-use crate::elementwise::SgdStep;
-use crate::gemm::kept::Kept;
+use crate::gather::Kept;
 use crate::isa::{Isa, load, store};
+use crate::sgd::SgdStep;
 use crate::threads::Part;
 use crate::view::Target;
 

@@ -1,7 +1,7 @@
 //! The max-norm constraint of a thinned layer.
 
 use crate::Level;
-use crate::gemm::kept::{Columns, Kept};
+use crate::gather::{Columns, Kept};
 use crate::isa::{Isa, Kernel, load, store};
 use crate::threads::{Grid, Part, for_each};
 use crate::view::Target;

@@ -1,11 +1,14 @@
 //! Parameter updates: stochastic gradient descent with momentum and the penalties L2 and L1, and the
 //! max-norm constraint of the dropout papers.
 
+mod kept_norm;
+
 use crate::Level;
 use crate::error::{Error, Result, check_shape};
 use crate::isa::{Isa, Kernel, load, store};
 use crate::threads::{Grid, Part, for_each};
 use crate::view::{MatMut, MatRef, Source, Target};
+pub(crate) use kept_norm::kept_max_norm;
 
 /// Elements worth a task.
 const TASK: usize = 1 << 17;

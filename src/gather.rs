@@ -254,15 +254,15 @@ pub(crate) fn gather(
 }
 
 /// Writes the kept elements of a part times `scale`, row after row.
-pub(super) struct Gather {
-    pub(super) source: Source,
-    pub(super) kept: Kept,
-    pub(super) scale: f32,
+pub(crate) struct Gather {
+    pub(crate) source: Source,
+    pub(crate) kept: Kept,
+    pub(crate) scale: f32,
     /// Positions in the lists.
-    pub(super) part: Part,
+    pub(crate) part: Part,
     /// Where the part goes, and the distance from one of its rows to the next.
-    pub(super) out: *mut f32,
-    pub(super) step: usize,
+    pub(crate) out: *mut f32,
+    pub(crate) step: usize,
 }
 
 impl Kernel for Gather {

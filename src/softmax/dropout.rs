@@ -25,15 +25,12 @@
 //! Vaswani et al. 2017, "Attention is all you need", section 3.2, with the dropout of the attention
 //! weights that its implementations have.
 
-mod rows;
-mod softmax;
-
+use super::rows::Shape;
+use super::sweeps::{Backward, Forward};
 use crate::Level;
 use crate::error::{Result, check_shape};
 use crate::mask::{Dropout, ForwardMask, Mask, MaskKey};
 use crate::view::{MatMut, MatRef, Source, Target};
-use rows::Shape;
-use softmax::{Backward, Forward};
 
 /// Softmax and dropout over rows of attention scores.
 #[derive(Clone, Copy, Debug)]

@@ -1,0 +1,68 @@
+//! A dropout and the mask it has: how much is dropped, and which elements.
+
+use super::{Dropout, MaskKey};
+use crate::error::Result;
+
+/// A [`Dropout`] and the [`MaskKey`] of its mask.
+///
+/// ```
+/// # use fused_dropout::{Dropout, Error, MaskKey};
+/// let half = Dropout::new(0.5)?.with_key(MaskKey::new(42, 1, 0)?);
+/// assert_eq!(half.dropout().scale(), 2.0);
+/// # Ok::<(), Error>(())
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq)]
+#[must_use]
+pub struct KeyedDropout {
+    dropout: Dropout,
+    key: MaskKey,
+}
+
+impl KeyedDropout {
+    /// Nothing is dropped.
+    pub const NONE: KeyedDropout = KeyedDropout { dropout: Dropout::NONE, key: MaskKey::FIRST };
+
+    /// This dropout with the mask of this key.
+    pub const fn new(dropout: Dropout, key: MaskKey) -> Self {
+        Self { dropout, key }
+    }
+
+    /// How much to drop, and how to scale what is kept.
+    pub const fn dropout(&self) -> &Dropout {
+        &self.dropout
+    }
+
+    /// Which mask.
+    pub const fn key(&self) -> &MaskKey {
+        &self.key
+    }
+
+    /// The same dropout with the mask of another key: that of the next step, say.
+    pub const fn with_key(self, key: MaskKey) -> Self {
+        Self { key, ..self }
+    }
+
+    /// Whether an element may be dropped.
+    pub(crate) fn drops(&self) -> bool {
+        self.dropout.drops()
+    }
+
+    /// `Ok` when `rows` x `cols` elements from the key's origin on can be addressed.
+    pub(crate) fn check(&self, rows: usize, cols: usize) -> Result<()> {
+        self.key.check(rows, cols)
+    }
+}
+
+impl Default for KeyedDropout {
+    /// [`KeyedDropout::NONE`].
+    fn default() -> Self {
+        Self::NONE
+    }
+}
+
+impl Dropout {
+    /// This dropout with the mask of a key.
+    pub const fn with_key(self, key: MaskKey) -> KeyedDropout {
+        KeyedDropout::new(self, key)
+    }
+}
