@@ -74,6 +74,19 @@ pub enum Error {
         cols: usize,
     },
 
+    /// A range of rows or columns that a matrix has not.
+    #[error("{count} {what}s from {what} {first} on were asked for, but the matrix has {all} {what}s")]
+    Range {
+        /// Rows or columns.
+        what: &'static str,
+        /// The first of the range.
+        first: usize,
+        /// How many from there.
+        count: usize,
+        /// How many the matrix has.
+        all: usize,
+    },
+
     /// A matrix with more elements than an address can count.
     #[error("{rows} rows {stride} elements apart: more than memory can hold")]
     Overflow {
@@ -168,6 +181,20 @@ pub enum Error {
         classes: usize,
     },
 
+    /// The output of a layer was saved, but a residual was added to it.
+    #[error(
+        "the output was saved, but a residual was added to it, after which it no longer tells the \
+         activation: save the pre-activation"
+    )]
+    OutputWithResidual,
+
+    /// A mask was given or asked for where whole units are dropped.
+    #[error(
+        "a mask is given or asked for, but the layer's output drops whole units: it has kept units \
+         and no mask of elements"
+    )]
+    MaskOfUnits,
+
     /// Backward needs something that forward did not keep.
     #[error("the backward pass of {activation} needs {missing}, which was not saved")]
     NotSaved {
@@ -186,6 +213,48 @@ pub enum Error {
         packed: String,
         /// The dropout and the key of the arguments.
         arguments: String,
+    },
+
+    /// Weights that were packed for another product.
+    #[error("the weights were packed for {packed}, but are used for {used}")]
+    PackedFor {
+        /// The product that they were packed for.
+        packed: &'static str,
+        /// The product that was asked for.
+        used: &'static str,
+    },
+
+    /// Weights that were packed with other kept units than those of the layer.
+    #[error("the weights were packed with other {name} than those of the layer")]
+    PackedUnits {
+        /// On which side of the layer.
+        name: &'static str,
+    },
+
+    /// No step is left, of which each has masks of its own.
+    #[error("all 2^32 - 1 steps of the network are taken: each has masks of its own")]
+    Steps,
+
+    /// A loss that is not a number, or infinite: the network was not changed.
+    #[error("the loss of step {step} is {loss}: the network was not changed")]
+    Loss {
+        /// The step, counted from 0.
+        step: u32,
+        /// The mean loss.
+        loss: f64,
+    },
+
+    /// An element that lies outside the matrix.
+    #[error("element ({row}, {col}) lies outside a matrix of {rows} x {cols}")]
+    Index {
+        /// The row that was given.
+        row: usize,
+        /// The column that was given.
+        col: usize,
+        /// Rows of the matrix.
+        rows: usize,
+        /// Columns of the matrix.
+        cols: usize,
     },
 
     /// An activation's name that is not known.

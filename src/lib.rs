@@ -32,29 +32,23 @@
 //! stored.
 //!
 //! ```
-//! use fused_dropout::*;
+//! use fused_dropout::prelude::*;
 //!
 //! let (x, w, bias) = ([1.0, -2.0, 0.5, 3.0], [0.1; 2 * 3], [0.5; 3]);
-//! let args = DenseArgs {
-//!     bias: Some(&bias),
-//!     activation: Activation::Silu,
-//!     dropout: Dropout::new(0.5)?,
-//!     key: MaskKey::new(42, 1, 0)?,
-//!     ..DenseArgs::new(MatRef::new(&x, 2, 2)?, MatRef::new(&w, 2, 3)?)
-//! };
+//! let half = Dropout::new(0.5)?.with_key(MaskKey::new(42, 1, 0)?);
+//! let layer = DenseLayer::new(Activation::Silu).with_output(half);
+//! let args = DenseArgs::new(layer, MatRef::new(&x, 2, 2)?, MatRef::new(&w, 2, 3)?).with_bias(&bias);
 //! let (mut y, mut z) = ([9.0; 2 * 3], [9.0; 2 * 3]);
-//! dense_forward(&args, MatMut::new(&mut y, 2, 3)?, Some(MatMut::new(&mut z, 2, 3)?), None)?;
+//! let z_view = MatMut::new(&mut z, 2, 3)?;
+//! dense_forward(&args, MatMut::new(&mut y, 2, 3)?, Some(z_view), MaskSource::Key)?;
 //!
 //! let (mut dw, mut db) = ([0.0; 2 * 3], [0.0; 3]);
-//! let gradients = Gradients {
-//!     dx: None,
-//!     dw: Some(MatMut::new(&mut dw, 2, 3)?),
-//!     db: Some(&mut db),
-//! };
-//! let saved = Saved::pre_activation(MatRef::new(&z, 2, 3)?);
-//! dense_backward(&args, &saved, MatRef::new(&[1.0; 2 * 3], 2, 3)?, gradients)?;
+//! let gradients = Gradients::default().with_dw(MatMut::new(&mut dw, 2, 3)?).with_db(&mut db);
+//! let saved = Saved::PreActivation(MatRef::new(&z, 2, 3)?);
+//! let dy = MatRef::new(&[1.0; 2 * 3], 2, 3)?;
+//! dense_backward(&args, &saved, dy, gradients, MaskSource::Key)?;
 //!
-//! let mask = Mask::generate(2, 3, &args.dropout, &args.key)?;
+//! let mask = Mask::generate(2, 3, &half)?;
 //! for (i, value) in y.iter().enumerate() {
 //!     assert_eq!(mask.get(i / 3, i % 3), Some(*value != 0.0));
 //! }
@@ -84,18 +78,19 @@
 //!
 //! | | |
 //! |---|---|
+//! | [`prelude`] | the everyday names, for `use fused_dropout::prelude::*` |
 //! | [`nn`] | a network with dropout, its loss and its training: [`nn::Mlp`] |
-//! | [`dense`] | the dense layer: [`dense_forward`], [`dense_backward`], [`dense_update`], [`PackedWeight`] |
-//! | [`elementwise`] | dropout alone (also Gaussian, alpha, and of attention weights), bias + activation + dropout, loss, and updates, for trainers with a matmul of their own |
-//! | [`unit`](mod@unit) | unit dropout as a thinned layer, which computes only what is kept: [`thin_forward`], [`thin_backward`], [`thin_update`], [`KeptUnits`] |
-//! | [`Dropout`], [`MaskKey`], [`Mask`] | how much is dropped, which mask, and a mask that is stored |
-//! | [`ForwardMask`] | whether forward makes its mask, stores it, or is given one |
-//! | [`BroadcastShape`], [`broadcast_dropout_forward`] | decisions shared along axes of a tensor: channels, rows, time steps |
-//! | [`Rates`], [`RateSchedule`], [`drawn_rate`] | a rate for each row or column, schedules, rates drawn for each step |
-//! | [`Saved`] | what forward keeps for backward: an output or a pre-activation, and a mask on request |
-//! | [`activation`] | the activation functions, with formulas and error bounds |
-//! | [`MatRef`], [`MatMut`] | matrices as borrowed views, with a row stride or transposed |
-//! | [`Level`] | the instruction set: chosen at run time, or forced |
+//! | [`layer`] | the dense layer, with dropout of elements, of whole units or of weights: [`layer::dense_forward`] and its siblings |
+//! | [`elementwise`] | dropout alone (also Gaussian, alpha, and shared along axes), and bias + activation + dropout, for trainers with a matmul of their own |
+//! | [`softmax`] | softmax with dropout of attention weights, and with cross-entropy |
+//! | [`sgd`] | updates: stochastic gradient descent, penalties, the max-norm constraint |
+//! | [`mask`] | decisions that are shared along axes, a rate for each row or column, rates that change |
+//! | [`Dropout`], [`MaskKey`], [`KeyedDropout`] | how much is dropped, which mask, and both |
+//! | [`Mask`], [`MaskSource`] | a mask that is stored; whether a pass makes its mask, stores it, or is given one |
+//! | [`Saved`] | what forward keeps for backward: an output or a pre-activation |
+//! | [`Activation`] | the activation functions, with formulas and error bounds |
+//! | [`MatRef`], [`MatMut`], [`InOut`] | matrices as borrowed views; two of them, or one that is overwritten |
+//! | [`Level`] | the instruction set, chosen at run time |
 //! | [`philox`] | the random generator |
 //! | [`reference`](mod@reference) | every operation once more, naive |
 //!
@@ -106,53 +101,47 @@
 //! - Matrices are row-major: a batch is [batch, features], weights are [inputs, units].
 //! - Arguments that disagree are an [`Error`] that names both sides, and outputs stay as they were.
 //!   Nothing panics.
-//! - A dropped element is +0.0, whatever the value was (with [`AlphaDropout`], what that says).
+//! - A dropped element is +0.0, whatever the value was (with [`elementwise::AlphaDropout`], what that
+//!   says).
 //! - Operations run on the rayon pool that the caller is in. The number of threads never shows in a
 //!   result.
+//! - Each thread keeps its buffers for the next call; [`release_buffers`] frees them.
 
-pub mod activation;
+mod activation;
 mod buffers;
-pub mod dense;
 pub mod elementwise;
 mod error;
 mod gather;
 mod gemm;
 mod isa;
-mod mask;
+pub mod layer;
+pub mod mask;
 mod math;
 pub mod nn;
 pub mod philox;
+pub mod prelude;
 pub mod reference;
 mod saved;
 pub mod sgd;
 pub mod softmax;
 mod threads;
-pub mod unit;
 mod view;
 
 pub use activation::Activation;
-pub use dense::{
-    DenseArgs, DenseUpdate, Gradients, Parameters, dense_backward, dense_forward,
-    dense_forward_packed, dense_update,
-};
-pub use elementwise::*;
+pub use buffers::release_buffers;
 pub use error::{Error, Result};
-pub use gemm::PackedWeight;
 pub use isa::Level;
-pub use mask::{
-    BroadcastShape, Dropout, ForwardMask, KeyedDropout, Mask, MaskKey, MaskSource, RateAxis,
-    RateSchedule, Rates, Scaling, drawn_rate,
-};
-pub use saved::{Saved, SavedValues};
-pub use sgd::{SgdStep, max_norm, sgd_update};
-pub use softmax::*;
-pub use unit::{
-    KeptUnits, Side, ThinArgs, ThinUpdate, gather_units, scatter_units, thin_backward,
-    thin_forward, thin_update,
-};
+#[doc(hidden)]
+pub use isa::testing;
+pub use mask::core::{Dropout, KeyedDropout, Mask, MaskKey, MaskSource, Scaling};
+pub use saved::Saved;
 pub use view::{InOut, MatMut, MatRef};
 
-/// The example of the README, as a test.
+/// The examples of the README and of the guide, as tests.
 #[cfg(doctest)]
-#[doc = include_str!("../README.md")]
-struct Readme;
+mod documents {
+    #[doc = include_str!("../README.md")]
+    struct Readme;
+    #[doc = include_str!("../docs/guide.md")]
+    struct Guide;
+}

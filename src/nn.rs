@@ -9,21 +9,21 @@ mod junction;
 mod mlp;
 mod mode;
 mod monte_carlo;
+mod optimiser;
 mod prediction;
-mod sgd;
 mod spec;
 
-use crate::buffers::Floats;
+use crate::buffers::AlignedBuffer;
 use crate::error::Result;
 use crate::view::MatMut;
 
 pub use dense::Dense;
-pub use mlp::{Evaluation, Mlp};
+pub use mlp::Mlp;
+pub use optimiser::{LearningRateSchedule, Sgd};
 pub use prediction::{Combination, Prediction};
-pub use sgd::{Schedule, Sgd};
 pub use spec::{Granularity, MlpSpec, Noise, StepRate};
 
 /// Room for a matrix in a buffer.
-fn room(buffer: &mut Floats, rows: usize, cols: usize) -> Result<MatMut<'_>> {
+fn room(buffer: &mut AlignedBuffer, rows: usize, cols: usize) -> Result<MatMut<'_>> {
     MatMut::new(buffer.room(rows, cols)?, rows, cols)
 }

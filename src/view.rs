@@ -12,14 +12,24 @@
 use crate::error::{Error, Result};
 
 /// A matrix to read.
-#[derive(Clone, Copy, Debug)]
+#[derive(Debug)]
+#[must_use]
 pub struct MatRef<'a, T = f32> {
     data: &'a [T],
     shape: Shape,
 }
 
+impl<T> Clone for MatRef<'_, T> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<T> Copy for MatRef<'_, T> {}
+
 /// A matrix to write.
 #[derive(Debug)]
+#[must_use]
 pub struct MatMut<'a, T = f32> {
     data: &'a mut [T],
     shape: Shape,
@@ -70,16 +80,33 @@ impl Shape {
 
     /// The part of the slice from `row` on, and the shape of `count` rows there.
     fn rows_from(self, row: usize, count: usize) -> Result<(usize, Self)> {
-        if row.checked_add(count).is_none_or(|end| end > self.rows) {
-            return Err(Error::Mismatch {
-                left: "end of the row range",
-                left_value: row.saturating_add(count),
-                right: "rows of the matrix",
-                right_value: self.rows,
-            });
-        }
+        check_range("row", row, count, self.rows)?;
         let start = if count == 0 || self.cols == 0 { 0 } else { row * self.row_step };
         Ok((start, Self { rows: count, ..self }))
+    }
+
+    /// The part of the slice from `col` on, and the shape of `count` columns there.
+    fn cols_from(self, col: usize, count: usize) -> Result<(usize, Self)> {
+        check_range("column", col, count, self.cols)?;
+        let start = if count == 0 || self.rows == 0 { 0 } else { col * self.col_step };
+        Ok((start, Self { cols: count, ..self }))
+    }
+
+    /// Where a row is in the slice, if its elements are contiguous.
+    fn row(&self, row: usize) -> Option<std::ops::Range<usize>> {
+        if row >= self.rows || (self.col_step != 1 && self.cols > 1) {
+            return None;
+        }
+        let start = if self.cols == 0 { 0 } else { row * self.row_step };
+        Some(start..start + self.cols)
+    }
+}
+
+/// `Ok` when `count` rows or columns from `first` on lie in a matrix that has `all`.
+fn check_range(what: &'static str, first: usize, count: usize, all: usize) -> Result<()> {
+    match first.checked_add(count) {
+        Some(end) if end <= all => Ok(()),
+        _ => Err(Error::Range { what, first, count, all }),
     }
 }
 
@@ -139,6 +166,30 @@ impl<'a, T> MatRef<'a, T> {
     pub fn rows_from(self, row: usize, count: usize) -> Result<Self> {
         let (start, shape) = self.shape.rows_from(row, count)?;
         Ok(Self { data: &self.data[start..], shape })
+    }
+
+    /// `count` columns from `col` on.
+    ///
+    /// # Errors
+    ///
+    /// When the matrix has fewer columns.
+    pub fn cols_from(self, col: usize, count: usize) -> Result<Self> {
+        let (start, shape) = self.shape.cols_from(col, count)?;
+        Ok(Self { data: &self.data[start..], shape })
+    }
+
+    /// Row `row`, if there is one, and its elements are contiguous (not those of a transposed view).
+    pub fn row(&self, row: usize) -> Option<&'a [T]> {
+        self.shape.row(row).map(|range| &self.data[range])
+    }
+
+    /// Element (row, col), which is known to lie in the matrix.
+    pub(crate) fn at(&self, row: usize, col: usize) -> T
+    where
+        T: Copy,
+    {
+        debug_assert!(row < self.shape.rows && col < self.shape.cols, "an element of the matrix");
+        self.data[row * self.shape.row_step + col * self.shape.col_step]
     }
 
     /// Name, rows and columns, for the checks.
@@ -203,11 +254,16 @@ impl<'a, T> MatMut<'a, T> {
         MatMut { data: self.data, shape: self.shape }
     }
 
-    /// Writes element (row, col); what lies outside is ignored.
-    pub fn set(&mut self, row: usize, col: usize, value: T) {
-        if let Some(i) = self.shape.index(row, col) {
-            self.data[i] = value;
-        }
+    /// Writes element (row, col).
+    ///
+    /// # Errors
+    ///
+    /// When the element lies outside the matrix.
+    pub fn set(&mut self, row: usize, col: usize, value: T) -> Result<()> {
+        let Shape { rows, cols, .. } = self.shape;
+        let i = self.shape.index(row, col).ok_or(Error::Index { row, col, rows, cols })?;
+        self.data[i] = value;
+        Ok(())
     }
 
     /// `count` rows from `row` on.
@@ -218,6 +274,35 @@ impl<'a, T> MatMut<'a, T> {
     pub fn rows_from(self, row: usize, count: usize) -> Result<Self> {
         let (start, shape) = self.shape.rows_from(row, count)?;
         Ok(Self { data: &mut self.data[start..], shape })
+    }
+
+    /// `count` columns from `col` on.
+    ///
+    /// # Errors
+    ///
+    /// When the matrix has fewer columns.
+    pub fn cols_from(self, col: usize, count: usize) -> Result<Self> {
+        let (start, shape) = self.shape.cols_from(col, count)?;
+        Ok(Self { data: &mut self.data[start..], shape })
+    }
+
+    /// Element (row, col), if there is one.
+    pub fn get(&self, row: usize, col: usize) -> Option<T>
+    where
+        T: Copy,
+    {
+        self.as_ref().get(row, col)
+    }
+
+    /// Row `row`, if there is one, and its elements are contiguous (not those of a transposed view).
+    pub fn row(&mut self, row: usize) -> Option<&mut [T]> {
+        self.shape.row(row).map(|range| &mut self.data[range])
+    }
+
+    /// Writes element (row, col), which is known to lie in the matrix.
+    pub(crate) fn put(&mut self, row: usize, col: usize, value: T) {
+        debug_assert!(row < self.shape.rows && col < self.shape.cols, "an element of the matrix");
+        self.data[row * self.shape.row_step + col * self.shape.col_step] = value;
     }
 
     /// Name, rows and columns, for the checks.

@@ -3,8 +3,8 @@
 use rand_xoshiro::Xoshiro256PlusPlus;
 use rand_xoshiro::rand_core::Rng;
 
-use crate::buffers::Floats;
-use crate::dense::Parameters;
+use crate::buffers::AlignedBuffer;
+use crate::layer::Parameters;
 use crate::error::Result;
 use crate::view::MatMut;
 
@@ -18,15 +18,25 @@ pub struct Dense {
 }
 
 /// A number for each weight and each bias.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 struct Numbers {
-    w: Floats,
-    b: Floats,
+    w: AlignedBuffer,
+    b: AlignedBuffer,
 }
 
 impl Numbers {
-    fn zeros(inputs: usize, units: usize) -> Self {
-        Self { w: Floats::zeros(inputs * units), b: Floats::zeros(units) }
+    fn zeros(inputs: usize, units: usize) -> Result<Self> {
+        let (mut w, mut b) = (AlignedBuffer::default(), AlignedBuffer::default());
+        w.room(inputs, units)?.fill(0.0);
+        b.room(1, units)?.fill(0.0);
+        Ok(Self { w, b })
+    }
+
+    fn try_clone(&self) -> Result<Self> {
+        let mut copy = Self::default();
+        copy.w.room(1, self.w.len())?.copy_from_slice(&self.w);
+        copy.b.room(1, self.b.len())?.copy_from_slice(&self.b);
+        Ok(copy)
     }
 }
 
@@ -37,14 +47,14 @@ impl Dense {
         units: usize,
         deviation: f64,
         random: &mut Xoshiro256PlusPlus,
-    ) -> Self {
-        let mut parameters = Numbers::zeros(inputs, units);
+    ) -> Result<Self> {
+        let mut parameters = Numbers::zeros(inputs, units)?;
         for pair in parameters.w.chunks_mut(2) {
             for (w, normal) in pair.iter_mut().zip(normal_pair(random)) {
                 *w = (deviation * normal) as f32;
             }
         }
-        Self { inputs, units, parameters, velocity: None }
+        Ok(Self { inputs, units, parameters, velocity: None })
     }
 
     /// Length of an input row.
@@ -68,27 +78,27 @@ impl Dense {
     }
 
     /// The same layer with its weights, but not its biases, multiplied by `keep`; without velocities.
-    pub(super) fn scaled(&self, keep: f64) -> Self {
-        let mut w = Floats::default();
-        self.scale_weights(keep, &mut w);
-        let parameters = Numbers { w, b: self.parameters.b.clone() };
-        Self { parameters, velocity: None, ..*self }
+    pub(super) fn scaled(&self, keep: f64) -> Result<Self> {
+        let mut parameters = self.parameters.try_clone()?;
+        self.scale_weights(keep, &mut parameters.w)?;
+        Ok(Self { parameters, velocity: None, ..*self })
     }
 
     /// The weights times `keep`, in place of what `scaled` held.
-    pub(super) fn scale_weights(&self, keep: f64, scaled: &mut Floats) {
+    pub(super) fn scale_weights(&self, keep: f64, scaled: &mut AlignedBuffer) -> Result<()> {
         let keep = keep as f32;
         let weights = self.parameters.w.iter();
-        for (scaled, w) in scaled.grow(weights.len()).iter_mut().zip(weights) {
+        for (scaled, w) in scaled.room(self.inputs, self.units)?.iter_mut().zip(weights) {
             *scaled = w * keep;
         }
+        Ok(())
     }
 
     /// What an update with or without momentum changes.
     pub(super) fn parameters_mut(&mut self, momentum: bool) -> Result<Parameters<'_>> {
         let (inputs, units) = (self.inputs, self.units);
         if momentum && self.velocity.is_none() {
-            self.velocity = Some(Numbers::zeros(inputs, units));
+            self.velocity = Some(Numbers::zeros(inputs, units)?);
         }
         let (mut w_velocity, mut bias_velocity) = (None, None);
         if let Some(Numbers { w, b }) = &mut self.velocity {

@@ -2,14 +2,13 @@
 
 use super::room;
 use super::spec::{Granularity, MlpSpec, Noise, StepRate};
-use crate::buffers::Floats;
+use crate::buffers::AlignedBuffer;
 use crate::elementwise::{
-    GaussianDropout, dropout_forward, dropout_forward_in_place, gaussian_dropout_backward_in_place,
-    gaussian_dropout_forward, gaussian_dropout_forward_in_place,
+    GaussianDropout, dropout_forward, gaussian_dropout_backward, gaussian_dropout_forward,
 };
 use crate::error::{Error, Result};
-use crate::mask::{Dropout, MaskKey, Scaling};
-use crate::unit::{KeptUnits, Side, gather_units};
+use crate::mask::{Dropout, MaskKey, MaskSource, Scaling};
+use crate::layer::{KeptUnits, Side, gather_units};
 use crate::view::{MatMut, MatRef};
 
 /// The noise before the first layer (junction 0) or after a hidden one.
@@ -53,7 +52,7 @@ impl Junction {
                 let mut kept = KeptUnits::all(units)?;
                 if granularity == Granularity::UnitExact {
                     // The share of the kept units is known before a step.
-                    kept.redraw_exact(&dropout, &MaskKey::FIRST)?;
+                    kept.redraw_exact(&dropout.with_key(MaskKey::FIRST))?;
                     keep = kept.keep();
                 }
                 Drawn::Units(kept, granularity)
@@ -74,8 +73,8 @@ impl Junction {
         let dropout = Dropout::with_scaling(rate, self.scaling)?;
         match &mut self.noise {
             Drawn::Elements(drawn) => *drawn = dropout,
-            Drawn::Units(kept, Granularity::UnitExact) => kept.redraw_exact(&dropout, key)?,
-            Drawn::Units(kept, _) => kept.redraw_bernoulli(&dropout, key)?,
+            Drawn::Units(kept, Granularity::UnitExact) => kept.redraw_exact(&dropout.with_key(*key))?,
+            Drawn::Units(kept, _) => kept.redraw_bernoulli(&dropout.with_key(*key))?,
             Drawn::Gaussian(drawn) => *drawn = GaussianDropout::new(rate)?,
         }
         Ok(())
@@ -114,13 +113,13 @@ impl Junction {
     }
 
     /// Makes the copy of `x` that the next layer reads, if it reads one.
-    pub(super) fn apply(&self, x: MatRef<'_>, key: &MaskKey, copy: &mut Floats) -> Result<()> {
+    pub(super) fn apply(&self, x: MatRef<'_>, key: &MaskKey, copy: &mut AlignedBuffer) -> Result<()> {
         match &self.noise {
             Drawn::Units(kept, _) if self.first => {
                 gather_units(x, kept, room(copy, x.rows(), kept.len())?)
             }
             Drawn::Gaussian(noise) if noise.sigma() > 0.0 => {
-                gaussian_dropout_forward(x, room(copy, x.rows(), x.cols())?, noise, key)
+                gaussian_dropout_forward((x, room(copy, x.rows(), x.cols())?), noise, key)
             }
             _ => Ok(()),
         }
@@ -139,9 +138,11 @@ impl Junction {
     /// are kept.
     pub(super) fn forward(&self, x: MatRef<'_>, y: MatMut<'_>, key: &MaskKey) -> Result<()> {
         match &self.noise {
-            Drawn::Elements(dropout) => dropout_forward(x, y, dropout, key, None),
+            Drawn::Elements(dropout) => {
+                dropout_forward((x, y), &dropout.with_key(*key), MaskSource::Key)
+            }
             Drawn::Units(kept, _) => gather_units(x, kept, y),
-            Drawn::Gaussian(noise) => gaussian_dropout_forward(x, y, noise, key),
+            Drawn::Gaussian(noise) => gaussian_dropout_forward((x, y), noise, key),
         }
     }
 
@@ -149,9 +150,11 @@ impl Junction {
     /// layer has computed only those that are kept.
     pub(super) fn forward_in_place(&self, x: MatMut<'_>, key: &MaskKey) -> Result<()> {
         match &self.noise {
-            Drawn::Elements(dropout) => dropout_forward_in_place(x, dropout, key, None),
+            Drawn::Elements(dropout) => {
+                dropout_forward(x, &dropout.with_key(*key), MaskSource::Key)
+            }
             Drawn::Units(..) => Ok(()),
-            Drawn::Gaussian(noise) => gaussian_dropout_forward_in_place(x, noise, key),
+            Drawn::Gaussian(noise) => gaussian_dropout_forward(x, noise, key),
         }
     }
 
@@ -159,7 +162,7 @@ impl Junction {
     /// no layer does.
     pub(super) fn backward(&self, dx: MatMut<'_>, key: &MaskKey) -> Result<()> {
         match &self.noise {
-            Drawn::Gaussian(noise) => gaussian_dropout_backward_in_place(dx, noise, key),
+            Drawn::Gaussian(noise) => gaussian_dropout_backward(dx, noise, key),
             _ => Ok(()),
         }
     }
@@ -167,9 +170,9 @@ impl Junction {
     /// This junction as the side of a layer that applies its dropout.
     pub(super) fn side(&self, key: MaskKey) -> Side<'_> {
         match &self.noise {
-            Drawn::Elements(dropout) => Side::Elements(*dropout, key),
+            Drawn::Elements(dropout) => Side::Elements(dropout.with_key(key)),
             Drawn::Units(kept, _) => Side::Units(kept),
-            Drawn::Gaussian(_) => Side::WHOLE,
+            Drawn::Gaussian(_) => Side::Whole,
         }
     }
 
@@ -177,7 +180,7 @@ impl Junction {
     pub(super) fn side_after(&self) -> Side<'_> {
         match &self.noise {
             Drawn::Units(kept, _) => Side::Units(kept),
-            _ => Side::WHOLE,
+            _ => Side::Whole,
         }
     }
 }

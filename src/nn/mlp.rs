@@ -1,23 +1,24 @@
 //! A multi-layer perceptron with dropout.
 
+use std::cell::Cell;
+
 use rand_xoshiro::Xoshiro256PlusPlus;
 use rand_xoshiro::rand_core::SeedableRng;
 
 use super::dense::Dense;
 use super::junction::Junction;
 use super::mode::Mode;
+use super::optimiser::Sgd;
 use super::room;
-use super::sgd::Sgd;
 use super::spec::MlpSpec;
 use crate::activation::{Activation, Needs};
-use crate::buffers::Floats;
-use crate::dense::{DenseArgs, dense_forward};
+use crate::buffers::AlignedBuffer;
 use crate::error::{Error, Result, check_equal, check_shape};
-use crate::mask::Scaling;
-use crate::saved::{Saved, SavedValues};
+use crate::layer::{DenseArgs, DenseLayer, DenseUpdate, dense_forward, dense_update};
+use crate::mask::{MaskSource, Scaling};
+use crate::saved::Saved;
 use crate::sgd::SgdStep;
-use crate::softmax::{Loss, softmax_cross_entropy};
-use crate::unit::{ThinArgs, ThinUpdate, thin_forward, thin_update_in_place};
+use crate::softmax::{Loss, check_labels, softmax_cross_entropy};
 use crate::view::{MatMut, MatRef};
 
 /// Rows that are evaluated together: enough to keep the product busy, few enough for the buffers.
@@ -28,6 +29,18 @@ pub(super) const EVALUATION_ROWS: usize = 512;
 /// In layer `l` (0 the first) of step `t`, the input's mask has the key (seed, 0, t), and the mask
 /// of the layer's output (seed, l + 1, t); units are selected, rates are drawn and Gaussian noise is
 /// made with the same keys.
+///
+/// ```
+/// # use fused_dropout::{Error, MatMut, MatRef, nn::{Mlp, MlpSpec, Sgd}};
+/// let mut mlp = Mlp::new(&MlpSpec::new(&[2, 16, 2]).with_hidden_rate(0.5))?;
+/// let (x, labels) = ([0.0, 1.0, 1.0, 0.0], [0, 1]);
+/// let x = MatRef::new(&x, 2, 2)?;
+/// for _ in 0..20 {
+///     mlp.train_step(x, &labels, &Sgd::new(0.1))?;
+/// }
+/// assert_eq!(mlp.evaluate(x, &labels)?.errors, 0);
+/// # Ok::<(), Error>(())
+/// ```
 #[derive(Clone, Debug)]
 pub struct Mlp {
     spec: MlpSpec,
@@ -42,33 +55,27 @@ pub struct Mlp {
 #[derive(Clone, Debug, Default)]
 struct Buffers {
     /// What each layer reads, where that is a noisy copy of what was before it.
-    copies: Vec<Floats>,
+    copies: Vec<AlignedBuffer>,
     /// Each layer's output.
-    outputs: Vec<Floats>,
+    outputs: Vec<AlignedBuffer>,
     /// Each layer's z, where its derivative needs it.
-    pre_activations: Vec<Floats>,
+    pre_activations: Vec<AlignedBuffer>,
     /// The gradients of a layer's output, which that of z takes the place of, and of its input.
-    gradients: [Floats; 2],
-    /// Weights times keep, for inference with classical scaling.
-    scaled: Floats,
+    gradients: [AlignedBuffer; 2],
 }
 
-/// The result of [`Mlp::evaluate`].
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Evaluation {
-    /// Mean cross-entropy.
-    pub loss: f64,
-    /// Examples whose most probable class is not their label's.
-    pub errors: usize,
-    /// Number of examples.
-    pub examples: usize,
+/// What inference keeps from layer to layer, and from call to call.
+#[derive(Default)]
+struct Inference {
+    /// What a layer reads, and what it writes.
+    input: AlignedBuffer,
+    output: AlignedBuffer,
+    /// Weights times keep, with classical scaling.
+    scaled: AlignedBuffer,
 }
 
-impl Evaluation {
-    /// The share of errors, 0 to 1.
-    pub fn error_rate(&self) -> f64 {
-        self.errors as f64 / self.examples.max(1) as f64
-    }
+thread_local! {
+    static INFERENCE: Cell<Inference> = Cell::default();
 }
 
 impl Mlp {
@@ -80,7 +87,8 @@ impl Mlp {
     ///
     /// When there are fewer than two sizes, a size is 0, a rate is no probability, a schedule's gamma is
     /// not positive, there are more granularities or kinds of noise than an input and hidden layers,
-    /// Gaussian noise has a rate of 1 or covers units, or the activation's slope is invalid.
+    /// Gaussian noise has a rate of 1 or covers units, the activation's slope is invalid, or the memory cannot
+    /// be had.
     pub fn new(spec: &MlpSpec) -> Result<Self> {
         spec.check()?;
         let sizes = &spec.sizes;
@@ -92,7 +100,7 @@ impl Mlp {
             _ => 2.0,
         };
         let last = sizes.len() - 2;
-        let layers: Vec<_> = sizes
+        let layers: Vec<Dense> = sizes
             .windows(2)
             .enumerate()
             .map(|(l, size)| {
@@ -100,12 +108,12 @@ impl Mlp {
                 let deviation = if l == last { deviation / 2.0 } else { deviation };
                 Dense::new(size[0], size[1], deviation, &mut random)
             })
-            .collect();
+            .collect::<Result<_>>()?;
         let count = layers.len();
         let mut buffers = Buffers::default();
-        buffers.copies.resize(count, Floats::default());
-        buffers.outputs.resize(count, Floats::default());
-        buffers.pre_activations.resize(count, Floats::default());
+        buffers.copies.resize(count, AlignedBuffer::default());
+        buffers.outputs.resize(count, AlignedBuffer::default());
+        buffers.pre_activations.resize(count, AlignedBuffer::default());
         Ok(Self { spec: spec.clone(), layers, junctions, steps: 0, buffers })
     }
 
@@ -167,32 +175,34 @@ impl Mlp {
     }
 
     /// One step of stochastic gradient descent on a mini-batch: forward, loss, backward, update.
-    /// Returns the mean cross-entropy before the update.
+    /// Returns the mean cross-entropy before the update. An empty mini-batch is no step, and its loss is 0.
     ///
     /// # Errors
     ///
-    /// When shapes disagree, a label names no class, or an option of `sgd` is out of range; the
-    /// network is unchanged then.
+    /// When shapes disagree, a label names no class, or an option of `sgd` is out of range; and when the
+    /// loss is NaN or infinite, as after a learning rate that is too large. The network is unchanged then,
+    /// and the step is not counted.
     pub fn train_step(&mut self, x: MatRef<'_>, labels: &[u32], sgd: &Sgd) -> Result<f32> {
         // Steps are part of the masks' addresses: none is used twice.
-        let next = self.steps.checked_add(1).ok_or(Error::Address {
-            what: "step",
-            first: self.steps.into(),
-            count: 1,
-            limit: u32::MAX.into(),
-        })?;
-        let numbers = sgd.step(self.steps)?;
+        let next = self.steps.checked_add(1).ok_or(Error::Steps)?;
+        let numbers = sgd.step_at(self.steps)?;
         check_equal("columns of x", x.cols(), "inputs of the network", self.inputs())?;
-        crate::softmax::check_labels(labels, x.rows(), self.classes())?;
+        check_labels(labels, ("rows of x", x.rows()), self.classes())?;
+        if x.rows() == 0 {
+            return Ok(0.0);
+        }
         let mode = self.mode();
         for (l, junction) in self.junctions.iter_mut().enumerate() {
             junction.draw(&mode.key(l)?)?;
         }
         self.forward(x)?;
-        let loss = self.loss(labels)?;
+        let loss = self.loss(labels)?.mean();
+        if !loss.is_finite() {
+            return Err(Error::Loss { step: self.steps, loss });
+        }
         self.backward(x, &numbers, sgd.max_norm)?;
         self.steps = next;
-        Ok(loss.mean() as f32)
+        Ok(loss as f32)
     }
 
     /// The layers of a network that knows nothing of dropout and predicts what this one does: with
@@ -214,7 +224,11 @@ impl Mlp {
     /// rate for all, the two ways to scale are the same function, trained at different speeds.
     ///
     /// Where rates change from step to step, keep is that of [`StepRate`](super::StepRate).
-    pub fn export_scaled_weights(&self) -> Vec<Dense> {
+    ///
+    /// # Errors
+    ///
+    /// When the memory cannot be had.
+    pub fn export_scaled_weights(&self) -> Result<Vec<Dense>> {
         let keep = |l: usize| match self.spec.scaling {
             Scaling::Inverted => 1.0,
             Scaling::Classical => self.junctions[l].keep(),
@@ -222,48 +236,41 @@ impl Mlp {
         self.layers.iter().enumerate().map(|(l, layer)| layer.scaled(keep(l))).collect()
     }
 
-    /// The logits of each row of `x`, without dropout.
+    /// The logits of each row of `x`, without dropout. Several threads may predict with one network.
     ///
     /// # Errors
     ///
     /// When shapes disagree.
-    pub fn predict(&mut self, x: MatRef<'_>, mut logits: MatMut<'_>) -> Result<()> {
+    pub fn predict(&self, x: MatRef<'_>, mut logits: MatMut<'_>) -> Result<()> {
         check_equal("columns of x", x.cols(), "inputs of the network", self.inputs())?;
         check_shape(logits.named("the logits"), ("the output", x.rows(), self.classes()))?;
-        for row in (0..x.rows()).step_by(EVALUATION_ROWS) {
-            let rows = EVALUATION_ROWS.min(x.rows() - row);
-            self.infer(x.rows_from(row, rows)?)?;
-            let output = &self.buffers.outputs[self.layers.len() - 1];
-            let output = MatRef::new(output, rows, self.classes())?;
-            for r in 0..rows {
-                for c in 0..self.classes() {
-                    logits.set(row + r, c, output.get(r, c).unwrap_or_default());
+        self.infer(x, |row, output| {
+            for r in 0..output.rows() {
+                for c in 0..output.cols() {
+                    logits.put(row + r, c, output.at(r, c));
                 }
             }
-        }
-        Ok(())
+            Ok(())
+        })
     }
 
-    /// Loss and errors on labelled examples, without dropout.
+    /// Loss and errors on labelled examples, without dropout. Several threads may evaluate one network.
     ///
     /// # Errors
     ///
     /// When shapes disagree, or a label names no class.
-    pub fn evaluate(&mut self, x: MatRef<'_>, labels: &[u32]) -> Result<Evaluation> {
+    pub fn evaluate(&self, x: MatRef<'_>, labels: &[u32]) -> Result<Loss> {
         check_equal("columns of x", x.cols(), "inputs of the network", self.inputs())?;
-        crate::softmax::check_labels(labels, x.rows(), self.classes())?;
+        check_labels(labels, ("rows of x", x.rows()), self.classes())?;
         let mut total = Loss::default();
-        for row in (0..x.rows()).step_by(EVALUATION_ROWS) {
-            let rows = EVALUATION_ROWS.min(x.rows() - row);
-            self.infer(x.rows_from(row, rows)?)?;
-            let logits = &self.buffers.outputs[self.layers.len() - 1];
-            let logits = MatRef::new(logits, rows, self.classes())?;
-            let loss = softmax_cross_entropy(logits, &labels[row..row + rows], None)?;
+        self.infer(x, |row, logits| {
+            let loss = softmax_cross_entropy(logits, &labels[row..row + logits.rows()], None)?;
             total.sum += loss.sum;
             total.errors += loss.errors;
-        }
+            Ok(())
+        })?;
         total.examples = x.rows();
-        Ok(Evaluation { loss: total.mean(), errors: total.errors, examples: total.examples })
+        Ok(total)
     }
 
     /// How the layers are applied in the coming step.
@@ -283,23 +290,20 @@ impl Mlp {
         let Buffers { copies, outputs, pre_activations, .. } = &mut self.buffers;
         for (l, layer) in self.layers.iter().enumerate() {
             let (before, after) = outputs.split_at_mut(l);
-            let sides = mode.sides(l, &self.junctions)?;
+            let does = mode.layer(l, &self.junctions)?;
             let w = MatRef::new(layer.weights(), layer.inputs(), layer.units())?;
-            let units = sides.1.width(rows, ("units", layer.units()))?;
+            let units = does.output.width(rows, ("units", layer.units()))?;
             let junction = &self.junctions[l];
             let x = last_or(x, before, junction.width())?;
             junction.apply(x, &mode.key(l)?, &mut copies[l])?;
-            let args = ThinArgs {
-                bias: Some(layer.bias()),
-                activation: mode.activation_of(l),
-                ..ThinArgs::new(junction.input(x, &copies[l])?, w, sides.0, sides.1)
-            };
+            let x = junction.input(x, &copies[l])?;
             let y = room(&mut after[0], rows, units)?;
-            let z = match mode.activation_of(l).needs() {
+            let z = match does.activation.needs() {
                 Needs::PreActivation => Some(room(&mut pre_activations[l], rows, units)?),
-                _ => None,
+                Needs::Nothing | Needs::Output => None,
             };
-            thin_forward(&args, y, z)?;
+            let args = DenseArgs::new(does, x, w).with_bias(layer.bias());
+            dense_forward(&args, y, z, MaskSource::Key)?;
         }
         Ok(())
     }
@@ -324,29 +328,22 @@ impl Mlp {
             &mut self.buffers;
         for (l, layer) in self.layers.iter_mut().enumerate().rev() {
             let (before, after) = outputs.split_at(l);
-            let sides = mode.sides(l, &self.junctions)?;
-            let units = sides.1.width(rows, ("units", layer.units()))?;
-            let values = match mode.activation_of(l).needs() {
-                Needs::Nothing => SavedValues::None,
-                Needs::Output => SavedValues::Output(MatRef::new(&after[0], rows, units)?),
+            let does = mode.layer(l, &self.junctions)?;
+            let units = does.output.width(rows, ("units", layer.units()))?;
+            let saved = match does.activation.needs() {
+                Needs::Nothing => Saved::Nothing,
+                Needs::Output => Saved::Output(MatRef::new(&after[0], rows, units)?),
                 Needs::PreActivation => {
-                    SavedValues::PreActivation(MatRef::new(&pre_activations[l], rows, units)?)
+                    Saved::PreActivation(MatRef::new(&pre_activations[l], rows, units)?)
                 }
             };
             let junction = &self.junctions[l];
             let x = junction.input(last_or(x, before, junction.width())?, &copies[l])?;
-            let args = ThinUpdate {
-                x,
-                activation: mode.activation_of(l),
-                input: sides.0,
-                output: sides.1,
-                step: *step,
-                max_norm,
-            };
+            let update = DenseUpdate { max_norm, ..DenseUpdate::new(does, x, *step) };
             let parameters = layer.parameters_mut(step.momentum > 0.0)?;
-            let saved = Saved { values, mask: None };
             let dx_view = if l == 0 { None } else { Some(room(dx, rows, x.cols())?) };
-            thin_update_in_place(&args, parameters, &saved, room(dy, rows, units)?, dx_view)?;
+            let dy_view = room(dy, rows, units)?;
+            dense_update(&update, parameters, &saved, dy_view, dx_view, MaskSource::Key)?;
             if l > 0 {
                 junction.backward(room(dx, rows, x.cols())?, &mode.key(l)?)?;
             }
@@ -355,32 +352,55 @@ impl Mlp {
         Ok(())
     }
 
-    /// Forward without dropout; the logits stay in the last layer's buffer.
-    fn infer(&mut self, x: MatRef<'_>) -> Result<()> {
-        let mode = self.mode();
-        let Buffers { outputs, scaled, .. } = &mut self.buffers;
+    /// Forward without dropout, some rows at a time: hands the first row and the logits to `f`.
+    fn infer(
+        &self,
+        x: MatRef<'_>,
+        mut f: impl FnMut(usize, MatRef<'_>) -> Result<()>,
+    ) -> Result<()> {
+        let mut buffers = INFERENCE.take();
+        let mut result = Ok(());
+        for row in (0..x.rows()).step_by(EVALUATION_ROWS) {
+            let rows = EVALUATION_ROWS.min(x.rows() - row);
+            result = self.infer_rows(x.rows_from(row, rows)?, &mut buffers);
+            result = result.and_then(|()| {
+                f(row, MatRef::new(&buffers.input, rows, self.classes())?)
+            });
+            if result.is_err() {
+                break;
+            }
+        }
+        INFERENCE.set(buffers);
+        result
+    }
+
+    /// Forward without dropout; the logits are left in `buffers.input`.
+    fn infer_rows(&self, x: MatRef<'_>, buffers: &mut Inference) -> Result<()> {
+        let Inference { input, output, scaled } = buffers;
         for (l, layer) in self.layers.iter().enumerate() {
-            let (before, after) = outputs.split_at_mut(l);
             let w = match self.spec.scaling {
                 Scaling::Inverted => layer.weights(),
                 Scaling::Classical => {
-                    layer.scale_weights(self.junctions[l].keep(), scaled);
+                    layer.scale_weights(self.junctions[l].keep(), scaled)?;
                     &*scaled
                 }
             };
             let w = MatRef::new(w, layer.inputs(), layer.units())?;
-            let args = DenseArgs {
-                bias: Some(layer.bias()),
-                activation: mode.activation_of(l),
-                ..DenseArgs::new(last_or(x, before, layer.inputs())?, w)
-            };
-            dense_forward(&args, room(&mut after[0], x.rows(), layer.units())?, None, None)?;
+            let does = DenseLayer::new(self.mode().activation_of(l));
+            let x = if l == 0 { x } else { MatRef::new(input, x.rows(), layer.inputs())? };
+            let args = DenseArgs::new(does, x, w).with_bias(layer.bias());
+            dense_forward(&args, room(output, x.rows(), layer.units())?, None, MaskSource::Key)?;
+            std::mem::swap(input, output);
         }
         Ok(())
     }
 }
 
 /// The last output, of `cols` columns, or `x` where there is none.
-fn last_or<'a>(x: MatRef<'a>, outputs: &'a [Floats], cols: usize) -> Result<MatRef<'a>> {
+fn last_or<'a>(
+    x: MatRef<'a>,
+    outputs: &'a [AlignedBuffer],
+    cols: usize,
+) -> Result<MatRef<'a>> {
     outputs.last().map_or(Ok(x), |output| MatRef::new(output, x.rows(), cols))
 }

@@ -1,10 +1,10 @@
-//! What the layers of a network are given in one step.
+//! What the layers of a network do in one step.
 
 use super::junction::Junction;
 use crate::activation::Activation;
 use crate::error::Result;
+use crate::layer::{DenseLayer, Side};
 use crate::mask::MaskKey;
-use crate::unit::Side;
 
 /// How the layers of a network are applied in one step.
 #[derive(Clone, Copy)]
@@ -24,20 +24,16 @@ impl Mode {
         MaskKey::new(self.seed, layer as u32, self.step)
     }
 
-    /// What is dropped of the input and of the output of layer `l`.
-    pub(super) fn sides<'a>(
-        &self,
-        l: usize,
-        junctions: &'a [Junction],
-    ) -> Result<(Side<'a>, Side<'a>)> {
+    /// Layer `l`, with what is dropped of its input and of its output.
+    pub(super) fn layer<'a>(&self, l: usize, junctions: &'a [Junction]) -> Result<DenseLayer<'a>> {
         let input = match l {
             0 => junctions[0].side(self.key(0)?),
             _ => junctions[l].side_after(),
         };
         let output = match junctions.get(l + 1) {
             Some(junction) => junction.side(self.key(l + 1)?),
-            None => Side::WHOLE,
+            None => Side::Whole,
         };
-        Ok((input, output))
+        Ok(DenseLayer::new(self.activation_of(l)).with_input(input).with_output(output))
     }
 }

@@ -18,12 +18,10 @@ use super::mlp::{EVALUATION_ROWS, Mlp};
 use super::mode::Mode;
 use super::prediction::Prediction;
 use super::room;
-use crate::buffers::Floats;
-use crate::dense::{DenseArgs, dense_forward, dense_forward_packed};
+use crate::buffers::AlignedBuffer;
 use crate::error::{Result, check_equal};
-use crate::gemm::PackedWeight;
-use crate::mask::MaskKey;
-use crate::unit::{Side, ThinArgs, thin_forward};
+use crate::layer::{DenseArgs, DenseLayer, PackedWeight, Side, dense_forward};
+use crate::mask::{MaskKey, MaskSource};
 use crate::view::MatRef;
 
 /// Rows of a stack: passes over fewer rows are put together, for a product that all threads share.
@@ -74,16 +72,16 @@ struct Passes<'a> {
     first: usize,
     junctions: Vec<Junction>,
     /// What comes before the first noise, if that is not the input.
-    shared: Floats,
+    shared: AlignedBuffer,
     buffers: Buffers,
 }
 
 /// Of a stack of passes: what a layer reads, and what it writes; and the probabilities of one pass.
 #[derive(Default)]
 struct Buffers {
-    input: Floats,
-    output: Floats,
-    probabilities: Floats,
+    input: AlignedBuffer,
+    output: AlignedBuffer,
+    probabilities: AlignedBuffer,
 }
 
 impl<'a> Passes<'a> {
@@ -92,7 +90,7 @@ impl<'a> Passes<'a> {
         let first = mlp.junctions.iter().position(Junction::may_change);
         let first = first.unwrap_or(mlp.layers().len() - 1);
         let junctions = mlp.junctions.clone();
-        Self { mlp, first, junctions, shared: Floats::default(), buffers: Buffers::default() }
+        Self { mlp, first, junctions, shared: AlignedBuffer::default(), buffers: Buffers::default() }
     }
 
     /// The weights of the layers after the first noise, for stacked passes; nothing where units are
@@ -118,7 +116,7 @@ impl<'a> Passes<'a> {
     ) -> Result<()> {
         let (rows, classes) = (x.rows(), self.mlp.classes());
         self.share(x)?;
-        let most = if packed.is_some() { (STACK_ROWS / rows).max(1) } else { 1 };
+        let most = if packed.is_some() { (STACK_ROWS / rows.max(1)).max(1) } else { 1 };
         let mut left = steps;
         while !left.is_empty() {
             let passes = most.min(left.len());
@@ -142,7 +140,7 @@ impl<'a> Passes<'a> {
         for l in 0..self.first {
             let y = room(&mut self.buffers.output, x.rows(), self.mlp.layers()[l].units())?;
             let x = before(self.mlp, l, x, &self.shared)?;
-            dense_forward(&args(self.mlp, l, x)?, y, None, None)?;
+            dense_forward(&args(self.mlp, l, x)?, y, None, MaskSource::Key)?;
             std::mem::swap(&mut self.shared, &mut self.buffers.output);
         }
         Ok(())
@@ -169,7 +167,8 @@ impl<'a> Passes<'a> {
         for (l, w) in (*first..).zip(packed) {
             let x = MatRef::new(input, all_rows, w.inputs())?;
             let mut y = room(output, all_rows, w.units())?;
-            dense_forward_packed(&args(mlp, l, x)?, w, y.reborrow(), None, None)?;
+            let args = args(mlp, l, x)?.with_packed(w);
+            dense_forward(&args, y.reborrow(), None, MaskSource::Key)?;
             if l + 1 < junctions.len() {
                 for (pass, step) in steps.clone().enumerate() {
                     let key = draw(mlp, junctions, l + 1, step, row)?;
@@ -198,18 +197,14 @@ impl<'a> Passes<'a> {
                 _ => None,
             };
             let from = junctions[l].side_after();
-            let to = junctions.get(l + 1).map_or(Side::WHOLE, Junction::side_after);
+            let to = junctions.get(l + 1).map_or(Side::Whole, Junction::side_after);
             let inputs = from.width(rows, ("inputs", layer.inputs()))?;
             let units = to.width(rows, ("units", layer.units()))?;
             let x = MatRef::new(input, rows, inputs)?;
-            let args = args(mlp, l, x)?;
-            let args = ThinArgs {
-                bias: args.bias,
-                activation: args.activation,
-                ..ThinArgs::new(x, args.w, from, to)
-            };
+            let mut args = args(mlp, l, x)?;
+            args.layer = args.layer.with_input(from).with_output(to);
             let mut y = room(output, rows, units)?;
-            thin_forward(&args, y.reborrow(), None)?;
+            dense_forward(&args, y.reborrow(), None, MaskSource::Key)?;
             if let Some(key) = key {
                 junctions[l + 1].forward_in_place(y, &key)?;
             }
@@ -228,8 +223,8 @@ fn before<'a>(mlp: &Mlp, l: usize, x: MatRef<'a>, shared: &'a [f32]) -> Result<M
 fn args<'a>(mlp: &'a Mlp, l: usize, x: MatRef<'a>) -> Result<DenseArgs<'a>> {
     let layer = &mlp.layers()[l];
     let w = MatRef::new(layer.weights(), layer.inputs(), layer.units())?;
-    let activation = mlp.mode().activation_of(l);
-    Ok(DenseArgs { bias: Some(layer.bias()), activation, ..DenseArgs::new(x, w) })
+    let does = DenseLayer::new(mlp.mode().activation_of(l));
+    Ok(DenseArgs::new(does, x, w).with_bias(layer.bias()))
 }
 
 /// Draws the noise of junction `l` in a step. Returns its key, for rows from `row` on.

@@ -2,14 +2,15 @@
 
 use super::mlp::EVALUATION_ROWS;
 use super::room;
-use crate::buffers::Floats;
+use crate::buffers::AlignedBuffer;
 use crate::error::{Error, Result, check_shape};
-use crate::mask::{Dropout, MaskKey};
+use crate::mask::{KeyedDropout, MaskSource};
 use crate::softmax::{SoftmaxDropout, check_labels, softmax_dropout_forward};
 use crate::view::MatRef;
 
 /// How the predictions of several members become one.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub enum Combination {
     /// The class with the largest mean probability; of equals the first.
     #[default]
@@ -49,7 +50,7 @@ pub enum Combination {
 /// let x = MatRef::new(&[0.1, 0.2, 0.3, 0.4, 0.5, 0.6], 2, 3)?;
 /// let mut prediction = Prediction::new(2, 4)?;
 /// for seed in [1, 2] {
-///     let mut mlp = Mlp::new(&MlpSpec { seed, ..MlpSpec::new(&[3, 8, 4]) })?;
+///     let mlp = Mlp::new(&MlpSpec::new(&[3, 8, 4]).with_seed(seed))?;
 ///     let mut logits = [0.0; 2 * 4];
 ///     mlp.predict(x, MatMut::new(&mut logits, 2, 4)?)?;
 ///     prediction.add(MatRef::new(&logits, 2, 4)?)?;
@@ -59,6 +60,7 @@ pub enum Combination {
 /// # Ok::<(), fused_dropout::Error>(())
 /// ```
 #[derive(Clone, Debug, PartialEq)]
+#[must_use]
 pub struct Prediction {
     classes: usize,
     members: usize,
@@ -86,9 +88,8 @@ impl Prediction {
         }
         let len = examples.checked_mul(classes).filter(|n| *n <= isize::MAX as usize / 8);
         let len = len.ok_or(Error::Overflow { rows: examples, stride: classes })?;
-        let numbers = || vec![0.0; len];
-        let (sums, squares, votes) = (numbers(), numbers(), vec![0; len]);
-        Ok(Self { classes, members: 0, sums, squares, votes, entropies: vec![0.0; examples] })
+        let (sums, squares, votes) = (zeros(len)?, zeros(len)?, zeros(len)?);
+        Ok(Self { classes, members: 0, sums, squares, votes, entropies: zeros(examples)? })
     }
 
     /// Adds a member: its logits of all examples, [examples, classes].
@@ -98,7 +99,7 @@ impl Prediction {
     /// When the shape is another one.
     pub fn add(&mut self, logits: MatRef<'_>) -> Result<()> {
         self.check((logits.rows(), logits.cols()))?;
-        let mut buffer = Floats::default();
+        let mut buffer = AlignedBuffer::default();
         for row in (0..logits.rows()).step_by(EVALUATION_ROWS) {
             let rows = EVALUATION_ROWS.min(logits.rows() - row);
             self.add_rows(row, logits.rows_from(row, rows)?, &mut buffer)?;
@@ -118,26 +119,30 @@ impl Prediction {
         &mut self,
         first: usize,
         logits: MatRef<'_>,
-        buffer: &mut Floats,
+        buffer: &mut AlignedBuffer,
     ) -> Result<()> {
         let (rows, classes) = (logits.rows(), self.classes);
-        let softmax = SoftmaxDropout { causal: None, dropout: Dropout::NONE, key: MaskKey::FIRST };
+        let softmax = SoftmaxDropout::new(KeyedDropout::NONE);
         let p = room(buffer, rows, classes)?;
-        softmax_dropout_forward(&softmax, logits, p, None, None)?;
+        softmax_dropout_forward(&softmax, (logits, p), None, MaskSource::Key)?;
         for (r, p) in buffer.chunks_exact(classes).take(rows).enumerate() {
-            let z = |c| f64::from(logits.get(r, c).unwrap_or_default());
+            let z = |c| f64::from(logits.at(r, c));
             let best = largest(classes, z);
             let at = (first + r) * classes;
             let sums = self.sums[at..].iter_mut().zip(&mut self.squares[at..]);
-            let mut distance = 0.0;
+            let (mut distance, mut sum_is_nan) = (0.0, false);
             for (c, (p, (sum, square))) in p.iter().zip(sums).enumerate() {
                 let p = f64::from(*p);
                 *sum += p;
+                sum_is_nan |= p.is_nan();
                 *square += p * p;
                 // Where p is 0, the logit may be infinite.
                 distance += if p == 0.0 { 0.0 } else { p * (z(c) - z(best)) };
             }
-            self.votes[at + best] += 1;
+            // Logits that are NaN vote for no class, and their sums say so.
+            if !sum_is_nan {
+                self.votes[at + best] += 1;
+            }
             // H(p) = ln(sum of e) - sum of p · (z - max z), and p(best) = 1 / sum of e: one logarithm.
             // It is 0 only if all logits are -infinity.
             let p_best = f64::from(p[best]);
@@ -204,30 +209,45 @@ impl Prediction {
         pairs.map(|(entropy, sum)| at_least_0(entropy - sum / self.count())).collect()
     }
 
-    /// The class of each example.
-    pub fn labels(&self, how: Combination) -> Vec<u32> {
+    /// The class of each example; `None` where its probabilities are NaN.
+    pub fn labels(&self, how: Combination) -> Vec<Option<u32>> {
         let rows = self.sums.chunks_exact(self.classes).zip(self.votes.chunks_exact(self.classes));
-        let label = |(sums, votes): (&[f64], &[u64])| match how {
-            Combination::Average => largest(self.classes, |c| sums[c]) as u32,
-            Combination::MajorityVote => largest(self.classes, |c| (votes[c], sums[c])) as u32,
+        let label = |(sums, votes): (&[f64], &[u64])| {
+            if sums.iter().any(|sum| sum.is_nan()) {
+                return None;
+            }
+            Some(match how {
+                Combination::Average => largest(self.classes, |c| sums[c]) as u32,
+                Combination::MajorityVote => largest(self.classes, |c| (votes[c], sums[c])) as u32,
+            })
         };
         rows.map(label).collect()
     }
 
-    /// Examples whose class is not their label's.
+    /// Examples whose class is not their label's, or that have none.
     ///
     /// # Errors
     ///
     /// When there is not a label for each example, or one names no class.
     pub fn errors(&self, labels: &[u32], how: Combination) -> Result<usize> {
-        check_labels(labels, self.examples(), self.classes)?;
-        Ok(self.labels(how).iter().zip(labels).filter(|(a, b)| a != b).count())
+        check_labels(labels, ("examples of the prediction", self.examples()), self.classes)?;
+        let pairs = self.labels(how).into_iter().zip(labels);
+        Ok(pairs.filter(|(class, label)| *class != Some(**label)).count())
     }
 
     /// What sums are divided by.
     fn count(&self) -> f64 {
         self.members.max(1) as f64
     }
+}
+
+/// `len` zeros, if there is memory for them.
+fn zeros<T: Clone + Default>(len: usize) -> Result<Vec<T>> {
+    let mut numbers = Vec::new();
+    let memory = Error::Memory { bytes: len.saturating_mul(size_of::<T>()) };
+    numbers.try_reserve_exact(len).map_err(|_| memory)?;
+    numbers.resize(len, T::default());
+    Ok(numbers)
 }
 
 /// The first of the largest of `n` values.

@@ -5,7 +5,15 @@ use crate::error::{Error, Result};
 use crate::mask::{MaskKey, RateSchedule, Scaling, drawn_rate};
 
 /// What a network is made of.
+///
+/// ```
+/// # use fused_dropout::{Activation, nn::MlpSpec};
+/// let spec = MlpSpec::new(&[784, 1024, 10]).with_input_rate(0.2).with_hidden_rate(0.5).with_seed(7);
+/// assert_eq!(spec.activation, Activation::Relu);
+/// ```
 #[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
+#[must_use]
 pub struct MlpSpec {
     /// Length of the input, of each hidden layer, and number of classes.
     pub sizes: Vec<usize>,
@@ -48,9 +56,56 @@ impl MlpSpec {
         }
     }
 
-    /// The same with one granularity for the input and all hidden layers.
-    pub fn with_granularity(self, granularity: Granularity) -> Self {
-        Self { granularity: vec![granularity; self.junctions()], ..self }
+    /// The same with this activation of the hidden layers.
+    pub fn with_activation(self, activation: Activation) -> Self {
+        Self { activation, ..self }
+    }
+
+    /// The same with this probability to drop an input.
+    pub fn with_input_rate(self, input_rate: f64) -> Self {
+        Self { input_rate, ..self }
+    }
+
+    /// The same with this probability to drop a hidden unit's output.
+    pub fn with_hidden_rate(self, hidden_rate: f64) -> Self {
+        Self { hidden_rate, ..self }
+    }
+
+    /// The same with this schedule of the input's rate.
+    pub fn with_input_schedule(self, input_schedule: StepRate) -> Self {
+        Self { input_schedule, ..self }
+    }
+
+    /// The same with this schedule of the hidden layers' rate.
+    pub fn with_hidden_schedule(self, hidden_schedule: StepRate) -> Self {
+        Self { hidden_schedule, ..self }
+    }
+
+    /// The same with one granularity for all hidden layers. Inputs stay as they are, by element: to drop
+    /// whole inputs for a mini-batch costs accuracy.
+    pub fn with_granularity(mut self, granularity: Granularity) -> Self {
+        let input = self.granularity.first().copied().unwrap_or_default();
+        self.granularity = vec![granularity; self.junctions()];
+        self.with_input_granularity(input)
+    }
+
+    /// The same with this granularity of the input.
+    pub fn with_input_granularity(mut self, granularity: Granularity) -> Self {
+        match self.granularity.first_mut() {
+            Some(input) => *input = granularity,
+            None => self.granularity.push(granularity),
+        }
+        self
+    }
+
+    /// The same with dropout scaled in training, or weights scaled at inference.
+    pub fn with_scaling(self, scaling: Scaling) -> Self {
+        Self { scaling, ..self }
+    }
+
+    /// The same with weights, masks and noise of this seed.
+    pub fn with_seed(self, seed: u64) -> Self {
+        Self { seed, ..self }
     }
 
     /// The same with one kind of noise on the input and all hidden layers.
@@ -98,8 +153,10 @@ impl MlpSpec {
 /// What one decision of dropout covers.
 ///
 /// Units are dropped for a whole mini-batch, which is then sent through the thinned network: see
-/// [`unit`](mod@crate::unit).
+/// [`Side::Units`](crate::layer::Side::Units). One subset for a whole mini-batch makes gradients noisy: a
+/// network can train worse than without dropout, or diverge.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub enum Granularity {
     /// An element: one unit for one example.
     #[default]
@@ -112,6 +169,7 @@ pub enum Granularity {
 
 /// What is done in training to the input or to the outputs of a hidden layer.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub enum Noise {
     /// They are dropped with the probability `rate`.
     #[default]
@@ -120,7 +178,7 @@ pub enum Noise {
     /// variance of dropout (Srivastava et al. 2014, section 10): see [`GaussianDropout`]. The mean is
     /// 1, so inference is the bare layer with either [`Scaling`].
     ///
-    /// [`GaussianDropout`]: crate::GaussianDropout
+    /// [`GaussianDropout`]: crate::elementwise::GaussianDropout
     Gaussian,
 }
 
@@ -131,11 +189,12 @@ pub enum Noise {
 /// schedule that of the final rate, which the training ends with; with drawn rates the mean one,
 /// `1 - rate / 2`.
 #[derive(Clone, Copy, Debug, PartialEq)]
+#[non_exhaustive]
 pub enum StepRate {
     /// The schedule's rate of the step, on the way to the given one.
     Scheduled(RateSchedule),
     /// A number from U(0, rate), drawn afresh for each step (Bouthillier et al. 2015, "Dropout as data
-    /// augmentation", whose noise has a random level): [`drawn_rate`] of row 0.
+    /// augmentation", whose noise has a random level): [`drawn_rate`](crate::mask::drawn_rate) of row 0.
     Drawn,
 }
 

@@ -6,13 +6,12 @@ use super::{
     Real, at, dense_forward, drawn_rate, for_each, keeps, normal, rate_at, softmax_dropout_forward,
 };
 use crate::activation::Activation;
-use crate::dense::DenseArgs;
 use crate::elementwise::GaussianDropout;
 use crate::error::{Result, check_equal};
-use crate::mask::{Dropout, MaskKey};
+use crate::layer::{DenseArgs, DenseLayer, KeptUnits};
+use crate::mask::{Dropout, KeyedDropout, MaskKey, MaskSource};
 use crate::nn::{Granularity, Mlp, Noise, StepRate};
 use crate::softmax::SoftmaxDropout;
-use crate::unit::KeptUnits;
 use crate::view::{MatMut, MatRef};
 
 /// The class probabilities of a pass for each of `steps`, row after row, which
@@ -41,23 +40,20 @@ pub fn predict_monte_carlo<T: Real>(
             let w: Vec<T> = layer.weights().iter().map(number).collect();
             let bias: Vec<T> = layer.bias().iter().map(number).collect();
             let last = l + 1 == layers.len();
-            let args = DenseArgs {
-                bias: Some(&bias),
-                activation: if last { Activation::Identity } else { mlp.spec().activation },
-                ..DenseArgs::new(
-                    MatRef::new(&values, rows, inputs)?,
-                    MatRef::new(&w, inputs, units)?,
-                )
-            };
+            let activation = if last { Activation::Identity } else { mlp.spec().activation };
+            let x = MatRef::new(&values, rows, inputs)?;
+            let args = DenseArgs::new(DenseLayer::new(activation), x, MatRef::new(&w, inputs, units)?)
+                .with_bias(&bias);
             let mut y = vec![T::ZERO; rows * units];
-            dense_forward(&args, MatMut::new(&mut y, rows, units)?, None, None)?;
+            dense_forward(&args, MatMut::new(&mut y, rows, units)?, None, MaskSource::Key)?;
             values = y;
         }
         let classes = mlp.spec().sizes[layers.len()];
         let mut p = vec![T::ZERO; rows * classes];
-        let softmax = SoftmaxDropout { causal: None, dropout: Dropout::NONE, key: MaskKey::FIRST };
+        let softmax = SoftmaxDropout::new(KeyedDropout::NONE);
         let logits = MatRef::new(&values, rows, classes)?;
-        softmax_dropout_forward(&softmax, logits, MatMut::new(&mut p, rows, classes)?, None, None)?;
+        let p_view = MatMut::new(&mut p, rows, classes)?;
+        softmax_dropout_forward(&softmax, (logits, p_view), None, MaskSource::Key)?;
         passes.push(p);
     }
     Ok(passes)
@@ -85,17 +81,17 @@ fn add_noise<T: Real>(mlp: &Mlp, l: usize, step: u32, values: &mut [T]) -> Resul
         }
         return Ok(());
     }
-    let dropout = Dropout::with_scaling(rate, spec.scaling)?;
+    let dropout = Dropout::with_scaling(rate, spec.scaling)?.with_key(key);
     let kept = match spec.granularity.get(l).copied().unwrap_or_default() {
         Granularity::Element => None,
-        Granularity::Unit => Some(KeptUnits::bernoulli(units, &dropout, &key)?),
-        Granularity::UnitExact => Some(KeptUnits::exact(units, &dropout, &key)?),
+        Granularity::Unit => Some(KeptUnits::bernoulli(units, &dropout)?),
+        Granularity::UnitExact => Some(KeptUnits::exact(units, &dropout)?),
     };
-    let scale = kept.as_ref().map_or(dropout.scale_f64(), KeptUnits::scale_f64);
+    let scale = kept.as_ref().map_or(dropout.dropout().scale_f64(), KeptUnits::scale_f64);
     for (i, value) in values.iter_mut().enumerate() {
         let (r, c) = (i / units, i % units);
         let stays = match &kept {
-            None => keeps(&dropout, &key, r, c),
+            None => keeps(&dropout, r, c),
             Some(kept) => kept.indices().contains(&(c as u32)),
         };
         *value = if stays { *value * T::from_f64(scale) } else { T::ZERO };

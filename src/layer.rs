@@ -1,0 +1,235 @@
+//! The dense layer: matmul, bias, activation and dropout in one pass, its gradients, and its update.
+//!
+//! ```text
+//! x~ = x, or keep_in ? x · scale_in : 0     input dropout, on request
+//! W~ = W, or keep_w ? W · scale_w : 0       weight dropout (DropConnect), on request
+//! z  = x~ · W~ + b
+//! y  = [residual +] (keep ? act(z) · scale : 0)
+//!
+//! dz = keep ? dy · scale · act'(z) : 0
+//! dW = x~ᵀ · dz, or keep_w ? (x~ᵀ · dz) · scale_w : 0
+//! db = column sums of dz
+//! dx = dz · W~ᵀ, or keep_in ? (dz · W~ᵀ) · scale_in : 0
+//! ```
+//!
+//! | | shape |
+//! |---|---|
+//! | x, dx | [batch, inputs] |
+//! | W, dW | [inputs, units], or [units, inputs] as `w.t()` |
+//! | b, db | \[units\] |
+//! | z, y, dy, residual | [batch, units] |
+//!
+//! A [`DenseLayer`] says what the layer does: its activation, what is dropped on its input and on its
+//! output side, and whether weights are dropped. [`dense_forward`], [`dense_backward`] and
+//! [`dense_update`] take the same one. [`DenseArgs`] adds the data.
+//!
+//! Every element of a product is one chain of fused multiply-adds, p ascending, from the bias or 0:
+//! its bits do not depend on the level, the threads, the blocking or the other rows of the batch.
+//!
+//! # Unit dropout
+//!
+//! The original procedure (Hinton et al. 2012, "Improving neural networks by preventing co-adaptation
+//! of feature detectors"; Srivastava et al. 2014, section 4): for each mini-batch remove a random part
+//! of the units, send the mini-batch forward and its loss backward through the thinned network, update
+//! the parameters that remain, restore the removed units with the values they had. With
+//! [`Side::Units`] the layer is computed that way: nothing is multiplied by zero. With the kept inputs
+//! I and the kept units J,
+//!
+//! ```text
+//! z  = x · W[I, J] + b[J],   y = [residual +] act(z) · scale       scale = 1 / keep probability
+//! dz = dy · scale · act'(z)
+//! dW[I, J] = xᵀ · dz,        db[J] = column sums of dz,            dx = dz · W[I, J]ᵀ
+//! ```
+//!
+//! W, b and their velocities are whole; x, dx, z, y, dy, dW and db are compact: [batch, kept inputs],
+//! [batch, kept units], [kept inputs, kept units]. There is no copy of W: its kept elements are
+//! gathered while the product packs its panels, and an update is scattered from the registers. A layer
+//! between two halves costs a quarter.
+//!
+//! **The masked layer is the meaning.** The results are those of the whole layer with x = 0 where an
+//! input is removed, and with the outputs of removed units set to 0: the same bits, a zero's sign aside,
+//! since a removed input would only add `fma(0, w, acc) = acc`. Only a weight that is infinite or NaN
+//! makes a difference: here a removed one is not read.
+//!
+//! **What is removed keeps its bits**: each weight of which the input or the unit is removed, the
+//! removed units' biases, and the velocities of both. They are not penalised, their velocity is not
+//! used up, and they are no part of a norm.
+//!
+//! **Nothing kept** is fine: the layer's output has no columns, the next layer's sums are its bias.
+//!
+//! One subset for a whole mini-batch makes gradients noisy: a network can train worse than without
+//! dropout, or diverge.
+//!
+//! # DropConnect
+//!
+//! Weight dropout (Wan, Zeiler, Zhang, LeCun and Fergus 2013, "Regularization of neural networks using
+//! DropConnect") removes connections instead of units: one decision for each weight, the same for the
+//! whole batch. A weight is dropped and scaled while it is packed, so W~ is never in memory, and a
+//! product with it is the plain product with the matrix `keep_w ? W · scale_w : 0`, bit for bit: a dropped
+//! weight is a factor of +0.0, which an infinite input turns into NaN. Together with kept units W~ is
+//! made in a buffer first.
+
+mod args;
+mod backward;
+mod forward;
+mod kept;
+mod packed;
+mod product;
+mod rows;
+mod step;
+mod units;
+
+use crate::activation::Activation;
+use crate::error::{Error, Result, check_equal};
+use crate::mask::{KeyedDropout, MaskSource};
+pub use args::DenseArgs;
+pub use backward::{Gradients, OutputGradient, dense_backward};
+pub use forward::dense_forward;
+pub use kept::KeptUnits;
+pub use packed::PackedWeight;
+pub use step::{DenseUpdate, Parameters, dense_update};
+pub use units::{gather_units, scatter_units};
+
+/// What is dropped on one side of a layer.
+#[derive(Clone, Copy, Debug, Default)]
+#[non_exhaustive]
+pub enum Side<'a> {
+    /// Nothing.
+    #[default]
+    Whole,
+    /// Single elements, by this layer: of an input as it is read, of an output as it is written.
+    Elements(KeyedDropout),
+    /// Whole units: the matrix is compact and has the kept ones only. An output is scaled as it is
+    /// written; an input has been scaled by what made it, a layer or [`gather_units`].
+    Units(&'a KeptUnits),
+}
+
+impl From<KeyedDropout> for Side<'_> {
+    fn from(dropout: KeyedDropout) -> Self {
+        Side::Elements(dropout)
+    }
+}
+
+impl<'a> From<&'a KeptUnits> for Side<'a> {
+    fn from(kept: &'a KeptUnits) -> Self {
+        Side::Units(kept)
+    }
+}
+
+impl<'a> Side<'a> {
+    /// The kept units, where they are not simply all.
+    pub(crate) fn list(&self) -> Option<&'a [u32]> {
+        match self {
+            Side::Whole | Side::Elements(_) => None,
+            Side::Units(kept) => kept.list(),
+        }
+    }
+
+    /// Dropout of elements.
+    pub(crate) fn elements(&self) -> KeyedDropout {
+        match self {
+            Side::Elements(dropout) => *dropout,
+            Side::Whole | Side::Units(_) => KeyedDropout::NONE,
+        }
+    }
+
+    /// The factor of what is kept of an output, and what undoes it.
+    pub(crate) fn scales(&self) -> (f64, f64) {
+        match self {
+            Side::Whole => (1.0, 1.0),
+            Side::Elements(dropout) => (dropout.dropout().scale_f64(), dropout.dropout().unscale()),
+            Side::Units(kept) => (kept.scale_f64(), kept.unscale()),
+        }
+    }
+
+    /// The columns of this side's matrices, if the layer has `units` units here, which are the weights'
+    /// `name`, and the side fits a batch of `batch` rows.
+    pub(crate) fn width(
+        &self,
+        batch: usize,
+        (name, units): (&'static str, usize),
+    ) -> Result<usize> {
+        match self {
+            Side::Whole => Ok(units),
+            Side::Elements(dropout) => dropout.check(batch, units).map(|()| units),
+            Side::Units(kept) => {
+                check_equal("number of units to keep from", kept.units(), name, units)?;
+                Ok(kept.len())
+            }
+        }
+    }
+}
+
+/// What a dense layer does in one step: the same value for forward, backward and update.
+///
+/// ```
+/// # use fused_dropout::{Activation, Dropout, Error, MaskKey};
+/// # use fused_dropout::layer::DenseLayer;
+/// let layer = DenseLayer::new(Activation::Relu)
+///     .with_input(Dropout::new(0.2)?.with_key(MaskKey::new(42, 0, 7)?))
+///     .with_output(Dropout::new(0.5)?.with_key(MaskKey::new(42, 1, 7)?));
+/// # Ok::<(), Error>(())
+/// ```
+#[derive(Clone, Copy, Debug, Default)]
+#[non_exhaustive]
+#[must_use]
+pub struct DenseLayer<'a> {
+    /// Applied to z.
+    pub activation: Activation,
+    /// What is dropped of the input.
+    pub input: Side<'a>,
+    /// What is dropped of the output.
+    pub output: Side<'a>,
+    /// Dropout of the weights (DropConnect): its rows are inputs and its columns are units, also where
+    /// W is a transposed view.
+    pub weight_dropout: KeyedDropout,
+}
+
+impl<'a> DenseLayer<'a> {
+    /// This activation, and nothing dropped.
+    pub fn new(activation: Activation) -> Self {
+        Self { activation, ..Self::default() }
+    }
+
+    /// The same layer with something dropped of its input.
+    pub fn with_input(self, input: impl Into<Side<'a>>) -> Self {
+        Self { input: input.into(), ..self }
+    }
+
+    /// The same layer with something dropped of its output.
+    pub fn with_output(self, output: impl Into<Side<'a>>) -> Self {
+        Self { output: output.into(), ..self }
+    }
+
+    /// The same layer with dropout of its weights.
+    pub fn with_weight_dropout(self, weight_dropout: KeyedDropout) -> Self {
+        Self { weight_dropout, ..self }
+    }
+
+    /// `Ok` when the mask of a pass, if it is stored or given, is that of the output.
+    pub(crate) fn check_mask(&self, mask: &MaskSource<'_>, shape: &Shape) -> Result<()> {
+        match (self.output, mask) {
+            (Side::Units(_), MaskSource::Store(_) | MaskSource::Given(_)) => {
+                Err(Error::MaskOfUnits)
+            }
+            _ => mask.check(shape.output()),
+        }
+    }
+}
+
+/// The sizes of the matrices of a pass; those that are compact where units are dropped.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Shape {
+    pub(crate) batch: usize,
+    pub(crate) inputs: usize,
+    pub(crate) units: usize,
+    /// Whether some of the units are not computed.
+    thinned: bool,
+}
+
+impl Shape {
+    /// Name, rows and columns of the output, for the checks.
+    pub(crate) fn output(&self) -> (&'static str, usize, usize) {
+        (if self.thinned { "the kept units' output" } else { "x · W" }, self.batch, self.units)
+    }
+}

@@ -1,0 +1,154 @@
+//! The products of a layer: its weights as a factor, the gradient of its input, and that of its weights.
+
+use std::cell::Cell;
+
+use super::{DenseLayer, Shape};
+use crate::Level;
+use crate::buffers::AlignedBuffer;
+use crate::elementwise::dropout_forward;
+use crate::error::Result;
+use crate::gather::IndexBuffers;
+use crate::gemm::epilogue::{End, MaskEnd, Store};
+use crate::gemm::{Operand, Product};
+use crate::mask::{Bits, KeyedDropout, MaskSource};
+use crate::view::{MatMut, MatRef, Target};
+
+/// What a pass needs for itself, kept from call to call.
+#[derive(Default)]
+pub(super) struct LayerBuffers {
+    pub(super) index: IndexBuffers,
+    pub(super) dz: AlignedBuffer,
+    pub(super) db: AlignedBuffer,
+    /// Values of the kept units only: biases and their velocities.
+    pub(super) bias: AlignedBuffer,
+    pub(super) bias_velocity: AlignedBuffer,
+    /// W~, where its dropout and kept units come together.
+    pub(super) masked: AlignedBuffer,
+}
+
+thread_local! {
+    static BUFFERS: Cell<LayerBuffers> = Cell::default();
+}
+
+impl LayerBuffers {
+    /// Calls `f` with this thread's buffers.
+    pub(super) fn with<R>(f: impl FnOnce(&mut Self) -> R) -> R {
+        let mut buffers = BUFFERS.take();
+        let result = f(&mut buffers);
+        BUFFERS.set(buffers);
+        result
+    }
+}
+
+/// The values of the units in the list, which are below the number of values.
+pub(super) fn pick<'a>(
+    values: &[f32],
+    list: &[u32],
+    out: &'a mut AlignedBuffer,
+) -> Result<&'a mut [f32]> {
+    let out = out.room(1, list.len())?;
+    for (out, unit) in out.iter_mut().zip(list) {
+        *out = values[*unit as usize];
+    }
+    Ok(out)
+}
+
+/// The weights as the layer uses them: W~, or the rows and columns of it that are kept.
+pub(super) fn weights(
+    layer: &DenseLayer<'_>,
+    w: MatRef<'_>,
+    level: Level,
+    index: &mut IndexBuffers,
+    masked: &mut AlignedBuffer,
+) -> Result<Operand> {
+    let (rows, cols) = (layer.input.list(), layer.output.list());
+    if rows.is_none() && cols.is_none() {
+        return Ok(Operand::masked(w.source(), &layer.weight_dropout));
+    }
+    let mut w = w;
+    if layer.weight_dropout.drops() {
+        let mut copy = MatMut::new(masked.room(w.rows(), w.cols())?, w.rows(), w.cols())?;
+        dropout_forward((w, copy.reborrow()), &layer.weight_dropout, MaskSource::Key)?;
+        w = MatRef::new(masked, w.rows(), w.cols())?;
+    }
+    let source = w.source();
+    Ok(if source.col_step == 1 {
+        Operand::gathered(source, index.index(level, rows, cols))
+    } else {
+        Operand::gathered(source.t(), index.index(level, cols, rows)).t()
+    })
+}
+
+/// `dx = dz · W~ᵀ`, through the input's dropout.
+pub(super) fn input_gradient(
+    level: Level,
+    dz: Operand,
+    w: Operand,
+    shape: Shape,
+    dropout: &KeyedDropout,
+    dx: Target,
+) {
+    let end = match dropout.drops() {
+        true => End::Mask(MaskEnd { c: dx, scale: dropout.dropout().scale() }),
+        false => End::Store(Store { c: dx }),
+    };
+    Product {
+        m: shape.batch,
+        n: shape.inputs,
+        k: shape.units,
+        a: dz,
+        b: w.t(),
+        bias: None,
+        partial: dx,
+        end,
+        bits: Bits::generate(dropout, None),
+    }
+    .run(level);
+}
+
+/// `x~ᵀ · dz` as a product whose output has contiguous rows: dW, or where the columns of dW are
+/// contiguous `dWᵀ = dzᵀ · x~`. Both are the same chains, since a product does not depend on the order of
+/// its factors.
+#[derive(Clone, Copy)]
+pub(super) struct WeightGradient {
+    a: Operand,
+    b: Operand,
+    m: usize,
+    n: usize,
+    k: usize,
+    transposed: bool,
+}
+
+impl WeightGradient {
+    pub(super) fn new(x: Operand, dz: Operand, shape: Shape, transposed: bool) -> Self {
+        let Shape { batch: k, inputs, units, .. } = shape;
+        let (a, b, m, n) = match transposed {
+            true => (dz.t(), x, units, inputs),
+            false => (x.t(), dz, inputs, units),
+        };
+        Self { a, b, m, n, k, transposed }
+    }
+
+    /// Stores the gradient in `c`, masked and scaled as the weights were.
+    pub(super) fn store(&self, level: Level, dropout: &KeyedDropout, c: Target) {
+        let end = match dropout.drops() {
+            true => End::Mask(MaskEnd { c, scale: dropout.dropout().scale() }),
+            false => End::Store(Store { c }),
+        };
+        self.run(level, end, self.bits(dropout), c);
+    }
+
+    /// The mask of the weights' dropout, in the order of the product's output.
+    pub(super) fn bits(&self, dropout: &KeyedDropout) -> Bits {
+        match self.transposed {
+            true => Bits::generate_transposed(dropout),
+            false => Bits::generate(dropout, None),
+        }
+    }
+
+    /// Hands the gradient to `end`, which writes to `partial`.
+    pub(super) fn run(&self, level: Level, end: End, bits: Bits, partial: Target) {
+        let Self { a, b, m, n, k, .. } = *self;
+        Product { m, n, k, a, b, bias: None, partial, end, bits }.run(level);
+    }
+}
