@@ -319,12 +319,12 @@ pub(crate) fn gradient_of_input(
             bias: None,
             partial: dx,
             epilogue: Store { c: dx },
-            bits: Bits::Uniform(true, None),
+            bits: Bits::ALL,
         };
         match dropout {
             None => product.run(level),
             Some((dropout, key)) => {
-                let bits = Bits::generate(&dropout, &key, None);
+                let bits = Bits::generate(&dropout.with_key(key), None);
                 let scale = dropout.scale();
                 Product { bits, ..product.with(Drop { c: dx, scale }) }.run(level);
             }
@@ -356,7 +356,7 @@ pub(crate) fn weight_gradient(
         bias: None,
         partial: c,
         epilogue: Store { c },
-        bits: Bits::Uniform(true, None),
+        bits: Bits::ALL,
     };
     match dropout {
         None => product.run(level),
@@ -370,9 +370,9 @@ pub(crate) fn weight_gradient(
 /// The bits of the weights' dropout for a product that computes dW, or its transposed.
 fn weight_bits(dropout: &Dropout, key: &MaskKey, transposed: bool) -> Bits {
     if transposed {
-        Bits::generate_transposed(dropout, key)
+        Bits::generate_transposed(&dropout.with_key(*key))
     } else {
-        Bits::generate(dropout, key, None)
+        Bits::generate(&dropout.with_key(*key), None)
     }
 }
 

@@ -54,7 +54,7 @@
 //! let saved = Saved::pre_activation(MatRef::new(&z, 2, 3)?);
 //! dense_backward(&args, &saved, MatRef::new(&[1.0; 2 * 3], 2, 3)?, gradients)?;
 //!
-//! let mask = Mask::generate(2, 3, &args.dropout, &args.key)?;
+//! let mask = Mask::generate(2, 3, &args.dropout.with_key(args.key))?;
 //! for (i, value) in y.iter().enumerate() {
 //!     assert_eq!(mask.get(i / 3, i % 3), Some(*value != 0.0));
 //! }
@@ -90,8 +90,8 @@
 //! | [`unit`](mod@unit) | unit dropout as a thinned layer, which computes only what is kept: [`thin_forward`], [`thin_backward`], [`thin_update`], [`KeptUnits`] |
 //! | [`Dropout`], [`MaskKey`], [`Mask`] | how much is dropped, which mask, and a mask that is stored |
 //! | [`ForwardMask`] | whether forward makes its mask, stores it, or is given one |
-//! | [`BroadcastShape`], [`broadcast_dropout_forward`] | decisions shared along axes of a tensor: channels, rows, time steps |
-//! | [`Rates`], [`RateSchedule`], [`drawn_rate`] | a rate for each row or column, schedules, rates drawn for each step |
+//! | [`mask::BroadcastShape`], [`broadcast_dropout_forward`] | decisions shared along axes of a tensor: channels, rows, time steps |
+//! | [`mask::Rates`], [`mask::RateSchedule`], [`drawn_rate`] | a rate for each row or column, schedules, rates drawn for each step |
 //! | [`Saved`] | what forward keeps for backward: an output or a pre-activation, and a mask on request |
 //! | [`activation`] | the activation functions, with formulas and error bounds |
 //! | [`MatRef`], [`MatMut`] | matrices as borrowed views, with a row stride or transposed |
@@ -118,8 +118,9 @@ mod error;
 mod gather;
 mod gemm;
 mod isa;
-mod mask;
+pub mod mask;
 mod math;
+mod memory;
 pub mod nn;
 pub mod philox;
 pub mod reference;
@@ -139,10 +140,11 @@ pub use elementwise::*;
 pub use error::{Error, Result};
 pub use gemm::PackedWeight;
 pub use isa::Level;
-pub use mask::{
-    BroadcastShape, Dropout, ForwardMask, KeyedDropout, Mask, MaskKey, MaskSource, RateAxis,
-    RateSchedule, Rates, Scaling, drawn_rate,
-};
+pub use mask::dropout::{Dropout, Scaling};
+pub use mask::key::MaskKey;
+pub use mask::keyed::KeyedDropout;
+pub use mask::source::{ForwardMask, MaskSource};
+pub use mask::stored::Mask;
 pub use saved::{Saved, SavedValues};
 pub use sgd::{SgdStep, max_norm, sgd_update};
 pub use softmax::*;

@@ -183,8 +183,10 @@ pub fn thin_forward(
         (bias, _) => bias.map(<[f32]>::as_ptr),
     };
     let (bits, scale) = match args.output {
-        Side::Elements(dropout, key) => (Bits::generate(&dropout, &key, None), dropout.scale()),
-        Side::Units(kept) => (Bits::Uniform(true, None), kept.scale()),
+        Side::Elements(dropout, key) => {
+            (Bits::generate(&dropout.with_key(key), None), dropout.scale())
+        }
+        Side::Units(kept) => (Bits::ALL, kept.scale()),
     };
     by_rows(Some(&mut y), |y| {
         by_rows(z.as_mut(), |z| {

@@ -117,7 +117,7 @@ pub fn dense_update(
         } else {
             (x.t(), dz, inputs, units, Update { w: target, velocity, step })
         };
-        let bits = Bits::Uniform(true, None);
+        let bits = Bits::ALL;
         let partial = epilogue.w;
         let product = Product { m, n, k: batch, a, b, bias: None, partial, epilogue, bits };
         match &args.weight_dropout {

@@ -53,7 +53,7 @@ impl Junction {
                 let mut kept = KeptUnits::all(units)?;
                 if granularity == Granularity::UnitExact {
                     // The share of the kept units is known before a step.
-                    kept.redraw_exact(&dropout, &MaskKey::FIRST)?;
+                    kept.redraw_exact(&dropout.with_key(MaskKey::FIRST))?;
                     keep = kept.keep();
                 }
                 Drawn::Units(kept, granularity)
@@ -74,8 +74,10 @@ impl Junction {
         let dropout = Dropout::with_scaling(rate, self.scaling)?;
         match &mut self.noise {
             Drawn::Elements(drawn) => *drawn = dropout,
-            Drawn::Units(kept, Granularity::UnitExact) => kept.redraw_exact(&dropout, key)?,
-            Drawn::Units(kept, _) => kept.redraw_bernoulli(&dropout, key)?,
+            Drawn::Units(kept, Granularity::UnitExact) => {
+                kept.redraw_exact(&dropout.with_key(*key))?
+            }
+            Drawn::Units(kept, _) => kept.redraw_bernoulli(&dropout.with_key(*key))?,
             Drawn::Gaussian(drawn) => *drawn = GaussianDropout::new(rate)?,
         }
         Ok(())

@@ -88,8 +88,8 @@ fn add_noise<T: Real>(mlp: &Mlp, l: usize, step: u32, values: &mut [T]) -> Resul
     let dropout = Dropout::with_scaling(rate, spec.scaling)?;
     let kept = match spec.granularity.get(l).copied().unwrap_or_default() {
         Granularity::Element => None,
-        Granularity::Unit => Some(KeptUnits::bernoulli(units, &dropout, &key)?),
-        Granularity::UnitExact => Some(KeptUnits::exact(units, &dropout, &key)?),
+        Granularity::Unit => Some(KeptUnits::bernoulli(units, &dropout.with_key(key))?),
+        Granularity::UnitExact => Some(KeptUnits::exact(units, &dropout.with_key(key))?),
     };
     let scale = kept.as_ref().map_or(dropout.scale_f64(), KeptUnits::scale_f64);
     for (i, value) in values.iter_mut().enumerate() {

@@ -178,7 +178,7 @@ fn fused(
         (a, b, m, n) = (dz.t(), x, units, inputs);
     }
     let epilogue = KeptUpdate { w, velocity, step, kept };
-    let bits = Bits::Uniform(true, None);
+    let bits = Bits::ALL;
     let product = Product { m, n, k: batch, a, b, bias: None, partial: w, epilogue, bits };
     if kept.is_all() {
         product.with(Update { w, velocity, step }).run(level);
