@@ -133,7 +133,11 @@ pub use error::{Error, Result};
 pub use isa::Level;
 #[doc(hidden)]
 pub use isa::testing;
-pub use mask::core::{Dropout, KeyedDropout, Mask, MaskKey, MaskSource, Scaling};
+pub use mask::dropout::{Dropout, Scaling};
+pub use mask::key::MaskKey;
+pub use mask::keyed::KeyedDropout;
+pub use mask::source::MaskSource;
+pub use mask::stored::Mask;
 pub use saved::Saved;
 pub use view::{InOut, MatMut, MatRef};
 

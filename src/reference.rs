@@ -250,7 +250,7 @@ fn given_mask<'m>(
     mask.check(matrix)?;
     match mask {
         ForwardMask::Forget => Ok(None),
-        ForwardMask::Store(mask) => mask.fill(dropout, key).map(|()| None),
+        ForwardMask::Store(mask) => mask.fill(&dropout.with_key(*key)).map(|()| None),
         ForwardMask::Given(mask) => Ok(Some(mask)),
     }
 }

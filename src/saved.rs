@@ -107,9 +107,9 @@ impl<T> Saved<'_, T> {
         let known =
             matches!(activation, Activation::Relu) && matches!(self.values, SavedValues::Output(_));
         match self.mask {
-            _ if known => Bits::generate(&Dropout::NONE, key, None),
+            _ if known => Bits::ALL,
             Some(mask) => Bits::stored(mask),
-            None => Bits::generate(dropout, key, None),
+            None => Bits::generate(&dropout.with_key(*key), None),
         }
     }
 }

@@ -218,13 +218,13 @@ fn with_bits(
         mask if !key.is_units() => f(mask.bits(dropout, key)),
         ForwardMask::Given(mask) => f(Bits::same_for_all_rows(mask)),
         ForwardMask::Store(mask) => {
-            mask.fill(dropout, key)?;
+            mask.fill(&dropout.with_key(*key))?;
             f(Bits::same_for_all_rows(mask));
         }
         ForwardMask::Forget => {
             let mut features = FEATURES.replace(Mask::EMPTY);
             features.reshape(1, cols)?;
-            features.fill(dropout, key)?;
+            features.fill(&dropout.with_key(*key))?;
             f(Bits::same_for_all_rows(&features));
             FEATURES.set(features);
         }

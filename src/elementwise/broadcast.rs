@@ -10,7 +10,7 @@ use crate::Level;
 use crate::activation::Activation;
 use crate::error::{Result, check_equal};
 use crate::isa::caches;
-use crate::mask::{Bits, BroadcastShape, Dropout, ForwardMask, Mask, MaskKey, Repeat};
+use crate::mask::{Bits, BroadcastShape, Dropout, ForwardMask, Mask, MaskKey};
 use crate::view::{MatMut, MatRef, Source, Target};
 use runs::Runs;
 
@@ -152,7 +152,7 @@ fn run(
                 let streams = len > caches().level_3 / 8 && !y.source().same_as(x);
                 Runs { x, y, len, nest: outer, run: inner.size, words, scale, streams }.run(level);
             }
-            _ => pass(1, named.1, Bits::Repeated(Repeat::new(words, nest))),
+            _ => pass(1, named.1, Bits::spread(words, nest)),
         }
     });
     REDUCED.set(reduced);
@@ -170,11 +170,11 @@ fn reduce(
     let stored = match mask {
         ForwardMask::Forget => {
             reduced.reshape(rows, cols)?;
-            reduced.fill(&args.dropout, &args.key)?;
+            reduced.fill(&args.dropout.with_key(args.key))?;
             None
         }
         ForwardMask::Store(mask) => {
-            mask.fill(&args.dropout, &args.key)?;
+            mask.fill(&args.dropout.with_key(args.key))?;
             Some(&*mask)
         }
         ForwardMask::Given(mask) => Some(mask),

@@ -98,8 +98,8 @@ fn run(
         }
     };
     match mask {
-        ForwardMask::Forget => rates.with_bits(key, None, run),
-        ForwardMask::Store(mask) => rates.with_bits(key, Some(mask), run),
+        ForwardMask::Forget => rates.with_bits(key, None, run)?,
+        ForwardMask::Store(mask) => rates.with_bits(key, Some(mask), run)?,
         ForwardMask::Given(mask) => run(Bits::stored(mask)),
     }
     Ok(())
