@@ -41,7 +41,7 @@ use crate::elementwise::{BiasActivationDropout, bias_activation_dropout_backward
 use crate::error::{Result, check_equal, check_shape};
 use crate::gemm::epilogue::{Activate, Drop, Store};
 use crate::gemm::{Operand, PackedWeight, Product};
-use crate::mask::{Bits, Dropout, ForwardMask, MaskKey};
+use crate::mask::{Bits, Dropout, MaskKey, MaskSource};
 use crate::saved::Saved;
 use crate::view::{MatMut, MatRef, Source, Target};
 pub(crate) use update::FUSED_ROWS;
@@ -89,13 +89,13 @@ impl<'a, T> DenseArgs<'a, T> {
     }
 
     /// What follows the product and its bias.
-    fn end(&self) -> BiasActivationDropout<'static, T> {
-        BiasActivationDropout {
-            bias: None,
-            activation: self.activation,
-            dropout: self.dropout,
-            key: self.key,
-        }
+    fn end(&self) -> BiasActivationDropout<'a, T>
+    where
+        T: Copy,
+    {
+        let dropout = self.dropout.with_key(self.key);
+        let residual = self.residual;
+        BiasActivationDropout { residual, ..BiasActivationDropout::new(self.activation, dropout) }
     }
 
     /// Batch, inputs and units, if all arguments agree.
@@ -132,7 +132,7 @@ pub struct Gradients<'a, T = f32> {
 }
 
 /// `y = [residual +] (keep ? act(x~ · W~ + b) · scale : 0)`, storing z on request; the mask is made,
-/// stored or given as [`ForwardMask`] says.
+/// stored or given as [`MaskSource`] says.
 ///
 /// y, z and a residual with rows that are not contiguous (transposed views) cost a copy.
 ///
@@ -144,7 +144,7 @@ pub fn dense_forward<'m>(
     args: &DenseArgs<'_>,
     y: MatMut<'_>,
     z: Option<MatMut<'_>>,
-    mask: impl Into<ForwardMask<'m>>,
+    mask: impl Into<MaskSource<'m>>,
 ) -> Result<()> {
     let w = Operand::dropped(args.w.source(), args.weight_dropout);
     forward(args, w, Level::current()?, y, z, mask.into())
@@ -162,7 +162,7 @@ pub fn dense_forward_packed<'m>(
     packed: &PackedWeight,
     y: MatMut<'_>,
     z: Option<MatMut<'_>>,
-    mask: impl Into<ForwardMask<'m>>,
+    mask: impl Into<MaskSource<'m>>,
 ) -> Result<()> {
     check_shape(("the packed weights", packed.inputs(), packed.units()), args.w.named("W"))?;
     packed.check_dropout(args.weight_dropout)?;
@@ -175,7 +175,7 @@ fn forward(
     level: Level,
     mut y: MatMut<'_>,
     mut z: Option<MatMut<'_>>,
-    mask: ForwardMask<'_>,
+    mask: MaskSource<'_>,
 ) -> Result<()> {
     let (batch, inputs, units) = args.check()?;
     let output = ("x · W", batch, units);
@@ -184,7 +184,7 @@ fn forward(
         check_shape(z.named("z"), output)?;
     }
     mask.check(output)?;
-    let bits = mask.bits(&args.dropout, &args.key);
+    let bits = mask.bits(&args.dropout.with_key(args.key));
     let copy = args.residual.filter(|r| r.source().col_step != 1).map(gathered);
     let residual = match &copy {
         Some(copy) => Some(MatRef::new(copy, batch, units)?.source()),
@@ -236,16 +236,19 @@ impl WithFunction for Forward {
 /// # Errors
 ///
 /// When shapes disagree, or `saved` lacks what the activation needs.
-pub fn dense_backward(
+pub fn dense_backward<'m>(
     args: &DenseArgs<'_>,
     saved: &Saved<'_>,
     dy: MatRef<'_>,
     gradients: Gradients<'_>,
+    mask: impl Into<MaskSource<'m>>,
 ) -> Result<()> {
+    let mask = mask.into();
     let Gradients { dx, mut dw, db } = gradients;
     let (batch, inputs, units) = args.check()?;
     check_shape(dy.named("dy"), ("x · W", batch, units))?;
-    saved.check(args.activation, batch, units)?;
+    mask.check(("dy", batch, units))?;
+    saved.check(args.activation, args.residual.is_some(), (batch, units))?;
     if let Some(dx) = &dx {
         check_shape(dx.named("dx"), args.x.named("x"))?;
     }
@@ -258,7 +261,7 @@ pub fn dense_backward(
     let level = Level::current()?;
     let mut buffers = take_buffers(batch, units)?;
     let mut dz = MatMut::new(&mut buffers.dz, batch, units)?;
-    bias_activation_dropout_backward(&args.end(), saved, dy, dz.reborrow(), db)?;
+    bias_activation_dropout_backward(&args.end(), saved, (dy, dz.reborrow()), db, mask)?;
     let dz = Operand::new(dz.as_ref().source());
     if let Some(dw) = &mut dw {
         let x = Operand::dropped(args.x.source(), args.input_dropout);

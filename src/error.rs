@@ -215,6 +215,15 @@ pub enum Error {
     },
 }
 
+/// A number as the caller wrote it: the f64 of the shortest decimal that is `x`, where the f64 of `x`
+/// itself shows what its rounding added (0.1 is 0.10000000149 then).
+pub(crate) fn as_written(x: f32) -> f64 {
+    match x.to_string().parse() {
+        Ok(shortest) => shortest,
+        Err(_) => unreachable!("every f32 is shown as a decimal, NaN or inf, which are read back"),
+    }
+}
+
 /// `Ok` when the two sizes are equal, else an error that names both.
 pub(crate) fn check_equal(
     left: &'static str,

@@ -43,7 +43,7 @@
 //!     ..DenseArgs::new(MatRef::new(&x, 2, 2)?, MatRef::new(&w, 2, 3)?)
 //! };
 //! let (mut y, mut z) = ([9.0; 2 * 3], [9.0; 2 * 3]);
-//! dense_forward(&args, MatMut::new(&mut y, 2, 3)?, Some(MatMut::new(&mut z, 2, 3)?), None)?;
+//! dense_forward(&args, MatMut::new(&mut y, 2, 3)?, Some(MatMut::new(&mut z, 2, 3)?), MaskSource::Key)?;
 //!
 //! let (mut dw, mut db) = ([0.0; 2 * 3], [0.0; 3]);
 //! let gradients = Gradients {
@@ -51,8 +51,8 @@
 //!     dw: Some(MatMut::new(&mut dw, 2, 3)?),
 //!     db: Some(&mut db),
 //! };
-//! let saved = Saved::pre_activation(MatRef::new(&z, 2, 3)?);
-//! dense_backward(&args, &saved, MatRef::new(&[1.0; 2 * 3], 2, 3)?, gradients)?;
+//! let saved = Saved::PreActivation(MatRef::new(&z, 2, 3)?);
+//! dense_backward(&args, &saved, MatRef::new(&[1.0; 2 * 3], 2, 3)?, gradients, MaskSource::Key)?;
 //!
 //! let mask = Mask::generate(2, 3, &args.dropout, &args.key)?;
 //! for (i, value) in y.iter().enumerate() {
@@ -89,7 +89,7 @@
 //! | [`elementwise`] | dropout alone (also Gaussian, alpha, and of attention weights), bias + activation + dropout, loss, and updates, for trainers with a matmul of their own |
 //! | [`unit`](mod@unit) | unit dropout as a thinned layer, which computes only what is kept: [`thin_forward`], [`thin_backward`], [`thin_update`], [`KeptUnits`] |
 //! | [`Dropout`], [`MaskKey`], [`Mask`] | how much is dropped, which mask, and a mask that is stored |
-//! | [`ForwardMask`] | whether forward makes its mask, stores it, or is given one |
+//! | [`MaskSource`] | whether a pass makes its mask, stores it, or is given one |
 //! | [`BroadcastShape`], [`broadcast_dropout_forward`] | decisions shared along axes of a tensor: channels, rows, time steps |
 //! | [`Rates`], [`RateSchedule`], [`drawn_rate`] | a rate for each row or column, schedules, rates drawn for each step |
 //! | [`Saved`] | what forward keeps for backward: an output or a pre-activation, and a mask on request |
@@ -118,7 +118,7 @@ mod error;
 mod gather;
 mod gemm;
 mod isa;
-mod mask;
+pub mod mask;
 mod math;
 pub mod nn;
 pub mod philox;
@@ -140,10 +140,10 @@ pub use error::{Error, Result};
 pub use gemm::PackedWeight;
 pub use isa::Level;
 pub use mask::{
-    BroadcastShape, Dropout, ForwardMask, KeyedDropout, Mask, MaskKey, MaskSource, RateAxis,
-    RateSchedule, Rates, Scaling, drawn_rate,
+    BroadcastShape, Dropout, KeyedDropout, Mask, MaskKey, MaskSource, RateAxis, RateSchedule,
+    Rates, Scaling, drawn_rate,
 };
-pub use saved::{Saved, SavedValues};
+pub use saved::Saved;
 pub use sgd::{SgdStep, max_norm, sgd_update};
 pub use softmax::*;
 pub use unit::{

@@ -49,7 +49,7 @@ pub(crate) use nest::Nest;
 pub use rates::{RateAxis, Rates};
 pub(crate) use repeat::Repeat;
 pub use schedule::{RateSchedule, drawn_rate};
-pub use source::{ForwardMask, MaskSource};
+pub use source::MaskSource;
 
 use crate::Level;
 use crate::error::{Error, Result};

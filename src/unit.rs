@@ -52,17 +52,14 @@ use crate::Level;
 use crate::activation::Activation;
 use crate::buffers::Floats;
 use crate::dense::{Forward, Gradients, by_rows, gradient_of_input, weight_gradient};
-use crate::elementwise::{
-    BiasActivationDropout, activation_backward, bias_activation_dropout_backward,
-    bias_activation_dropout_backward_in_place,
-};
+use crate::elementwise::{BiasActivationDropout, bias_activation_dropout_backward, layer_gradient};
 use crate::error::{Result, check_equal, check_shape};
 use crate::gather::Windows;
 use crate::gemm::epilogue::Store;
 use crate::gemm::{Operand, Product};
-use crate::mask::{Bits, Dropout, MaskKey};
+use crate::mask::{Bits, Dropout, MaskKey, MaskSource};
 use crate::saved::Saved;
-use crate::view::{MatMut, MatRef, Source};
+use crate::view::{InOut, MatMut, MatRef, Source};
 pub use input::{gather_units, scatter_units};
 pub use kept::KeptUnits;
 pub(crate) use update::thin_update_in_place;
@@ -213,16 +210,19 @@ pub fn thin_forward(
 /// # Errors
 ///
 /// When shapes disagree, or `saved` lacks what the activation needs.
-pub fn thin_backward(
+pub fn thin_backward<'m>(
     args: &ThinArgs<'_>,
     saved: &Saved<'_>,
     dy: MatRef<'_>,
     gradients: Gradients<'_>,
+    mask: impl Into<MaskSource<'m>>,
 ) -> Result<()> {
+    let mask = mask.into();
     let Gradients { dx, mut dw, db } = gradients;
     let (batch, inputs, units) = args.check()?;
     check_shape(dy.named("dy"), ("the kept units' output", batch, units))?;
-    saved.check(args.activation, batch, units)?;
+    mask.check(("dy", batch, units))?;
+    saved.check(args.activation, false, (batch, units))?;
     if let Some(dx) = &dx {
         check_shape(dx.named("dx"), args.x.named("x"))?;
     }
@@ -235,7 +235,8 @@ pub fn thin_backward(
     let level = Level::current()?;
     let mut buffers = BUFFERS.take();
     let mut dz = MatMut::new(buffers.dz.room(batch, units)?, batch, units)?;
-    output_gradient(args.activation, args.output, saved, Some(dy), dz.reborrow(), db)?;
+    let dy_dz = InOut::Separate(dy, dz.reborrow());
+    output_gradient(args.activation, args.output, saved, dy_dz, db, mask)?;
     let dz = Operand::new(dz.as_ref().source());
     if let Some(dw) = &mut dw {
         let x = Operand::dropped(args.x.source(), args.input.elements());
@@ -286,26 +287,23 @@ fn weights(
     }
 }
 
-/// dz and db of the kept units. Without `dy` it is in dz.
+/// dz and db of the kept units.
 fn output_gradient(
     activation: Activation,
     output: Side<'_>,
     saved: &Saved<'_>,
-    dy: Option<MatRef<'_>>,
-    dz: MatMut<'_>,
+    dy_dz: InOut<'_>,
     db: Option<&mut [f32]>,
+    mask: MaskSource<'_>,
 ) -> Result<()> {
     match output {
         Side::Elements(dropout, key) => {
-            let end = BiasActivationDropout { bias: None, activation, dropout, key };
-            match dy {
-                Some(dy) => bias_activation_dropout_backward(&end, saved, dy, dz, db),
-                None => bias_activation_dropout_backward_in_place(&end, saved, dz, db),
-            }
+            let end = BiasActivationDropout::new(activation, dropout.with_key(key));
+            bias_activation_dropout_backward(&end, saved, dy_dz, db, mask)
         }
         Side::Units(kept) => {
             let scales = (kept.scale(), kept.unscale() as f32);
-            activation_backward(activation, scales, saved, dy, dz, db)
+            layer_gradient(activation, scales, Bits::Uniform(true, None), saved, dy_dz, db)
         }
     }
 }

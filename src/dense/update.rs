@@ -7,7 +7,7 @@ use crate::elementwise::{BiasActivationDropout, bias_activation_dropout_backward
 use crate::error::{Result, check_equal, check_shape};
 use crate::gemm::epilogue::{DropUpdate, Update};
 use crate::gemm::{Operand, Product};
-use crate::mask::{Bits, Dropout, MaskKey};
+use crate::mask::{Bits, Dropout, MaskKey, MaskSource};
 use crate::saved::Saved;
 use crate::sgd::{SgdStep, check_limit, max_norm, sgd_update};
 use crate::view::{MatMut, MatRef};
@@ -81,27 +81,25 @@ impl<T> Parameters<'_, T> {
 /// When shapes disagree, `saved` lacks what the activation needs, or a number is out of range.
 ///
 /// [`dense_backward`]: crate::dense_backward
-pub fn dense_update(
+pub fn dense_update<'m>(
     args: &DenseUpdate<'_>,
     parameters: Parameters<'_>,
     saved: &Saved<'_>,
     dy: MatRef<'_>,
     dx: Option<MatMut<'_>>,
+    mask: impl Into<MaskSource<'m>>,
 ) -> Result<()> {
-    let level = Level::current()?;
+    let (level, mask) = (Level::current()?, mask.into());
+    mask.check(("dy", args.x.rows(), parameters.w.cols()))?;
     check(args, &parameters, saved, &dy, dx.as_ref())?;
     let Parameters { mut w, mut w_velocity, bias, bias_velocity } = parameters;
     let (batch, inputs, units) = (args.x.rows(), w.rows(), w.cols());
     let mut buffers = take_buffers(batch, units)?;
     let db = &mut buffers.db[..units];
     let mut dz = MatMut::new(&mut buffers.dz, batch, units)?;
-    let end = BiasActivationDropout {
-        bias: None,
-        activation: args.activation,
-        dropout: args.dropout,
-        key: args.key,
-    };
-    bias_activation_dropout_backward(&end, saved, dy, dz.reborrow(), Some(&mut *db))?;
+    let end = BiasActivationDropout::new(args.activation, args.dropout.with_key(args.key));
+    let dy_dz = (dy, dz.reborrow());
+    bias_activation_dropout_backward(&end, saved, dy_dz, Some(&mut *db), mask)?;
     let dz = Operand::new(dz.as_ref().source());
     let w_now = Operand::dropped(w.as_ref().source(), args.weight_dropout);
     gradient_of_input(level, dz, w_now, (batch, inputs, units), args.input_dropout, dx);
@@ -165,7 +163,7 @@ fn check(
         key.check(inputs, units)?;
     }
     check_shape(dy.named("dy"), ("x · W", batch, units))?;
-    saved.check(args.activation, batch, units)?;
+    saved.check(args.activation, false, (batch, units))?;
     match dx {
         Some(dx) => check_shape(dx.named("dx"), args.x.named("x")),
         None => Ok(()),

@@ -4,11 +4,10 @@ use super::room;
 use super::spec::{Granularity, MlpSpec, Noise, StepRate};
 use crate::buffers::Floats;
 use crate::elementwise::{
-    GaussianDropout, dropout_forward, dropout_forward_in_place, gaussian_dropout_backward_in_place,
-    gaussian_dropout_forward, gaussian_dropout_forward_in_place,
+    GaussianDropout, dropout_forward, gaussian_dropout_backward, gaussian_dropout_forward,
 };
 use crate::error::{Error, Result};
-use crate::mask::{Dropout, MaskKey, Scaling};
+use crate::mask::{Dropout, MaskKey, MaskSource, Scaling};
 use crate::unit::{KeptUnits, Side, gather_units};
 use crate::view::{MatMut, MatRef};
 
@@ -120,7 +119,7 @@ impl Junction {
                 gather_units(x, kept, room(copy, x.rows(), kept.len())?)
             }
             Drawn::Gaussian(noise) if noise.sigma() > 0.0 => {
-                gaussian_dropout_forward(x, room(copy, x.rows(), x.cols())?, noise, key)
+                gaussian_dropout_forward((x, room(copy, x.rows(), x.cols())?), noise, key)
             }
             _ => Ok(()),
         }
@@ -139,9 +138,11 @@ impl Junction {
     /// are kept.
     pub(super) fn forward(&self, x: MatRef<'_>, y: MatMut<'_>, key: &MaskKey) -> Result<()> {
         match &self.noise {
-            Drawn::Elements(dropout) => dropout_forward(x, y, dropout, key, None),
+            Drawn::Elements(dropout) => {
+                dropout_forward((x, y), &dropout.with_key(*key), MaskSource::Key)
+            }
             Drawn::Units(kept, _) => gather_units(x, kept, y),
-            Drawn::Gaussian(noise) => gaussian_dropout_forward(x, y, noise, key),
+            Drawn::Gaussian(noise) => gaussian_dropout_forward((x, y), noise, key),
         }
     }
 
@@ -149,9 +150,11 @@ impl Junction {
     /// layer has computed only those that are kept.
     pub(super) fn forward_in_place(&self, x: MatMut<'_>, key: &MaskKey) -> Result<()> {
         match &self.noise {
-            Drawn::Elements(dropout) => dropout_forward_in_place(x, dropout, key, None),
+            Drawn::Elements(dropout) => {
+                dropout_forward(x, &dropout.with_key(*key), MaskSource::Key)
+            }
             Drawn::Units(..) => Ok(()),
-            Drawn::Gaussian(noise) => gaussian_dropout_forward_in_place(x, noise, key),
+            Drawn::Gaussian(noise) => gaussian_dropout_forward(x, noise, key),
         }
     }
 
@@ -159,7 +162,7 @@ impl Junction {
     /// no layer does.
     pub(super) fn backward(&self, dx: MatMut<'_>, key: &MaskKey) -> Result<()> {
         match &self.noise {
-            Drawn::Gaussian(noise) => gaussian_dropout_backward_in_place(dx, noise, key),
+            Drawn::Gaussian(noise) => gaussian_dropout_backward(dx, noise, key),
             _ => Ok(()),
         }
     }

@@ -13,8 +13,8 @@ use crate::activation::{Activation, Needs};
 use crate::buffers::Floats;
 use crate::dense::{DenseArgs, dense_forward};
 use crate::error::{Error, Result, check_equal, check_shape};
-use crate::mask::Scaling;
-use crate::saved::{Saved, SavedValues};
+use crate::mask::{MaskSource, Scaling};
+use crate::saved::Saved;
 use crate::sgd::SgdStep;
 use crate::softmax::{Loss, softmax_cross_entropy};
 use crate::unit::{ThinArgs, ThinUpdate, thin_forward, thin_update_in_place};
@@ -259,10 +259,8 @@ impl Mlp {
             let logits = &self.buffers.outputs[self.layers.len() - 1];
             let logits = MatRef::new(logits, rows, self.classes())?;
             let loss = softmax_cross_entropy(logits, &labels[row..row + rows], None)?;
-            total.sum += loss.sum;
-            total.errors += loss.errors;
+            total.add(loss);
         }
-        total.examples = x.rows();
         Ok(Evaluation { loss: total.mean(), errors: total.errors, examples: total.examples })
     }
 
@@ -326,11 +324,11 @@ impl Mlp {
             let (before, after) = outputs.split_at(l);
             let sides = mode.sides(l, &self.junctions)?;
             let units = sides.1.width(rows, ("units", layer.units()))?;
-            let values = match mode.activation_of(l).needs() {
-                Needs::Nothing => SavedValues::None,
-                Needs::Output => SavedValues::Output(MatRef::new(&after[0], rows, units)?),
+            let saved = match mode.activation_of(l).needs() {
+                Needs::Nothing => Saved::Nothing,
+                Needs::Output => Saved::Output(MatRef::new(&after[0], rows, units)?),
                 Needs::PreActivation => {
-                    SavedValues::PreActivation(MatRef::new(&pre_activations[l], rows, units)?)
+                    Saved::PreActivation(MatRef::new(&pre_activations[l], rows, units)?)
                 }
             };
             let junction = &self.junctions[l];
@@ -344,7 +342,6 @@ impl Mlp {
                 max_norm,
             };
             let parameters = layer.parameters_mut(step.momentum > 0.0)?;
-            let saved = Saved { values, mask: None };
             let dx_view = if l == 0 { None } else { Some(room(dx, rows, x.cols())?) };
             thin_update_in_place(&args, parameters, &saved, room(dy, rows, units)?, dx_view)?;
             if l > 0 {
@@ -374,7 +371,8 @@ impl Mlp {
                 activation: mode.activation_of(l),
                 ..DenseArgs::new(last_or(x, before, layer.inputs())?, w)
             };
-            dense_forward(&args, room(&mut after[0], x.rows(), layer.units())?, None, None)?;
+            let y = room(&mut after[0], x.rows(), layer.units())?;
+            dense_forward(&args, y, None, MaskSource::Key)?;
         }
         Ok(())
     }

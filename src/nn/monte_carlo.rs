@@ -22,7 +22,7 @@ use crate::buffers::Floats;
 use crate::dense::{DenseArgs, dense_forward, dense_forward_packed};
 use crate::error::{Result, check_equal};
 use crate::gemm::PackedWeight;
-use crate::mask::MaskKey;
+use crate::mask::{MaskKey, MaskSource};
 use crate::unit::{Side, ThinArgs, thin_forward};
 use crate::view::MatRef;
 
@@ -142,7 +142,7 @@ impl<'a> Passes<'a> {
         for l in 0..self.first {
             let y = room(&mut self.buffers.output, x.rows(), self.mlp.layers()[l].units())?;
             let x = before(self.mlp, l, x, &self.shared)?;
-            dense_forward(&args(self.mlp, l, x)?, y, None, None)?;
+            dense_forward(&args(self.mlp, l, x)?, y, None, MaskSource::Key)?;
             std::mem::swap(&mut self.shared, &mut self.buffers.output);
         }
         Ok(())
@@ -169,7 +169,7 @@ impl<'a> Passes<'a> {
         for (l, w) in (*first..).zip(packed) {
             let x = MatRef::new(input, all_rows, w.inputs())?;
             let mut y = room(output, all_rows, w.units())?;
-            dense_forward_packed(&args(mlp, l, x)?, w, y.reborrow(), None, None)?;
+            dense_forward_packed(&args(mlp, l, x)?, w, y.reborrow(), None, MaskSource::Key)?;
             if l + 1 < junctions.len() {
                 for (pass, step) in steps.clone().enumerate() {
                     let key = draw(mlp, junctions, l + 1, step, row)?;

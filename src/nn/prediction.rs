@@ -4,7 +4,7 @@ use super::mlp::EVALUATION_ROWS;
 use super::room;
 use crate::buffers::Floats;
 use crate::error::{Error, Result, check_shape};
-use crate::mask::{Dropout, MaskKey};
+use crate::mask::{KeyedDropout, MaskSource};
 use crate::softmax::{SoftmaxDropout, check_labels, softmax_dropout_forward};
 use crate::view::MatRef;
 
@@ -121,9 +121,9 @@ impl Prediction {
         buffer: &mut Floats,
     ) -> Result<()> {
         let (rows, classes) = (logits.rows(), self.classes);
-        let softmax = SoftmaxDropout { causal: None, dropout: Dropout::NONE, key: MaskKey::FIRST };
+        let softmax = SoftmaxDropout::new(KeyedDropout::NONE);
         let p = room(buffer, rows, classes)?;
-        softmax_dropout_forward(&softmax, logits, p, None, None)?;
+        softmax_dropout_forward(&softmax, (logits, p), None, MaskSource::Key)?;
         for (r, p) in buffer.chunks_exact(classes).take(rows).enumerate() {
             let z = |c| f64::from(logits.get(r, c).unwrap_or_default());
             let best = largest(classes, z);

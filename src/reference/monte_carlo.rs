@@ -9,7 +9,7 @@ use crate::activation::Activation;
 use crate::dense::DenseArgs;
 use crate::elementwise::GaussianDropout;
 use crate::error::{Result, check_equal};
-use crate::mask::{Dropout, MaskKey};
+use crate::mask::{Dropout, KeyedDropout, MaskKey, MaskSource};
 use crate::nn::{Granularity, Mlp, Noise, StepRate};
 use crate::softmax::SoftmaxDropout;
 use crate::unit::KeptUnits;
@@ -50,14 +50,15 @@ pub fn predict_monte_carlo<T: Real>(
                 )
             };
             let mut y = vec![T::ZERO; rows * units];
-            dense_forward(&args, MatMut::new(&mut y, rows, units)?, None, None)?;
+            dense_forward(&args, MatMut::new(&mut y, rows, units)?, None, MaskSource::Key)?;
             values = y;
         }
         let classes = mlp.spec().sizes[layers.len()];
         let mut p = vec![T::ZERO; rows * classes];
-        let softmax = SoftmaxDropout { causal: None, dropout: Dropout::NONE, key: MaskKey::FIRST };
+        let softmax = SoftmaxDropout::new(KeyedDropout::NONE);
         let logits = MatRef::new(&values, rows, classes)?;
-        softmax_dropout_forward(&softmax, logits, MatMut::new(&mut p, rows, classes)?, None, None)?;
+        let to = MatMut::new(&mut p, rows, classes)?;
+        softmax_dropout_forward(&softmax, (logits, to), None, MaskSource::Key)?;
         passes.push(p);
     }
     Ok(passes)
@@ -95,7 +96,7 @@ fn add_noise<T: Real>(mlp: &Mlp, l: usize, step: u32, values: &mut [T]) -> Resul
     for (i, value) in values.iter_mut().enumerate() {
         let (r, c) = (i / units, i % units);
         let stays = match &kept {
-            None => keeps(&dropout, &key, r, c),
+            None => keeps(&dropout.with_key(key), r, c),
             Some(kept) => kept.indices().contains(&(c as u32)),
         };
         *value = if stays { *value * T::from_f64(scale) } else { T::ZERO };

@@ -3,8 +3,8 @@
 use super::{Real, at, dense_backward, dense_forward, for_each, max_norm, sgd_update};
 use crate::dense::{DenseArgs, Gradients, Parameters};
 use crate::error::{Result, check_equal, check_shape};
-use crate::mask::{Dropout, MaskKey};
-use crate::saved::{Saved, SavedValues};
+use crate::mask::{Dropout, MaskKey, MaskSource};
+use crate::saved::Saved;
 use crate::sgd::SgdStep;
 use crate::unit::{KeptUnits, Side, ThinArgs, ThinUpdate};
 use crate::view::{MatMut, MatRef};
@@ -70,7 +70,7 @@ pub fn thin_forward<T: Real>(
     let y_view = MatMut::new(&mut y_whole, batch, units)?;
     let z_view = MatMut::new(&mut z_whole, batch, units)?;
     let whole = whole(args, MatRef::new(&x, batch, inputs)?)?;
-    dense_forward(&whole, y_view, Some(z_view), None)?;
+    dense_forward(&whole, y_view, Some(z_view), MaskSource::Key)?;
     let (unit, (scale, _)) = (positions(args.output, units), scales::<T>(args.output));
     for (values, to, scale) in [(y_whole, Some(y), scale), (z_whole, z, one)] {
         let Some(mut to) = to else { continue };
@@ -85,34 +85,36 @@ pub fn thin_forward<T: Real>(
 /// # Errors
 ///
 /// As for the fast function.
-pub fn thin_backward<T: Real>(
+pub fn thin_backward<'m, T: Real>(
     args: &ThinArgs<'_, T>,
     saved: &Saved<'_, T>,
     dy: MatRef<'_, T>,
     gradients: Gradients<'_, T>,
+    mask: impl Into<MaskSource<'m>>,
 ) -> Result<()> {
     let (batch, _, kept) = args.check()?;
     check_shape(dy.named("dy"), ("the kept units' output", batch, kept))?;
-    saved.check(args.activation, batch, kept)?;
+    saved.check(args.activation, false, (batch, kept))?;
     let (inputs, units) = (args.w.rows(), args.w.cols());
     let (input, output) = (positions(args.input, inputs), positions(args.output, units));
     // The scale comes first, and is undone where an activation is read back from its output.
     let (scale, unscale) = scales(args.output);
     let x = spread(&args.x, &input, inputs, T::from_f64(1.0));
     let dy = spread(&dy, &output, units, scale);
-    let values = match &saved.values {
-        SavedValues::None => Vec::new(),
-        SavedValues::Output(y) => spread(y, &output, units, unscale),
-        SavedValues::PreActivation(z) => spread(z, &output, units, T::from_f64(1.0)),
+    let values = match saved {
+        Saved::Nothing => Vec::new(),
+        Saved::Output(y) => spread(y, &output, units, unscale),
+        Saved::PreActivation(z) => spread(z, &output, units, T::from_f64(1.0)),
     };
-    let values = match &saved.values {
-        SavedValues::None => SavedValues::None,
-        SavedValues::Output(_) => SavedValues::Output(MatRef::new(&values, batch, units)?),
-        SavedValues::PreActivation(_) => {
-            SavedValues::PreActivation(MatRef::new(&values, batch, units)?)
-        }
+    let saved = match saved {
+        Saved::Nothing => Saved::Nothing,
+        Saved::Output(_) => Saved::Output(MatRef::new(&values, batch, units)?),
+        Saved::PreActivation(_) => Saved::PreActivation(MatRef::new(&values, batch, units)?),
     };
-    let mask = saved.mask.filter(|_| matches!(args.output, Side::Elements(..)));
+    let mask = match args.output {
+        Side::Elements(..) => mask.into(),
+        Side::Units(_) => MaskSource::Key,
+    };
     let (mut dx, mut dw) = (vec![T::ZERO; batch * inputs], vec![T::ZERO; inputs * units]);
     let mut db = vec![T::ZERO; units];
     let all = Gradients {
@@ -121,7 +123,7 @@ pub fn thin_backward<T: Real>(
         db: Some(&mut db),
     };
     let whole = whole(args, MatRef::new(&x, batch, inputs)?)?;
-    dense_backward(&whole, &Saved { values, mask }, MatRef::new(&dy, batch, units)?, all)?;
+    dense_backward(&whole, &saved, MatRef::new(&dy, batch, units)?, all, mask)?;
     if let Some(mut to) = gradients.dx {
         for_each(batch, input.len(), |r, i| to.set(r, i, dx[r * inputs + input[i]]));
     }
@@ -140,12 +142,13 @@ pub fn thin_backward<T: Real>(
 /// # Errors
 ///
 /// As for the fast function.
-pub fn thin_update<T: Real>(
+pub fn thin_update<'m, T: Real>(
     args: &ThinUpdate<'_, T>,
     mut parameters: Parameters<'_, T>,
     saved: &Saved<'_, T>,
     dy: MatRef<'_, T>,
     dx: Option<MatMut<'_, T>>,
+    mask: impl Into<MaskSource<'m>>,
 ) -> Result<()> {
     let (_, inputs, units) = args.check(&parameters, saved, &dy, dx.as_ref())?;
     let Parameters { w, w_velocity, bias, bias_velocity } = &mut parameters;
@@ -155,7 +158,8 @@ pub fn thin_update<T: Real>(
         ..ThinArgs::new(args.x, w.as_ref(), args.input, args.output)
     };
     let dw_view = Some(MatMut::new(&mut dw, inputs, units)?);
-    thin_backward(&layer, saved, dy, Gradients { dx, dw: dw_view, db: Some(&mut db) })?;
+    let gradients = Gradients { dx, dw: dw_view, db: Some(&mut db) };
+    thin_backward(&layer, saved, dy, gradients, mask)?;
     let (rows, cols) = (positions(args.input, w.rows()), positions(args.output, w.cols()));
     update((w, w_velocity.as_mut()), (&rows, &cols), &dw, &args.step, args.max_norm)?;
     if let Some(bias) = bias {

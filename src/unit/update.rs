@@ -9,10 +9,10 @@ use crate::gather::Kept;
 use crate::gemm::epilogue::{KeptUpdate, Update};
 use crate::gemm::{Operand, Product};
 use crate::isa::Scalar;
-use crate::mask::Bits;
+use crate::mask::{Bits, MaskSource};
 use crate::saved::Saved;
 use crate::sgd::{SgdStep, check_limit, kept_max_norm, max_norm, sgd_update};
-use crate::view::{MatMut, MatRef};
+use crate::view::{InOut, MatMut, MatRef};
 
 /// The arguments of [`thin_update`].
 #[derive(Clone, Copy, Debug)]
@@ -49,7 +49,7 @@ impl<T> ThinUpdate<'_, T> {
         let units = self.output.width(batch, ("columns of W", parameters.w.cols()))?;
         check_equal("columns of x", self.x.cols(), "number of kept inputs", inputs)?;
         check_shape(dy.named("dy"), ("the kept units' output", batch, units))?;
-        saved.check(self.activation, batch, units)?;
+        saved.check(self.activation, false, (batch, units))?;
         if let Some(dx) = dx {
             check_shape(dx.named("dx"), self.x.named("x"))?;
         }
@@ -71,20 +71,24 @@ impl<T> ThinUpdate<'_, T> {
 ///
 /// [`thin_backward`]: crate::thin_backward
 /// [`max_norm`]: crate::max_norm
-pub fn thin_update(
+pub fn thin_update<'m>(
     args: &ThinUpdate<'_>,
     parameters: Parameters<'_>,
     saved: &Saved<'_>,
     dy: MatRef<'_>,
     dx: Option<MatMut<'_>>,
+    mask: impl Into<MaskSource<'m>>,
 ) -> Result<()> {
+    let mask = mask.into();
     let shape = args.check(&parameters, saved, &dy, dx.as_ref())?;
     let (batch, _, units) = shape;
+    mask.check(("dy", batch, units))?;
     let mut buffers = BUFFERS.take();
     let mut memory = std::mem::take(&mut buffers.dz);
     let mut dz = MatMut::new(memory.room(batch, units)?, batch, units)?;
     let db = buffers.db.room(1, units)?;
-    output_gradient(args.activation, args.output, saved, Some(dy), dz.reborrow(), Some(db))?;
+    let dy_dz = InOut::Separate(dy, dz.reborrow());
+    output_gradient(args.activation, args.output, saved, dy_dz, Some(db), mask)?;
     apply(args, parameters, shape, dz.as_ref(), dx, &mut buffers)?;
     buffers.dz = memory;
     BUFFERS.set(buffers);
@@ -103,7 +107,8 @@ pub(crate) fn thin_update_in_place(
     let shape = args.check(&parameters, saved, &dy.as_ref(), dx.as_ref())?;
     let mut buffers = BUFFERS.take();
     let db = buffers.db.room(1, shape.2)?;
-    output_gradient(args.activation, args.output, saved, None, dy.reborrow(), Some(db))?;
+    let dy_dz = InOut::InPlace(dy.reborrow());
+    output_gradient(args.activation, args.output, saved, dy_dz, Some(db), MaskSource::Key)?;
     apply(args, parameters, shape, dy.as_ref(), dx, &mut buffers)?;
     BUFFERS.set(buffers);
     Ok(())
