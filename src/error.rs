@@ -209,13 +209,6 @@ pub enum Error {
         classes: usize,
     },
 
-    /// The output of a layer was saved, but a residual was added to it.
-    #[error(
-        "the output was saved, but a residual was added to it, after which it no longer tells the \
-         activation: save the pre-activation"
-    )]
-    OutputWithResidual,
-
     /// A mask was given or asked for where whole units are dropped.
     #[error(
         "a mask is given or asked for, but the layer's output drops whole units: it has kept units \
@@ -330,12 +323,12 @@ fn unit_mask(row0: u64, rows: usize) -> String {
     }
 }
 
-impl Error {
-    /// A single-precision number outside its range: the value is the number as it is written, not
-    /// with the digits of its rounding.
-    pub(crate) fn parameter_f32(name: &'static str, value: f32, expected: &'static str) -> Self {
-        let written = value.to_string().parse().unwrap_or(value.into());
-        Self::Parameter { name, value: written, expected }
+/// A number as the caller wrote it: the f64 of the shortest decimal that is `x`, where the f64 of `x`
+/// itself shows what its rounding added (0.1 is 0.10000000149 then).
+pub(crate) fn as_written(x: f32) -> f64 {
+    match x.to_string().parse() {
+        Ok(shortest) => shortest,
+        Err(_) => unreachable!("every f32 is shown as a decimal, NaN or inf, which are read back"),
     }
 }
 

@@ -117,6 +117,7 @@ mod isa;
 pub mod layer;
 pub mod mask;
 mod math;
+mod memory;
 pub mod nn;
 pub mod philox;
 pub mod prelude;
@@ -128,11 +129,8 @@ mod threads;
 mod view;
 
 pub use activation::Activation;
-pub use buffers::release_buffers;
 pub use error::{Error, Result};
 pub use isa::Level;
-#[doc(hidden)]
-pub use isa::testing;
 pub use mask::dropout::{Dropout, Scaling};
 pub use mask::key::MaskKey;
 pub use mask::keyed::KeyedDropout;

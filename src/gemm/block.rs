@@ -37,7 +37,7 @@ struct Buffers {
 #[derive(Clone, Copy)]
 struct PanelsOfB {
     first: *mut f32,
-    /// Floats of a panel.
+    /// AlignedBuffer of a panel.
     len: usize,
     /// A row to copy where there is nothing to pack.
     idle: *mut f32,

@@ -46,7 +46,7 @@ pub(super) struct Next {
     /// came with the panel before.
     pub(super) ahead: *const f32,
     pub(super) ahead_step: usize,
-    /// Floats from a prefetched line to the next, for wider panels.
+    /// AlignedBuffer from a prefetched line to the next, for wider panels.
     pub(super) line_step: isize,
     pub(super) keep: Keep,
 }

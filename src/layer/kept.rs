@@ -3,7 +3,7 @@
 use rand_xoshiro::Xoshiro256PlusPlus;
 use rand_xoshiro::rand_core::{Rng, SeedableRng};
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, as_written};
 use crate::mask::{KeyedDropout, Mask, MaskKey, Scaling};
 use crate::memory;
 use crate::philox::philox4x32_10;
@@ -80,7 +80,8 @@ impl KeptUnits {
             next = u64::from(unit) + 1;
         }
         if !(f32::MIN_POSITIVE..=1.0 / f32::MIN_POSITIVE).contains(&scale) {
-            return Err(Error::parameter_f32("scale", scale, "from 2^-126 to 2^126"));
+            let (value, expected) = (as_written(scale), "from 2^-126 to 2^126");
+            return Err(Error::Parameter { name: "scale", value, expected });
         }
         let scale = f64::from(scale);
         let keep = share(indices.len(), units);
