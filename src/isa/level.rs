@@ -7,7 +7,7 @@ use std::sync::OnceLock;
 
 #[cfg(target_arch = "x86_64")]
 use super::{Avx2, Avx512};
-use super::{Isa, Kernel, Portable};
+use super::{Dispatch, Kernel, Portable};
 use crate::error::{Error, Result};
 
 /// The environment variable that forces a level for a whole program.

@@ -5,7 +5,7 @@
 //! level-2 cache, so memory is read and written once.
 
 use super::rows::{Line, Lines, ROWS, Shape, Sweep, hide};
-use crate::isa::{Isa, load, store};
+use crate::isa::{F32Lanes, Isa, load, store};
 use crate::mask::{Bits, TILE_COLS, TILE_WORDS};
 use crate::math;
 use crate::threads::Part;
@@ -15,7 +15,7 @@ use crate::view::{Source, Target};
 const LANES: usize = 16;
 
 /// 16 lanes in vectors.
-type Sixteen<I> = [<I as Isa>::F32; LANES];
+type Sixteen<I> = [<I as F32Lanes>::F32; LANES];
 
 /// Vectors of 16 lanes.
 #[inline(always)]
