@@ -43,6 +43,7 @@ pub(crate) use avx2::Avx2;
 pub(crate) use avx512::Avx512;
 pub(crate) use cache::caches;
 pub(crate) use lanes::{F32Lanes, I32Lanes, MaskLanes, U64Lanes};
+pub(crate) use level::Forced;
 pub use level::Level;
 pub(crate) use portable::Portable;
 pub(crate) use scalar::Scalar;

@@ -95,7 +95,7 @@
 //! | [`Saved`] | what forward keeps for backward: an output or a pre-activation, and a mask on request |
 //! | [`activation`] | the activation functions, with formulas and error bounds |
 //! | [`MatRef`], [`MatMut`] | matrices as borrowed views, with a row stride or transposed |
-//! | [`Level`] | the instruction set: chosen at run time, or forced |
+//! | [`Level`] | the instruction set: chosen at run time, or by `FUSED_DROPOUT_LEVEL` |
 //! | [`philox`] | the random generator |
 //! | [`reference`](mod@reference) | every operation once more, naive |
 //!
@@ -126,6 +126,8 @@ pub mod reference;
 mod saved;
 pub mod sgd;
 pub mod softmax;
+#[doc(hidden)]
+pub mod testing;
 mod threads;
 pub mod unit;
 mod view;
