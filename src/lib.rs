@@ -125,6 +125,8 @@ pub mod reference;
 mod saved;
 pub mod sgd;
 pub mod softmax;
+#[doc(hidden)]
+pub mod testing;
 mod threads;
 mod view;
 

@@ -64,8 +64,10 @@ impl<E: Epilogue> Kernel for Block<'_, E> {
 }
 
 impl<E: Epilogue> TileKernel for Block<'_, E> {
+    type Output = ();
+
     #[inline(always)]
-    fn run<I: Isa, const MR: usize, const NV: usize>(self, isa: I) {
+    fn run<I: Isa, const MR: usize, const MR1: usize, const NV: usize>(self, isa: I) {
         let b = &self.product.b;
         let mut scratch = scratch::take();
         let small = self.product.k.saturating_mul(self.part.cols) <= SMALL;

@@ -116,8 +116,10 @@ impl Kernel for PackAll {
 }
 
 impl TileKernel for PackAll {
+    type Output = ();
+
     #[inline(always)]
-    fn run<I: Isa, const MR: usize, const NV: usize>(self, isa: I) {
+    fn run<I: Isa, const MR: usize, const MR1: usize, const NV: usize>(self, isa: I) {
         if self.units == 0 {
             return;
         }

@@ -185,8 +185,10 @@ impl Kernel for MemoryTile {
 }
 
 impl TileKernel for MemoryTile {
+    type Output = ();
+
     #[inline(always)]
-    fn run<I: Isa, const MR: usize, const NV: usize>(self, isa: I) {
+    fn run<I: Isa, const MR: usize, const MR1: usize, const NV: usize>(self, isa: I) {
         let nr = NV * I::LANES;
         macro_rules! rows {
             ($($rows:literal)*) => {
