@@ -7,7 +7,7 @@ use crate::isa::Isa;
 pub(crate) const LANES: usize = 16;
 
 /// The virtual lanes in vectors, of which the first [`vectors`] are used.
-pub(crate) type Sixteen<I> = [<I as Isa>::F32; LANES];
+pub(crate) type Sixteen<I> = [<I as crate::isa::F32Lanes>::F32; LANES];
 
 /// Vectors that hold the virtual lanes.
 #[inline(always)]
