@@ -29,9 +29,11 @@ mod gaussian;
 mod kernel;
 mod ops;
 mod rates;
+mod rows;
+mod run;
 
 use crate::Level;
-use crate::activation::{Activation, Function, WithFunction};
+use crate::activation::Activation;
 use crate::error::{Result, check_equal, check_shape};
 use crate::mask::{Dropout, ForwardMask, Mask, MaskKey};
 use crate::saved::{Saved, SavedValues};
@@ -49,12 +51,12 @@ pub use gaussian::{
     GaussianDropout, gaussian_dropout_backward, gaussian_dropout_backward_in_place,
     gaussian_dropout_forward, gaussian_dropout_forward_in_place, standard_normal,
 };
-use kernel::Pass;
-use ops::{Backward, Forward};
+use kernel::{Pass, Tensors};
 pub use rates::{
     rates_dropout_backward, rates_dropout_backward_in_place, rates_dropout_forward,
     rates_dropout_forward_in_place,
 };
+use run::{Run, Step};
 
 /// Bias, activation and dropout of one layer in one step.
 #[derive(Clone, Copy, Debug)]
@@ -262,16 +264,18 @@ fn forward(
         check_shape(residual.named("the residual"), ("x", rows, cols))?;
     }
     mask.check(("x", rows, cols))?;
-    let pass = Pass {
+    let tensors = Tensors {
         rows,
         cols,
         main: x,
         second: residual.map(|r| r.source()),
-        bias: args.bias.map(<[f32]>::as_ptr),
+        bias: args.bias,
         out: y,
         sum: None,
         bits: mask.bits(&args.dropout, &args.key),
     };
+    // SAFETY: views, which are borrowed for this call, and a mask of the same shape.
+    let pass = unsafe { Pass::new(tensors) };
     args.activation.with(Run { level, pass, step: Step::Forward { scale: args.dropout.scale() } });
     Ok(())
 }
@@ -296,47 +300,18 @@ fn backward(
         SavedValues::Output(y) => (Some(y.source()), true),
         SavedValues::PreActivation(z) => (Some(z.source()), false),
     };
-    let pass = Pass {
+    let tensors = Tensors {
         rows,
         cols,
         main: dy,
         second,
-        bias: args.bias.map(<[f32]>::as_ptr),
+        bias: args.bias,
         out: dz,
-        sum: db.map(<[f32]>::as_mut_ptr),
+        sum: db,
         bits: saved.bits(args.activation, &args.dropout, &args.key),
     };
+    // SAFETY: views, which are borrowed for this call, and a mask of the same shape.
+    let pass = unsafe { Pass::new(tensors) };
     args.activation.with(Run { level, pass, step: Step::Backward { scale, unscale, from_output } });
     Ok(())
-}
-
-/// A pass, waiting for the activation function's type.
-struct Run {
-    level: Level,
-    pass: Pass,
-    step: Step,
-}
-
-enum Step {
-    Forward { scale: f32 },
-    Backward { scale: f32, unscale: f32, from_output: bool },
-}
-
-impl WithFunction for Run {
-    type Output = ();
-
-    fn call<F: Function>(self, f: F) {
-        let Run { level, pass, step } = self;
-        match step {
-            Step::Forward { scale } => match (pass.bias, pass.second) {
-                (None, None) => pass.run(level, Forward::<F, false, false> { f, scale }),
-                (Some(_), None) => pass.run(level, Forward::<F, true, false> { f, scale }),
-                (None, Some(_)) => pass.run(level, Forward::<F, false, true> { f, scale }),
-                (Some(_), Some(_)) => pass.run(level, Forward::<F, true, true> { f, scale }),
-            },
-            Step::Backward { scale, unscale, from_output } => {
-                Backward::choose(f, scale, unscale, from_output, level, pass);
-            }
-        }
-    }
 }

@@ -12,7 +12,7 @@
 
 use std::cell::Cell;
 
-use super::kernel::Pass;
+use super::kernel::{Pass, Tensors};
 use super::ops::Op;
 use super::{Run, Step};
 use crate::Level;
@@ -179,7 +179,10 @@ fn forward(
         shift: dropout.shift as f32,
         dropped: dropout.dropped as f32,
     };
-    with_bits(&dropout.dropout, key, shape.1, mask, |bits| pass(x, y, shape, bits).run(level, op))
+    with_bits(&dropout.dropout, key, shape.1, mask, |bits| {
+        // SAFETY: views of this shape, which are borrowed for this call, and their mask.
+        unsafe { pass(x, y, shape, bits) }.run(level, &op);
+    })
 }
 
 fn backward(
@@ -195,7 +198,8 @@ fn backward(
     let level = Level::current()?;
     let step = Step::Backward { scale: dropout.scale as f32, unscale: 1.0, from_output: false };
     with_bits(&dropout.dropout, key, shape.1, mask, |bits| {
-        let pass = pass(dy, dx, shape, bits);
+        // SAFETY: views of this shape, which are borrowed for this call, and their mask.
+        let pass = unsafe { pass(dy, dx, shape, bits) };
         Activation::Identity.with(Run { level, pass, step });
     })
 }
@@ -233,8 +237,19 @@ fn with_bits(
 }
 
 /// One input, one output.
-fn pass(main: Source, out: Target, (rows, cols): (usize, usize), bits: Bits) -> Pass {
-    Pass { rows, cols, main, second: None, bias: None, out, sum: None, bits }
+///
+/// # Safety
+///
+/// As for [`Pass::new`].
+unsafe fn pass<'a>(
+    main: Source,
+    out: Target,
+    (rows, cols): (usize, usize),
+    bits: Bits,
+) -> Pass<'a> {
+    let tensors = Tensors { rows, cols, main, second: None, bias: None, out, sum: None, bits };
+    // SAFETY: the caller's promise.
+    unsafe { Pass::new(tensors) }
 }
 
 /// `keep ? main · scale + shift : dropped`.
@@ -246,11 +261,6 @@ struct Alpha {
 }
 
 impl Op for Alpha {
-    const SECOND: bool = false;
-    const BIAS: bool = false;
-    const SUMS: bool = false;
-    const LONG: bool = false;
-
     #[inline(always)]
     fn eval<I: Isa>(self, isa: I, main: I::F32, _: I::F32, _: I::F32, keep: I::Mask) -> I::F32 {
         let kept = isa.mul_add(main, isa.splat(self.scale), isa.splat(self.shift));
