@@ -26,9 +26,11 @@ mod gaussian;
 mod kernel;
 mod ops;
 mod rates;
+mod rows;
+mod run;
 
 use crate::Level;
-use crate::activation::{Activation, Function, WithFunction};
+use crate::activation::Activation;
 use crate::error::{Result, check_equal, check_shape};
 use crate::mask::{Bits, KeyedDropout, MaskSource};
 use crate::saved::Saved;
@@ -40,10 +42,10 @@ pub(crate) use broadcast::{DY_DX, Names, XY};
 pub use gaussian::{
     GaussianDropout, gaussian_dropout_backward, gaussian_dropout_forward, standard_normal,
 };
-use kernel::Pass;
-use ops::{Backward, Forward};
+use kernel::{Pass, Tensors};
 pub(crate) use rates::check_rates;
 pub use rates::{rates_dropout_backward, rates_dropout_forward};
+use run::{Run, Step};
 
 /// The arguments of bias, activation and dropout in one pass, for forward and backward.
 #[derive(Clone, Copy, Debug)]
@@ -292,16 +294,18 @@ fn forward(
     let (rows, cols) = args.check_forward(&xy, names, &mask)?;
     let level = Level::current()?;
     let (main, out) = xy.pointers();
-    let pass = Pass {
+    let tensors = Tensors {
         rows,
         cols,
         main,
         second: args.residual.map(|r| r.source()),
-        bias: args.bias.map(<[f32]>::as_ptr),
+        bias: args.bias,
         out,
         sum: None,
         bits: mask.bits(&args.dropout),
     };
+    // SAFETY: views, which are borrowed for this call, and a mask of the same shape.
+    let pass = unsafe { Pass::new(tensors) };
     let scale = args.dropout.dropout().scale();
     args.activation.with(Run { level, pass, step: Step::Forward { scale } });
     Ok(())
@@ -324,39 +328,8 @@ fn backward(
         Saved::Output(y) => (Some(y.source()), true),
         Saved::PreActivation(z) => (Some(z.source()), false),
     };
-    let bias = bias.map(<[f32]>::as_ptr);
-    let sum = db.map(<[f32]>::as_mut_ptr);
-    let pass = Pass { rows, cols, main, second, bias, out, sum, bits };
+    let tensors = Tensors { rows, cols, main, second, bias, out, sum: db, bits };
+    // SAFETY: views, which are borrowed for this call, and a mask of the same shape.
+    let pass = unsafe { Pass::new(tensors) };
     activation.with(Run { level, pass, step: Step::Backward { scale, unscale, from_output } });
-}
-
-/// A pass, waiting for the activation function's type.
-struct Run {
-    level: Level,
-    pass: Pass,
-    step: Step,
-}
-
-enum Step {
-    Forward { scale: f32 },
-    Backward { scale: f32, unscale: f32, from_output: bool },
-}
-
-impl WithFunction for Run {
-    type Output = ();
-
-    fn call<F: Function>(self, f: F) {
-        let Run { level, pass, step } = self;
-        match step {
-            Step::Forward { scale } => match (pass.bias, pass.second) {
-                (None, None) => pass.run(level, Forward::<F, false, false> { f, scale }),
-                (Some(_), None) => pass.run(level, Forward::<F, true, false> { f, scale }),
-                (None, Some(_)) => pass.run(level, Forward::<F, false, true> { f, scale }),
-                (Some(_), Some(_)) => pass.run(level, Forward::<F, true, true> { f, scale }),
-            },
-            Step::Backward { scale, unscale, from_output } => {
-                Backward::choose(f, scale, unscale, from_output, level, pass);
-            }
-        }
-    }
 }

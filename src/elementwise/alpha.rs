@@ -12,7 +12,7 @@
 
 use std::cell::Cell;
 
-use super::kernel::Pass;
+use super::kernel::{Pass, Tensors};
 use super::ops::Op;
 use super::{Run, Step};
 use crate::Level;
@@ -135,7 +135,10 @@ pub fn alpha_dropout_forward<'a, 'm>(
     };
     let (x, y) = xy.pointers();
     let dropout = dropout.dropout.with_key(*key);
-    with_bits(&dropout, shape, mask, |bits| pass(x, y, shape, bits).run(level, op))
+    with_bits(&dropout, shape, mask, |bits| {
+        // SAFETY: views of this shape, which are borrowed for this call, and their mask.
+        unsafe { pass(x, y, shape, bits) }.run(level, &op);
+    })
 }
 
 /// `dx = keep ? dy · a : 0`, the gradient of [`alpha_dropout_forward`], of the same shapes.
@@ -156,7 +159,8 @@ pub fn alpha_dropout_backward<'a, 'm>(
     let (dy, dx) = dy_dx.pointers();
     let dropout = dropout.dropout.with_key(*key);
     with_bits(&dropout, shape, mask, |bits| {
-        let pass = pass(dy, dx, shape, bits);
+        // SAFETY: views of this shape, which are borrowed for this call, and their mask.
+        let pass = unsafe { pass(dy, dx, shape, bits) };
         Activation::Identity.with(Run { level, pass, step });
     })
 }
@@ -218,8 +222,19 @@ fn with_bits(
 }
 
 /// One input, one output.
-fn pass(main: Source, out: Target, (rows, cols): (usize, usize), bits: Bits) -> Pass {
-    Pass { rows, cols, main, second: None, bias: None, out, sum: None, bits }
+///
+/// # Safety
+///
+/// As for [`Pass::new`].
+unsafe fn pass<'a>(
+    main: Source,
+    out: Target,
+    (rows, cols): (usize, usize),
+    bits: Bits,
+) -> Pass<'a> {
+    let tensors = Tensors { rows, cols, main, second: None, bias: None, out, sum: None, bits };
+    // SAFETY: the caller's promise.
+    unsafe { Pass::new(tensors) }
 }
 
 /// `keep ? main · scale + shift : dropped`.
@@ -231,11 +246,6 @@ struct Alpha {
 }
 
 impl Op for Alpha {
-    const SECOND: bool = false;
-    const BIAS: bool = false;
-    const SUMS: bool = false;
-    const LONG: bool = false;
-
     #[inline(always)]
     fn eval<I: Isa>(self, isa: I, main: I::F32, _: I::F32, _: I::F32, keep: I::Mask) -> I::F32 {
         let kept = isa.mul_add(main, isa.splat(self.scale), isa.splat(self.shift));

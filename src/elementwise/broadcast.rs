@@ -4,7 +4,7 @@ mod runs;
 
 use std::cell::Cell;
 
-use super::kernel::Pass;
+use super::kernel::{Pass, Tensors};
 use super::{Run, Step};
 use crate::Level;
 use crate::activation::Activation;
@@ -176,7 +176,9 @@ fn run(
     let pass = |rows, cols, bits| {
         // A tensor is stored without gaps, so it is a matrix of any shape of its size.
         let (main, out) = (x.in_rows_of(cols), y.in_rows_of(cols));
-        let pass = Pass { rows, cols, main, second: None, bias: None, out, sum: None, bits };
+        let tensors = Tensors { rows, cols, main, second: None, bias: None, out, sum: None, bits };
+        // SAFETY: slices of this size, which are borrowed for this call, and their mask.
+        let pass = unsafe { Pass::new(tensors) };
         Activation::Identity.with(Run { level, pass, step: Step::Forward { scale } });
     };
     let nest = args.shape.nest();

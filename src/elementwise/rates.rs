@@ -1,6 +1,6 @@
 //! Dropout with a rate for each row or for each column.
 
-use super::kernel::Pass;
+use super::kernel::{Pass, Tensors};
 use super::ops::Op;
 use crate::Level;
 use crate::error::Result;
@@ -86,12 +86,14 @@ fn run(
     }
     let (main, out) = xy.pointers();
     let scales = rates.scales();
-    let bias = (rates.axis() == RateAxis::Column).then_some(scales.as_ptr());
+    let bias = (rates.axis() == RateAxis::Column).then_some(scales);
     let run = |bits| {
-        let pass = Pass { rows, cols, main, second: None, bias, out, sum: None, bits };
+        let tensors = Tensors { rows, cols, main, second: None, bias, out, sum: None, bits };
+        // SAFETY: views of this shape, which are borrowed for this call, and their mask.
+        let pass = unsafe { Pass::new(tensors) };
         match rates.axis() {
-            RateAxis::Row => pass.run(level, ScaleRows { scales, scale: 1.0 }),
-            RateAxis::Column => pass.run(level, ScaleColumns),
+            RateAxis::Row => pass.run(level, &ScaleRows { scales, scale: 1.0 }),
+            RateAxis::Column => pass.run(level, &ScaleColumns),
         }
     };
     match mask {
@@ -110,11 +112,6 @@ struct ScaleRows<'a> {
 }
 
 impl Op for ScaleRows<'_> {
-    const SECOND: bool = false;
-    const BIAS: bool = false;
-    const SUMS: bool = false;
-    const LONG: bool = false;
-
     #[inline(always)]
     fn at_row(self, row: usize) -> Self {
         Self { scale: self.scales[row], ..self }
@@ -131,10 +128,10 @@ impl Op for ScaleRows<'_> {
 struct ScaleColumns;
 
 impl Op for ScaleColumns {
-    const SECOND: bool = false;
-    const BIAS: bool = true;
-    const SUMS: bool = false;
-    const LONG: bool = false;
+    #[inline(always)]
+    fn bias(self) -> bool {
+        true
+    }
 
     #[inline(always)]
     fn eval<I: Isa>(self, isa: I, main: I::F32, _: I::F32, scale: I::F32, keep: I::Mask) -> I::F32 {
