@@ -35,15 +35,15 @@ mod update;
 use std::cell::Cell;
 
 use crate::Level;
-use crate::activation::{Activation, Function, WithFunction};
+use crate::activation::Activation;
 use crate::buffers::Floats;
 use crate::elementwise::{BiasActivationDropout, bias_activation_dropout_backward};
 use crate::error::{Result, check_equal, check_shape};
-use crate::gemm::epilogue::{Activate, Drop, Store};
-use crate::gemm::{Operand, PackedWeight, Product};
-use crate::mask::{Bits, Dropout, ForwardMask, MaskKey};
+use crate::gemm::epilogue::{Activate, End, MaskEnd, Store};
+use crate::gemm::{Operand, PackedWeight, Product, ProductArgs};
+use crate::mask::{Bits, Dropout, ForwardMask, KeyedDropout, MaskKey};
 use crate::saved::Saved;
-use crate::view::{MatMut, MatRef, Source, Target};
+use crate::view::{MatMut, MatRef, Target};
 pub(crate) use update::FUSED_ROWS;
 pub use update::{DenseUpdate, Parameters, dense_update};
 
@@ -146,7 +146,7 @@ pub fn dense_forward<'m>(
     z: Option<MatMut<'_>>,
     mask: impl Into<ForwardMask<'m>>,
 ) -> Result<()> {
-    let w = Operand::dropped(args.w.source(), args.weight_dropout);
+    let w = Operand::masked(args.w.source(), &keyed(args.weight_dropout));
     forward(args, w, Level::current()?, y, z, mask.into())
 }
 
@@ -193,41 +193,29 @@ fn forward(
     by_rows(Some(&mut y), |y| {
         by_rows(z.as_mut(), |z| {
             let Some(y) = y else { return };
-            let product = Product {
+            let scale = args.dropout.scale();
+            let activation = args.activation;
+            let product = ProductArgs {
                 m: batch,
                 n: units,
                 k: inputs,
-                a: Operand::dropped(args.x.source(), args.input_dropout),
+                a: Operand::masked(args.x.source(), &keyed(args.input_dropout)),
                 b: w,
                 bias: args.bias.map(<[f32]>::as_ptr),
                 partial: y,
-                epilogue: Store { c: y },
+                end: End::Activate(Activate { activation, scale, y, z, residual }),
                 bits,
             };
-            let scale = args.dropout.scale();
-            args.activation.with(Forward { level, product, z, residual, scale });
+            // SAFETY: all shapes are checked, and y and z are borrowed exclusively.
+            unsafe { Product::new(product) }.run(level);
         });
     });
     Ok(())
 }
 
-/// A forward product, waiting for the activation function's type.
-pub(crate) struct Forward {
-    pub(crate) level: Level,
-    pub(crate) product: Product<Store>,
-    pub(crate) z: Option<Target>,
-    pub(crate) residual: Option<Source>,
-    pub(crate) scale: f32,
-}
-
-impl WithFunction for Forward {
-    type Output = ();
-
-    fn call<F: Function>(self, f: F) {
-        let Forward { level, product, z, residual, scale } = self;
-        let y = product.partial;
-        product.with(Activate { f, scale, y, z, residual }).run(level);
-    }
+/// A dropout on request.
+pub(crate) fn keyed(dropout: Option<(Dropout, MaskKey)>) -> KeyedDropout {
+    dropout.map_or(KeyedDropout::NONE, |(dropout, key)| dropout.with_key(key))
 }
 
 /// The gradients of [`dense_forward`] with respect to input, weights and bias, from the gradient
@@ -261,13 +249,13 @@ pub fn dense_backward(
     bias_activation_dropout_backward(&args.end(), saved, dy, dz.reborrow(), db)?;
     let dz = Operand::new(dz.as_ref().source());
     if let Some(dw) = &mut dw {
-        let x = Operand::dropped(args.x.source(), args.input_dropout);
+        let x = Operand::masked(args.x.source(), &keyed(args.input_dropout));
         weight_gradient(level, x, dz, (inputs, units, batch), args.weight_dropout, dw);
     }
     gradient_of_input(
         level,
         dz,
-        Operand::dropped(args.w.source(), args.weight_dropout),
+        Operand::masked(args.w.source(), &keyed(args.weight_dropout)),
         (batch, inputs, units),
         args.input_dropout,
         dx,
@@ -310,7 +298,14 @@ pub(crate) fn gradient_of_input(
 ) {
     by_rows(dx.as_mut(), |dx| {
         let Some(dx) = dx else { return };
-        let product = Product {
+        let (end, bits) = match dropout {
+            None => (End::Store(Store { c: dx }), Bits::Uniform(true, None)),
+            Some((dropout, key)) => {
+                let end = End::Mask(MaskEnd { c: dx, scale: dropout.scale() });
+                (end, Bits::generate(&dropout, &key, None))
+            }
+        };
+        let product = ProductArgs {
             m: batch,
             n: inputs,
             k: units,
@@ -318,17 +313,11 @@ pub(crate) fn gradient_of_input(
             b: w.t(),
             bias: None,
             partial: dx,
-            epilogue: Store { c: dx },
-            bits: Bits::Uniform(true, None),
+            end,
+            bits,
         };
-        match dropout {
-            None => product.run(level),
-            Some((dropout, key)) => {
-                let bits = Bits::generate(&dropout, &key, None);
-                let scale = dropout.scale();
-                Product { bits, ..product.with(Drop { c: dx, scale }) }.run(level);
-            }
-        }
+        // SAFETY: the caller checked all shapes, and dx is borrowed exclusively.
+        unsafe { Product::new(product) }.run(level);
     });
 }
 
@@ -347,24 +336,16 @@ pub(crate) fn weight_gradient(
     let transposed = c.col_step != 1;
     let (a, b, m, n, c) =
         if transposed { (dz.t(), x, units, inputs, c.t()) } else { (x.t(), dz, inputs, units, c) };
-    let product = Product {
-        m,
-        n,
-        k: batch,
-        a,
-        b,
-        bias: None,
-        partial: c,
-        epilogue: Store { c },
-        bits: Bits::Uniform(true, None),
-    };
-    match dropout {
-        None => product.run(level),
+    let (end, bits) = match dropout {
+        None => (End::Store(Store { c }), Bits::Uniform(true, None)),
         Some((dropout, key)) => {
-            let (bits, scale) = (weight_bits(&dropout, &key, transposed), dropout.scale());
-            Product { bits, ..product.with(Drop { c, scale }) }.run(level);
+            let end = End::Mask(MaskEnd { c, scale: dropout.scale() });
+            (end, weight_bits(&dropout, &key, transposed))
         }
-    }
+    };
+    let product = ProductArgs { m, n, k: batch, a, b, bias: None, partial: c, end, bits };
+    // SAFETY: the caller checked all shapes, and dw is borrowed exclusively.
+    unsafe { Product::new(product) }.run(level);
 }
 
 /// The bits of the weights' dropout for a product that computes dW, or its transposed.

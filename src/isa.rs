@@ -43,8 +43,8 @@ pub(crate) trait Kernel {
 
 /// A kernel that also wants the instruction set's tile as constants.
 pub(crate) trait TileKernel {
-    /// The work, with tiles of `MR` rows and `NV` vectors. Implementations are `#[inline(always)]`.
-    fn run<I: Isa, const MR: usize, const NV: usize>(self, isa: I);
+    /// The work, with tiles of `MR` or `LESS = MR - 1` rows and `NV` vectors. Implementations are `#[inline(always)]`.
+    fn run<I: Isa, const MR: usize, const LESS: usize, const NV: usize>(self, isa: I);
 }
 
 /// The vector verbs. Lanes of `F32` and `I32` correspond; `U64` has half as many.

@@ -51,15 +51,15 @@ use std::cell::Cell;
 use crate::Level;
 use crate::activation::Activation;
 use crate::buffers::Floats;
-use crate::dense::{Forward, Gradients, by_rows, gradient_of_input, weight_gradient};
+use crate::dense::{Gradients, by_rows, gradient_of_input, keyed, weight_gradient};
 use crate::elementwise::{
     BiasActivationDropout, activation_backward, bias_activation_dropout_backward,
     bias_activation_dropout_backward_in_place,
 };
 use crate::error::{Result, check_equal, check_shape};
-use crate::gather::Windows;
-use crate::gemm::epilogue::Store;
-use crate::gemm::{Operand, Product};
+use crate::gather::IndexBuffers;
+use crate::gemm::epilogue::{Activate, End};
+use crate::gemm::{Operand, Product, ProductArgs};
 use crate::mask::{Bits, Dropout, MaskKey};
 use crate::saved::Saved;
 use crate::view::{MatMut, MatRef, Source};
@@ -177,7 +177,7 @@ pub fn thin_forward(
     }
     let level = Level::current()?;
     let mut buffers = BUFFERS.take();
-    let w = weights(&mut buffers.windows, level, args.w.source(), args.input, args.output);
+    let w = weights(&mut buffers.index, level, args.w.source(), args.input, args.output);
     let bias = match (args.bias, args.output.list()) {
         (Some(bias), Some(list)) => Some(pick(bias, list, &mut buffers.bias).as_ptr()),
         (bias, _) => bias.map(<[f32]>::as_ptr),
@@ -189,18 +189,20 @@ pub fn thin_forward(
     by_rows(Some(&mut y), |y| {
         by_rows(z.as_mut(), |z| {
             let Some(y) = y else { return };
-            let product = Product {
+            let (activation, residual) = (args.activation, None);
+            let product = ProductArgs {
                 m: batch,
                 n: units,
                 k: inputs,
-                a: Operand::dropped(args.x.source(), args.input.elements()),
+                a: Operand::masked(args.x.source(), &keyed(args.input.elements())),
                 b: w,
                 bias,
                 partial: y,
-                epilogue: Store { c: y },
+                end: End::Activate(Activate { activation, scale, y, z, residual }),
                 bits,
             };
-            args.activation.with(Forward { level, product, z, residual: None, scale });
+            // SAFETY: all shapes are checked, and y and z are borrowed exclusively.
+            unsafe { Product::new(product) }.run(level);
         });
     });
     BUFFERS.set(buffers);
@@ -238,11 +240,11 @@ pub fn thin_backward(
     output_gradient(args.activation, args.output, saved, Some(dy), dz.reborrow(), db)?;
     let dz = Operand::new(dz.as_ref().source());
     if let Some(dw) = &mut dw {
-        let x = Operand::dropped(args.x.source(), args.input.elements());
+        let x = Operand::masked(args.x.source(), &keyed(args.input.elements()));
         weight_gradient(level, x, dz, (inputs, units, batch), None, dw);
     }
     if dx.is_some() {
-        let w = weights(&mut buffers.windows, level, args.w.source(), args.input, args.output);
+        let w = weights(&mut buffers.index, level, args.w.source(), args.input, args.output);
         gradient_of_input(level, dz, w, (batch, inputs, units), args.input.elements(), dx);
     }
     BUFFERS.set(buffers);
@@ -252,7 +254,7 @@ pub fn thin_backward(
 /// What an operation needs for itself, kept from call to call.
 #[derive(Default)]
 struct Buffers {
-    windows: Windows,
+    index: IndexBuffers,
     dz: Floats,
     db: Floats,
     /// Values of the kept units only: biases and their velocities.
@@ -273,16 +275,16 @@ fn pick<'a>(values: &[f32], list: &[u32], out: &'a mut Vec<f32>) -> &'a mut [f32
 
 /// The kept elements of the weights as a factor of a product.
 fn weights(
-    windows: &mut Windows,
+    buffers: &mut IndexBuffers,
     level: Level,
     w: Source,
     input: Side<'_>,
     output: Side<'_>,
 ) -> Operand {
     if w.col_step == 1 {
-        Operand::kept(w, windows.keep(level, input.list(), output.list()))
+        Operand::gathered(w, buffers.index(level, input.list(), output.list()))
     } else {
-        Operand::kept(w.t(), windows.keep(level, output.list(), input.list())).t()
+        Operand::gathered(w.t(), buffers.index(level, output.list(), input.list())).t()
     }
 }
 

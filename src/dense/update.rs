@@ -1,12 +1,12 @@
 //! Backward and update in one: gradients of weights that never reach memory.
 
-use super::{gradient_of_input, put_back, take_buffers, weight_bits, weight_gradient};
+use super::{gradient_of_input, keyed, put_back, take_buffers, weight_bits, weight_gradient};
 use crate::Level;
 use crate::activation::Activation;
 use crate::elementwise::{BiasActivationDropout, bias_activation_dropout_backward};
 use crate::error::{Result, check_equal, check_shape};
-use crate::gemm::epilogue::{DropUpdate, Update};
-use crate::gemm::{Operand, Product};
+use crate::gemm::epilogue::{End, MaskedUpdate, Update};
+use crate::gemm::{Operand, Product, ProductArgs};
 use crate::mask::{Bits, Dropout, MaskKey};
 use crate::saved::Saved;
 use crate::sgd::{SgdStep, check_limit, max_norm, sgd_update};
@@ -103,31 +103,31 @@ pub fn dense_update(
     };
     bias_activation_dropout_backward(&end, saved, dy, dz.reborrow(), Some(&mut *db))?;
     let dz = Operand::new(dz.as_ref().source());
-    let w_now = Operand::dropped(w.as_ref().source(), args.weight_dropout);
+    let w_now = Operand::masked(w.as_ref().source(), &keyed(args.weight_dropout));
     gradient_of_input(level, dz, w_now, (batch, inputs, units), args.input_dropout, dx);
-    let x = Operand::dropped(args.x.source(), args.input_dropout);
+    let x = Operand::masked(args.x.source(), &keyed(args.input_dropout));
     let (target, velocity) = (w.target(), w_velocity.as_mut().map(MatMut::target));
     let transposed = target.col_step != 1;
     let same = velocity.is_none_or(|v| (v.col_step != 1) == transposed);
     if same && batch <= FUSED_ROWS {
         let step = args.step;
-        let (a, b, m, n, epilogue) = if transposed {
+        let (a, b, m, n, update) = if transposed {
             let velocity = velocity.map(|v| v.t());
             (dz.t(), x, units, inputs, Update { w: target.t(), velocity, step })
         } else {
             (x.t(), dz, inputs, units, Update { w: target, velocity, step })
         };
-        let bits = Bits::Uniform(true, None);
-        let partial = epilogue.w;
-        let product = Product { m, n, k: batch, a, b, bias: None, partial, epilogue, bits };
-        match &args.weight_dropout {
-            None => product.run(level),
+        let partial = update.w;
+        let (end, bits) = match &args.weight_dropout {
+            None => (End::Update(update), Bits::Uniform(true, None)),
             Some((dropout, key)) => {
-                let (bits, scale) = (weight_bits(dropout, key, transposed), dropout.scale());
-                let product = product.with(DropUpdate { update: epilogue, scale });
-                Product { bits, ..product }.run(level);
+                let end = End::MaskedUpdate(MaskedUpdate { update, scale: dropout.scale() });
+                (end, weight_bits(dropout, key, transposed))
             }
-        }
+        };
+        let product = ProductArgs { m, n, k: batch, a, b, bias: None, partial, end, bits };
+        // SAFETY: all shapes are checked, and the parameters are borrowed exclusively.
+        unsafe { Product::new(product) }.run(level);
     } else {
         // Weights by rows and velocities by columns, which a product cannot write both; or a batch
         // so large that one more pass over the weights does not count.

@@ -61,7 +61,7 @@ impl Isa for Avx512 {
 
     #[inline(always)]
     fn tile<K: TileKernel>(self, kernel: K) {
-        kernel.run::<Self, { Self::MR }, { Self::NV }>(self);
+        kernel.run::<Self, { Self::MR }, { Self::MR - 1 }, { Self::NV }>(self);
     }
 
     #[inline(always)]

@@ -40,7 +40,7 @@ impl Isa for Portable {
     }
     #[inline(always)]
     fn tile<K: TileKernel>(self, kernel: K) {
-        kernel.run::<Self, { Self::MR }, { Self::NV }>(self);
+        kernel.run::<Self, { Self::MR }, { Self::MR - 1 }, { Self::NV }>(self);
     }
     #[inline(always)]
     fn splat(self, x: f32) -> f32x4 {

@@ -23,7 +23,7 @@ impl Isa for Scalar {
         kernel.run(self)
     }
     fn tile<K: TileKernel>(self, kernel: K) {
-        kernel.run::<Self, 1, 1>(self);
+        kernel.run::<Self, 1, 1, 1>(self);
     }
     fn splat(self, x: f32) -> f32 {
         x

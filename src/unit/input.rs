@@ -19,7 +19,7 @@ pub fn gather_units(x: MatRef<'_>, kept: &KeptUnits, mut y: MatMut<'_>) -> Resul
     let (source, out, shape) = (x.source(), y.target(), (y.rows(), y.cols()));
     if source.col_step == 1 && out.col_step == 1 {
         let mut buffers = BUFFERS.take();
-        let columns = buffers.windows.keep(level, None, kept.list());
+        let columns = buffers.index.index(level, None, kept.list());
         gather(level, source, columns, kept.scale(), out, shape);
         BUFFERS.set(buffers);
         return Ok(());

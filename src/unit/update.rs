@@ -3,15 +3,15 @@
 use super::{BUFFERS, Buffers, Side, output_gradient, pick, weights};
 use crate::Level;
 use crate::activation::Activation;
-use crate::dense::{FUSED_ROWS, Parameters, gradient_of_input, weight_gradient};
+use crate::dense::{FUSED_ROWS, Parameters, gradient_of_input, keyed, weight_gradient};
 use crate::error::{Result, check_equal, check_shape};
-use crate::gather::Kept;
-use crate::gemm::epilogue::{KeptUpdate, Update};
-use crate::gemm::{Operand, Product};
+use crate::gather::GatherIndex;
+use crate::gemm::epilogue::{End, GatheredUpdate, Update};
+use crate::gemm::{Operand, Product, ProductArgs};
 use crate::isa::Scalar;
 use crate::mask::Bits;
 use crate::saved::Saved;
-use crate::sgd::{SgdStep, check_limit, kept_max_norm, max_norm, sgd_update};
+use crate::sgd::{SgdStep, check_limit, gathered_max_norm, max_norm, sgd_update};
 use crate::view::{MatMut, MatRef};
 
 /// The arguments of [`thin_update`].
@@ -122,19 +122,19 @@ fn apply(
     let Parameters { mut w, mut w_velocity, bias, bias_velocity } = parameters;
     let (batch, inputs, units) = shape;
     let dz = Operand::new(dz.source());
-    let windows = &mut buffers.windows;
+    let index_buffers = &mut buffers.index;
     let source = w.as_ref().source();
     let transposed = source.col_step != 1;
     if dx.is_some() {
-        let w = weights(windows, level, source, args.input, args.output);
+        let w = weights(index_buffers, level, source, args.input, args.output);
         gradient_of_input(level, dz, w, shape, args.input.elements(), dx);
     }
     let (rows, cols) = (args.input.list(), args.output.list());
     let kept = match transposed {
-        true => windows.keep(level, cols, rows),
-        false => windows.keep(level, rows, cols),
+        true => index_buffers.index(level, cols, rows),
+        false => index_buffers.index(level, rows, cols),
     };
-    let x = Operand::dropped(args.x.source(), args.input.elements());
+    let x = Operand::masked(args.x.source(), &keyed(args.input.elements()));
     let same = w_velocity.as_mut().is_none_or(|v| (v.target().col_step != 1) == transposed);
     if same && batch <= FUSED_ROWS {
         fused(level, args.step, (x, dz, shape), (&mut w, w_velocity.as_mut()), kept);
@@ -153,8 +153,8 @@ fn apply(
         let target = w.target();
         match transposed {
             _ if kept.is_all() => max_norm(w, limit)?,
-            true => kept_max_norm(level, target.t(), kept, (units, inputs), true, limit),
-            false => kept_max_norm(level, target, kept, (inputs, units), false, limit),
+            true => gathered_max_norm(level, target.t(), kept, (units, inputs), true, limit),
+            false => gathered_max_norm(level, target, kept, (inputs, units), false, limit),
         }
     }
     if let Some(bias) = bias {
@@ -169,7 +169,7 @@ fn fused(
     step: SgdStep,
     (x, dz, (batch, inputs, units)): (Operand, Operand, (usize, usize, usize)),
     (w, velocity): (&mut MatMut<'_>, Option<&mut MatMut<'_>>),
-    kept: Kept,
+    kept: GatherIndex,
 ) {
     let (mut w, mut velocity) = (w.target(), velocity.map(MatMut::target));
     let (mut a, mut b, mut m, mut n) = (x.t(), dz, inputs, units);
@@ -177,14 +177,16 @@ fn fused(
         (w, velocity) = (w.t(), velocity.map(|v| v.t()));
         (a, b, m, n) = (dz.t(), x, units, inputs);
     }
-    let epilogue = KeptUpdate { w, velocity, step, kept };
-    let bits = Bits::Uniform(true, None);
-    let product = Product { m, n, k: batch, a, b, bias: None, partial: w, epilogue, bits };
-    if kept.is_all() {
-        product.with(Update { w, velocity, step }).run(level);
+    let update = Update { w, velocity, step };
+    let end = if kept.is_all() {
+        End::Update(update)
     } else {
-        product.run(level);
-    }
+        End::GatheredUpdate(GatheredUpdate { update, index: kept })
+    };
+    let bits = Bits::Uniform(true, None);
+    let product = ProductArgs { m, n, k: batch, a, b, bias: None, partial: w, end, bits };
+    // SAFETY: all shapes are checked, and the parameters are borrowed exclusively.
+    unsafe { Product::new(product) }.run(level);
 }
 
 /// The update with a gradient in memory, element by element.

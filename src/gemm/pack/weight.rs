@@ -1,13 +1,13 @@
 //! Weights packed once, for callers whose weights do not change between products.
 
-use super::blocking::block_sizes;
-use super::pack::{PackB, padded};
-use super::{GROUP, Operand};
+use super::super::GROUP;
+use super::super::blocking::block_sizes;
+use super::{Operand, PackB, padded};
 use crate::Level;
 use crate::buffers::Floats;
 use crate::error::{Error, Result};
 use crate::isa::{Isa, Kernel, TileKernel};
-use crate::mask::{Dropout, MaskKey};
+use crate::mask::{Dropout, KeyedDropout, MaskKey};
 use crate::threads::Part;
 use crate::view::MatRef;
 
@@ -55,8 +55,10 @@ impl PackedWeight {
         let len = len.ok_or(Error::Overflow { rows: inputs, stride: units })?;
         let mut panels = Floats::zeros(len);
         let out = panels.as_mut_ptr();
-        let b = Operand::dropped(w.source(), dropout);
-        level.vectorize(PackAll { b, inputs, units, out });
+        let dropout_of_w = dropout.map_or(KeyedDropout::NONE, |(d, key)| d.with_key(key));
+        let b = Operand::masked(w.source(), &dropout_of_w);
+        // SAFETY: the matrix has this shape, and `out` whole panels of it.
+        level.vectorize(unsafe { PackAll::new(b, inputs, units, out) });
         Ok(Self { panels, inputs, units, level, dropout })
     }
 
@@ -106,6 +108,16 @@ struct PackAll {
     out: *mut f32,
 }
 
+impl PackAll {
+    /// # Safety
+    ///
+    /// - B is alive and has `inputs` rows and `units` columns.
+    /// - `out` has room for all panels: `inputs` floats for each column, of which there are whole panels.
+    unsafe fn new(b: Operand, inputs: usize, units: usize, out: *mut f32) -> Self {
+        Self { b, inputs, units, out }
+    }
+}
+
 impl Kernel for PackAll {
     type Output = ();
 
@@ -117,7 +129,7 @@ impl Kernel for PackAll {
 
 impl TileKernel for PackAll {
     #[inline(always)]
-    fn run<I: Isa, const MR: usize, const NV: usize>(self, isa: I) {
+    fn run<I: Isa, const MR: usize, const LESS: usize, const NV: usize>(self, isa: I) {
         if self.units == 0 {
             return;
         }
@@ -130,14 +142,15 @@ impl TileKernel for PackAll {
         let buffer = buffer.grow(if self.b.is_computed() { kc * GROUP } else { 0 }).as_mut_ptr();
         for row in (0..self.inputs).step_by(kc) {
             let rows = kc.min(self.inputs - row);
-            // SAFETY: `out` has room for all panels of all rows.
+            // SAFETY: `PackAll::new`.
             let out = unsafe { self.out.add(row * padded(self.units, nr)) };
             for col in (0..self.units).step_by(GROUP) {
                 let part = Part { row, rows, col, cols: GROUP.min(self.units - col) };
                 // SAFETY: the part lies in the matrix, and there is room for the bits of so many columns.
-                let (operand, out) =
-                    unsafe { (self.b.with_bits(isa, part, &mut bits), out.add(col * rows)) };
-                isa.vectorize(PackB { operand, part, buffer, out, nr });
+                isa.vectorize(unsafe {
+                    let operand = self.b.with_bits(isa, part, &mut bits);
+                    PackB::new(operand, part, buffer, (out.add(col * rows), nr))
+                });
             }
         }
     }
