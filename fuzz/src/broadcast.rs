@@ -57,14 +57,14 @@ fn run(u: &mut Unstructured<'_>) -> Result<()> {
     let mut expected = blank.clone();
     let mut expected_mask = given.clone();
     let to = masking.of(&given, &mut expected_mask);
-    let outcome = reference::broadcast_dropout_forward(&args, &x, &mut expected, to);
+    let outcome = reference::broadcast_dropout_forward(&args, (&x[..], &mut expected[..]), to);
     let saved = masking.saved(&expected_mask);
     let mut expected_dx = blank.clone();
-    let backward = reference::broadcast_dropout_backward(&args, &x, &mut expected_dx, saved);
+    let backward = reference::broadcast_dropout_backward(&args, (&x[..], &mut expected_dx[..]), saved);
 
     for_each_level(|level| {
         let (mut y, mut mask) = (blank.clone(), given.clone());
-        let result = broadcast_dropout_forward(&args, &x, &mut y, masking.of(&given, &mut mask));
+        let result = broadcast_dropout_forward(&args, (&x[..], &mut y[..]), masking.of(&given, &mut mask));
         assert_same_outcome(level, "forward", &result, &outcome);
         assert_same(level, "y", &y, &expected);
         if result.is_ok() {
@@ -75,7 +75,7 @@ fn run(u: &mut Unstructured<'_>) -> Result<()> {
         }
         let (mut y, mut mask) = (x.clone(), given.clone());
         let to = masking.of(&given, &mut mask);
-        let result = broadcast_dropout_forward_in_place(&args, &mut y, to);
+        let result = broadcast_dropout_forward(&args, &mut y[..], to);
         if outcome.is_ok() {
             assert_same_outcome(level, "forward in place", &result, &outcome);
             assert_same(level, "y in place", &y, &expected);
@@ -84,12 +84,12 @@ fn run(u: &mut Unstructured<'_>) -> Result<()> {
             assert_same(level, "y in place", &y, &x);
         }
         let mut dx = blank.clone();
-        let result = broadcast_dropout_backward(&args, &x, &mut dx, saved);
+        let result = broadcast_dropout_backward(&args, (&x[..], &mut dx[..]), saved);
         // The reference's backward pass is its forward pass, whose errors name x and y.
         assert_eq!(result.is_ok(), backward.is_ok(), "{level}: backward");
         assert_same(level, "dx", &dx, &expected_dx);
         let mut dx = x.clone();
-        let result = broadcast_dropout_backward_in_place(&args, &mut dx, saved);
+        let result = broadcast_dropout_backward(&args, &mut dx[..], saved);
         assert_eq!(result.is_ok(), backward.is_ok(), "{level}: backward in place");
         assert_same(level, "dx in place", &dx, if result.is_ok() { &expected_dx } else { &x });
     });

@@ -41,18 +41,12 @@ fn run(u: &mut Unstructured<'_>) -> Result<()> {
     let blank = Matrix::new(&vec![9.0; rows * cols], rows, cols, layouts[2]);
 
     let mut y = blank.clone();
-    let forward = reference::bias_activation_dropout_forward(
-        &args,
-        x.view(),
-        residual.as_ref().map(Matrix::view),
-        y.view_mut(),
-        None,
-    );
+    let forward = reference::bias_activation_dropout_forward(RESIDUAL<&args|residual.as_ref().map(Matrix::view)>, (x.view(), y.view_mut()), MaskSource::Key);
     let y = y.values();
     // What backward reads: never the sum with the residual.
     let mut output = blank.clone();
     let _ =
-        reference::bias_activation_dropout_forward(&args, x.view(), None, output.view_mut(), None);
+        reference::bias_activation_dropout_forward(&args, (x.view(), output.view_mut()), MaskSource::Key);
     let values = match saved_kind {
         0 => SavedValues::None,
         1 => SavedValues::Output(output.view()),
@@ -61,25 +55,13 @@ fn run(u: &mut Unstructured<'_>) -> Result<()> {
     let drawn = Mask::generate(rows, cols, &args.dropout, &args.key).ok();
     let saved = Saved { values, mask: drawn.as_ref().filter(|_| saved_mask) };
     let (mut dz, mut db) = (blank.clone(), vec![9.0; cols]);
-    let backward = reference::bias_activation_dropout_backward(
-        &args,
-        &saved,
-        dy.view(),
-        dz.view_mut(),
-        Some(&mut db),
-    );
+    let backward = reference::bias_activation_dropout_backward(&args, &saved, (dy.view(), dz.view_mut()), Some(&mut db), MASK);
     let dz = dz.values();
 
     for_each_level(|level| {
         let mut fast = blank.clone();
         let mut mask = Mask::new(rows, cols).expect("a small mask");
-        let result = bias_activation_dropout_forward(
-            &args,
-            x.view(),
-            residual.as_ref().map(Matrix::view),
-            fast.view_mut(),
-            Some(&mut mask),
-        );
+        let result = bias_activation_dropout_forward(RESIDUAL<&args|residual.as_ref().map(Matrix::view)>, (x.view(), fast.view_mut()), Some(&mut mask));
         assert_same_outcome(level, "forward", &result, &forward);
         let values = fast.values();
         assert_same(level, "y", &values, &y);
@@ -92,24 +74,13 @@ fn run(u: &mut Unstructured<'_>) -> Result<()> {
             assert!(values.iter().all(|v| *v == 9.0) && mask.count() == 0, "{level}: touched");
         }
         let mut fast = x.clone();
-        let result = bias_activation_dropout_forward_in_place(
-            &args,
-            fast.view_mut(),
-            residual.as_ref().map(Matrix::view),
-            None,
-        );
+        let result = bias_activation_dropout_forward(RESIDUAL<&args|residual.as_ref().map(Matrix::view)>, fast.view_mut(), MaskSource::Key);
         assert_same_outcome(level, "forward in place", &result, &forward);
         let expected = if result.is_ok() { y.clone() } else { x.values() };
         assert_same(level, "y in place", &fast.values(), &expected);
 
         let (mut fast, mut sums) = (blank.clone(), vec![9.0; cols]);
-        let result = bias_activation_dropout_backward(
-            &args,
-            &saved,
-            dy.view(),
-            fast.view_mut(),
-            Some(&mut sums),
-        );
+        let result = bias_activation_dropout_backward(&args, &saved, (dy.view(), fast.view_mut()), Some(&mut sums), MASK);
         assert_same_outcome(level, "backward", &result, &backward);
         let values = fast.values();
         assert_same(level, "dz", &values, &dz);
@@ -121,7 +92,7 @@ fn run(u: &mut Unstructured<'_>) -> Result<()> {
         }
         let mut fast = dy.clone();
         let result =
-            bias_activation_dropout_backward_in_place(&args, &saved, fast.view_mut(), None);
+            bias_activation_dropout_backward(&args, &saved, fast.view_mut(), None, MASK);
         assert_same_outcome(level, "backward in place", &result, &backward);
         let expected = if result.is_ok() { dz.clone() } else { dy.values() };
         assert_same(level, "dz in place", &fast.values(), &expected);
