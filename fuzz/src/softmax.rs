@@ -1,10 +1,8 @@
 //! Softmax with dropout against the reference.
 
 use arbitrary::{Result, Unstructured};
-use fused_dropout::{
-    SoftmaxDropout, reference, softmax_dropout_backward, softmax_dropout_backward_in_place,
-    softmax_dropout_forward, softmax_dropout_forward_in_place,
-};
+use fused_dropout::reference;
+use fused_dropout::softmax::{SoftmaxDropout, softmax_dropout_backward, softmax_dropout_forward};
 
 use crate::input::{self, Layout, Masking, Matrix, dropout, key, size};
 use crate::{assert_same, assert_same_outcome, for_each_level};
@@ -25,7 +23,8 @@ fn run(u: &mut Unstructured<'_>) -> Result<()> {
         1 => Some(u.arbitrary()?),
         _ => None,
     };
-    let args = SoftmaxDropout { causal, dropout: dropout(u)?, key: key(u)? };
+    let mut args = SoftmaxDropout::new(dropout(u)?.with_key(key(u)?));
+    args.causal = causal;
     let layouts = [Layout::new(u)?, Layout::new(u)?, Layout::new(u)?];
     let x = Matrix::random(u, rows, cols, layouts[0])?;
     let dy = Matrix::random(u, rows, cols, layouts[1])?;
