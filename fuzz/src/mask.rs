@@ -21,7 +21,7 @@ fn run(u: &mut Unstructured<'_>) -> Result<()> {
         _ => (size(u, 600)?, size(u, 20)?),
     };
     let (row, col) = (u.int_in_range(0..=rows)?, u.int_in_range(0..=cols)?);
-    let expected = reference::mask(rows, cols, &dropout, &key);
+    let expected = reference::mask(rows, cols, &dropout.with_key(key));
     for_each_level(|level| {
         let mask = Mask::generate(rows, cols, &dropout, &key);
         let (mask, expected) = match (mask, &expected) {
