@@ -123,7 +123,7 @@ fn named_shapes() {
         (BroadcastShape::elements(&dims), [4, 6, 3, 2, 5], (4, 180)),
         (BroadcastShape::channels_first(&dims), [4, 6, 1, 1, 1], (4, 6)),
         (BroadcastShape::channels_last(&dims), [4, 1, 1, 1, 5], (4, 5)),
-        (BroadcastShape::rows(&dims), [4, 1, 1, 1, 1], (4, 1)),
+        (BroadcastShape::per_sample(&dims), [4, 1, 1, 1, 1], (4, 1)),
         (BroadcastShape::whole(&dims), [1; 5], (1, 1)),
         (BroadcastShape::time_steps(&dims), [4, 1, 3, 2, 5], (4, 30)),
         (BroadcastShape::new(&dims, &[true, false, true, false, true]), [1, 6, 1, 2, 1], (1, 12)),
@@ -195,7 +195,7 @@ fn threads_do_not_show() {
     for shape in [
         BroadcastShape::channels_first(&dims),
         BroadcastShape::channels_last(&dims),
-        BroadcastShape::rows(&dims),
+        BroadcastShape::per_sample(&dims),
         BroadcastShape::whole(&dims),
         BroadcastShape::time_steps(&dims),
         BroadcastShape::new(&dims, &[true, false, false, true]),
@@ -279,7 +279,7 @@ fn bad_arguments_are_errors() {
         assert!(matches!(error, Error::Parameter { value, .. } if value == n), "{error}");
     };
     parameter(BroadcastShape::new(&[], &[]), 0.0);
-    parameter(BroadcastShape::rows(&[1; 6]), 6.0);
+    parameter(BroadcastShape::per_sample(&[1; 6]), 6.0);
     parameter(BroadcastShape::channels_first(&[4]), 1.0);
     parameter(BroadcastShape::channels_last(&[4]), 1.0);
     parameter(BroadcastShape::time_steps(&[4]), 1.0);
@@ -295,7 +295,7 @@ fn bad_arguments_are_errors() {
     }
     assert_eq!(BroadcastShape::elements(&[0, 1 << 30]).unwrap().len(), 0);
 
-    let args = args(BroadcastShape::rows(&[3, 4]).unwrap(), 0.5);
+    let args = args(BroadcastShape::per_sample(&[3, 4]).unwrap(), 0.5);
     let x = [1.0; 12];
     let mut y = [9.0; 12];
     let far = BroadcastDropout::new(

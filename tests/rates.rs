@@ -31,7 +31,7 @@ fn count(axis: RateAxis, rows: usize, cols: usize) -> usize {
 }
 
 fn unpacked(mask: &Mask) -> Vec<bool> {
-    mask.to_bools()
+    mask.to_bools().unwrap()
 }
 
 /// Every function on every level, against the reference, over padded and transposed views.
