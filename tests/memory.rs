@@ -12,7 +12,7 @@ use common::{ACTIVATIONS, for_each_level, matrix, matrix_mut, numbers, with_thre
 use fused_dropout::nn::{Mlp, MlpSpec, Noise, Prediction, Sgd};
 use fused_dropout::{
     Activation, DenseArgs, Dropout, Error, Gradients, Mask, MaskKey, Saved, SavedValues,
-    dense_backward, dense_forward,
+    dense_backward, dense_forward, testing,
 };
 
 /// The system's allocator, which counts the bytes in use and the most there have been.
@@ -61,7 +61,9 @@ fn everywhere(f: impl Fn(&str, usize) + Sync) {
         for threads in [1, 2] {
             let place = format!("on {level}, {threads} threads");
             let before = IN_USE.load(Ordering::Relaxed);
-            with_threads(threads, || level.install(|| f(&place, threads * PANELS)).unwrap());
+            with_threads(threads, || {
+                testing::at_level(level, || f(&place, threads * PANELS)).unwrap()
+            });
             await_the_end_of_threads(before);
         }
     });

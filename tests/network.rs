@@ -14,6 +14,7 @@ use digits::{CLASSES, Digits, PIXELS, random, shuffled};
 use fused_dropout::nn::{Granularity, Mlp, MlpSpec, Schedule, Sgd};
 use fused_dropout::{
     Activation, DenseArgs, Dropout, Error, KeptUnits, Level, MaskKey, MatRef, Scaling, reference,
+    testing,
 };
 
 const SIZES: [usize; 4] = [PIXELS, 256, 192, CLASSES];
@@ -60,7 +61,8 @@ fn training_gives_the_same_bits_on_any_threads_and_every_level() {
         for level in Level::available() {
             let mut of_level: Option<Vec<u32>> = None;
             for threads in [1, 2, 8] {
-                let run = || level.install(|| train(&spec(activation), 50, &digits)).unwrap();
+                let run =
+                    || testing::at_level(level, || train(&spec(activation), 50, &digits)).unwrap();
                 let (mlp, loss) = with_threads(threads, run);
                 assert_eq!(mlp.steps(), 50);
                 assert!(loss < 1.2, "{activation} on {level}: the loss is {loss}");
@@ -140,7 +142,7 @@ fn granularities_by_layer() {
             let mut of_fma: Option<Vec<u32>> = None;
             for level in Level::available() {
                 for threads in [1, 2, 8] {
-                    let run = || level.install(|| train(&spec, 50, &digits)).unwrap();
+                    let run = || testing::at_level(level, || train(&spec, 50, &digits)).unwrap();
                     let (mlp, loss) = with_threads(threads, run);
                     let what =
                         format!("{granularity:?}, {activation} on {level}, {threads} threads");

@@ -5,7 +5,7 @@ use fused_dropout::nn::{Combination, Granularity, Mlp, MlpSpec, Noise, Predictio
 use fused_dropout::{
     Activation, Dropout, Error, GaussianDropout, KeptUnits, MaskKey, MatRef, RateSchedule, Scaling,
     Side, SoftmaxDropout, ThinArgs, gather_units, gaussian_dropout_forward, reference,
-    softmax_cross_entropy, softmax_dropout_forward, thin_forward,
+    softmax_cross_entropy, softmax_dropout_forward, testing, thin_forward,
 };
 
 use crate::common::{self, bits, for_each_level, matrix, matrix_mut, numbers, with_threads};
@@ -229,7 +229,8 @@ fn passes_are_separate_passes() {
                 }
                 assert_eq!(prediction, added, "{what}");
                 for threads in [2, 5] {
-                    let run = || level.install(|| predict(&mlp, x, steps.clone())).unwrap();
+                    let run =
+                        || testing::at_level(level, || predict(&mlp, x, steps.clone())).unwrap();
                     assert_eq!(with_threads(threads, run), prediction, "{what}, {threads} threads");
                 }
             });

@@ -6,7 +6,7 @@ use fused_dropout::reference::{self, Real};
 use fused_dropout::{
     Activation, DenseArgs, DenseUpdate, Dropout, Error, GaussianDropout, Gradients, KeptUnits,
     MaskKey, MatMut, MatRef, Parameters, RateSchedule, Saved, SavedValues, Scaling, SgdStep,
-    dense_forward, dense_update, softmax_cross_entropy,
+    dense_forward, dense_update, softmax_cross_entropy, testing,
 };
 
 use super::common::{assert_same, bits, for_each_level, matrix, matrix_mut, numbers, with_threads};
@@ -182,7 +182,8 @@ fn steps_equal_those_of_the_reference() {
                 let mut mlp = mlp.clone();
                 let x = matrix(&x, BATCH, SIZES[0]);
                 let step = |mlp: &mut Mlp| mlp.train_step(x, &labels, &sgd).unwrap();
-                let run = || level.install(|| losses.iter().map(|_| step(&mut mlp)).collect());
+                let run =
+                    || testing::at_level(level, || losses.iter().map(|_| step(&mut mlp)).collect());
                 let fast: Vec<f32> = with_threads(threads, run).unwrap();
                 assert_same(level, &fast, &losses, (20, 1.0), &format!("losses, {what}"));
                 for (l, layer) in mlp.layers().iter().enumerate() {
