@@ -185,6 +185,9 @@ fn expected(case: &Case, layer: &Layer) -> Expected {
     e
 }
 
+/// Asserts that a result of a fast function is the expected one, of which it says what it is.
+type Same<'a> = &'a dyn Fn(&[f32], &[f32], &str);
+
 /// Runs the fast functions on every level and compares.
 fn check(case: &Case) {
     let layer = case.layer();
@@ -209,7 +212,7 @@ fn check_forward(
     case: &Case,
     args: &DenseArgs<'_>,
     e: &Expected,
-    same: &dyn Fn(&[f32], &[f32], &str),
+    same: Same<'_>,
 ) -> (Padded, Padded, Mask) {
     let Case { batch, units, extra, transposed: [x_t, ..], .. } = *case;
     let forward = |args: &DenseArgs<'_>, mask: MaskSource<'_>| {
@@ -245,7 +248,7 @@ fn check_backward(
     saved: &Saved<'_>,
     (dy, mask): (&Padded, &Mask),
     e: &Expected,
-    same: &dyn Fn(&[f32], &[f32], &str),
+    same: Same<'_>,
 ) {
     let backward = |args: &DenseArgs<'_>, dy: OutputGradient<'_>, mask: MaskSource<'_>| {
         let mut results = case.results();

@@ -270,7 +270,8 @@ fn softmax_gradient_is_the_derivative_of_the_mean_loss() {
     let logits = doubles(rows * cols, 4);
     let mut gradient = vec![0.0; rows * cols];
     let to = matrix_mut(&mut gradient, rows, cols);
-    reference::softmax_cross_entropy(matrix(&logits, rows, cols), &labels, Some(to)).unwrap();
+    let view = matrix(&logits, rows, cols);
+    let _ = reference::softmax_cross_entropy(view, &labels, Some(to)).unwrap();
     let loss = |logits: &[f64]| {
         reference::softmax_cross_entropy(matrix(logits, rows, cols), &labels, None).unwrap().mean()
     };

@@ -132,15 +132,16 @@ fn masked(case: &Case, places: &Places) -> State {
         _ => MaskSource::Given(&given),
     };
 
+    let residual = case.residual.then(|| residual.view());
     let mut args = DenseArgs::new(layer, x.view(), s.w.view()).with_bias(&s.bias);
-    args.residual = case.residual.then(|| residual.view());
+    args.residual = residual;
     dense_forward(&args, s.y.view_mut(), Some(s.z.view_mut()), mask()).unwrap();
     let saved = case.saved((&s.y, &s.z));
     let gradients =
         Gradients::default().with_dx(s.dx.view_mut()).with_dw(s.dw.view_mut()).with_db(&mut s.db);
     dense_backward(&args, &saved, s.dy.view(), gradients, mask()).unwrap();
     let mut update = DenseUpdate::new(layer, x.view(), case.step());
-    update.residual = args.residual;
+    update.residual = residual;
     update.max_norm = case.limit;
     let mut parameters = Parameters::new(s.w.view_mut()).with_bias(&mut s.bias);
     if case.momentum {
