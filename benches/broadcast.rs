@@ -17,7 +17,7 @@ use criterion::{BenchmarkId, Criterion, Throughput};
 use fused_dropout::{
     BroadcastDropout, BroadcastShape, Dropout, Mask, MaskKey, RateAxis, Rates, Scaling,
     broadcast_dropout_forward, broadcast_dropout_forward_in_place, dropout_forward,
-    rates_dropout_forward, reference,
+    rates_dropout_forward, reference, testing,
 };
 use support::{Candidate, Options, Table, assert_same, matrix, matrix_mut};
 
@@ -83,7 +83,7 @@ impl Tensor {
         .expect("equal lengths");
         for level in &options.levels {
             tensor.y.fill(f32::NAN);
-            level.install(|| tensor.forward()).expect("an available level");
+            testing::at_level(*level, || tensor.forward()).expect("an available level");
             assert_same(&format!("{level}"), &tensor.y[..expected.len()], &expected);
         }
         tensor
@@ -151,7 +151,7 @@ impl Layer {
         let mut layer = Self { rates, dropout: Dropout::new(rate).expect("a rate"), x, y };
         for level in &options.levels {
             for (i, axis) in AXES.into_iter().enumerate() {
-                level.install(|| layer.forward(i)).expect("an available level");
+                testing::at_level(*level, || layer.forward(i)).expect("an available level");
                 let mask = Mask::generate_with_rates(ROWS, COLS, &layer.rates[i], &key());
                 let mask = mask.expect("a mask that fits");
                 for (at, y) in layer.y.iter().enumerate().step_by(97) {
@@ -220,7 +220,7 @@ fn groups(criterion: &mut Criterion, options: &Options, threads: usize) {
         let mut tensor = Tensor::new(options, shape, 0.5);
         group.bench_function("copy", |b| b.iter(|| tensor.copy()));
         group.bench_function("forward", |b| {
-            best.install(|| b.iter(|| tensor.forward())).expect("an available level");
+            testing::at_level(best, || b.iter(|| tensor.forward())).expect("an available level");
         });
         group.finish();
     }
@@ -229,7 +229,7 @@ fn groups(criterion: &mut Criterion, options: &Options, threads: usize) {
     let mut layer = Layer::new(options, 0.1);
     for (i, name) in ["row", "column"].into_iter().enumerate() {
         group.bench_function(BenchmarkId::new("a rate for each", name), |b| {
-            best.install(|| b.iter(|| layer.forward(i))).expect("an available level");
+            testing::at_level(best, || b.iter(|| layer.forward(i))).expect("an available level");
         });
     }
     group.finish();

@@ -18,7 +18,9 @@ use std::cell::RefCell;
 use std::sync::Mutex;
 
 use criterion::{BenchmarkId, Criterion, Throughput};
-use fused_dropout::{Activation, DenseArgs, Dropout, Level, MaskKey, dense_forward, reference};
+use fused_dropout::{
+    Activation, DenseArgs, Dropout, Level, MaskKey, dense_forward, reference, testing,
+};
 use support::scaling::Scaling;
 use support::{Candidate, Options, Table, assert_same, matrix, matrix_mut, peak};
 
@@ -121,7 +123,7 @@ impl Case {
                 let mut expected = vec![0.0; rows * cols];
                 let to = matrix_mut(&mut expected, rows, cols);
                 reference::dense_forward(&corner, to, None, None).expect("shapes that agree");
-                level.install(|| self.run(layer, &mut y)).expect("an available level");
+                testing::at_level(*level, || self.run(layer, &mut y)).expect("an available level");
                 let tail = y.chunks(n).skip(m - rows).flat_map(|row| &row[n - cols..]);
                 let got: Vec<f32> = tail.copied().collect();
                 let what = format!("{level}, {}, {}", self.name(), LAYERS[layer].0);
@@ -353,13 +355,12 @@ fn weights(options: &Options, threads: usize) {
             fused_dropout::dropout_forward_in_place(to, &dropout, &key, None).expect("a matrix");
             let args = DenseArgs { w: matrix(&w, k, n), ..case.args(0) };
             let (mut expected, mut got) = (vec![0.0; m * n], vec![0.0; m * n]);
-            level
-                .install(|| {
-                    dense_forward(&args, matrix_mut(&mut expected, m, n), None, None)
-                        .expect("shapes that agree");
-                    run(0.5, &mut got);
-                })
-                .expect("an available level");
+            testing::at_level(level, || {
+                dense_forward(&args, matrix_mut(&mut expected, m, n), None, None)
+                    .expect("shapes that agree");
+                run(0.5, &mut got);
+            })
+            .expect("an available level");
             assert_same(&case.name(), &got, &expected);
 
             let mut candidates =
@@ -409,8 +410,7 @@ fn groups(criterion: &mut Criterion, options: &Options, threads: usize) {
         for level in &levels {
             for (layer, (name, ..)) in LAYERS.iter().enumerate() {
                 group.bench_function(BenchmarkId::new(level.to_string(), name), |b| {
-                    level
-                        .install(|| b.iter(|| case.run(layer, &mut y)))
+                    testing::at_level(*level, || b.iter(|| case.run(layer, &mut y)))
                         .expect("an available level");
                 });
             }

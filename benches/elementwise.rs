@@ -18,7 +18,7 @@ use criterion::{BenchmarkId, Criterion, Throughput};
 use fused_dropout::{
     Activation, BiasActivationDropout, Dropout, Level, Mask, MaskKey, MatMut, MatRef, Saved,
     bias_activation_dropout_backward, bias_activation_dropout_forward, dropout_backward,
-    dropout_forward, dropout_forward_in_place, reference,
+    dropout_forward, dropout_forward_in_place, reference, testing,
 };
 use rand_xoshiro::Xoshiro256PlusPlus;
 use rand_xoshiro::rand_core::SeedableRng;
@@ -69,7 +69,7 @@ impl Flat {
         for level in &options.levels {
             let check = |flat: &mut Self, what: &str, pass: fn(&mut Self)| {
                 flat.y.copy_from_slice(&flat.x);
-                level.install(|| pass(flat)).expect("an available level");
+                testing::at_level(*level, || pass(flat)).expect("an available level");
                 assert_same(&format!("{level}: {what}"), &flat.y[..head], &expected);
             };
             check(&mut flat, "forward", Self::forward);
@@ -195,7 +195,7 @@ impl Layer {
             .expect("equal shapes");
         for level in &options.levels {
             let check = |layer: &mut Self, what: &str, pass: fn(&mut Self), expected: &[f32]| {
-                level.install(|| pass(layer)).expect("an available level");
+                testing::at_level(*level, || pass(layer)).expect("an available level");
                 let (what, got) = (format!("{level}: {what}"), &layer.y[..expected.len()]);
                 if level.has_fma() {
                     assert_same(&what, got, expected);
@@ -307,7 +307,9 @@ fn layer_table(options: &Options, threads: usize, activation: Activation) {
 
 fn groups(criterion: &mut Criterion, options: &Options, threads: usize) {
     let best = *options.levels.last().expect("a level");
-    let at = |level: Level, run: &mut dyn FnMut()| level.install(run).expect("an available level");
+    let at = |level: Level, run: &mut dyn FnMut()| {
+        testing::at_level(level, run).expect("an available level")
+    };
     for len in [1 << 12, 1 << 20] {
         let name = format!("dropout/{}/{threads}t", size_name(len));
         let mut group = criterion.benchmark_group(name);

@@ -15,7 +15,7 @@ use std::cell::RefCell;
 use std::hint::black_box;
 
 use criterion::{BenchmarkId, Criterion, Throughput};
-use fused_dropout::{Dropout, Mask, MaskKey, reference};
+use fused_dropout::{Dropout, Mask, MaskKey, reference, testing};
 use rand_xoshiro::Xoshiro256PlusPlus;
 use rand_xoshiro::rand_core::SeedableRng;
 use support::{Candidate, Options, Table, plain, size_name};
@@ -36,7 +36,7 @@ fn checked(options: &Options, dropout: &Dropout, len: usize) -> Mask {
     let mut mask = Mask::new(1, len).expect("a small mask");
     let expected = reference::mask(1, len.min(4096), dropout, &key()).expect("a small mask");
     for level in &options.levels {
-        let filled = level.install(|| mask.fill(dropout, &key()));
+        let filled = testing::at_level(*level, || mask.fill(dropout, &key()));
         filled.expect("an available level").expect("a valid key");
         let same = (0..expected.len()).all(|c| mask.get(0, c) == Some(expected[c]));
         assert!(same, "{level}: the mask differs from the reference");
@@ -103,9 +103,10 @@ fn groups(criterion: &mut Criterion, options: &Options, threads: usize) {
             let mut mask = checked(options, &dropout, len);
             for level in &options.levels {
                 group.bench_function(BenchmarkId::new(level.to_string(), rate), |b| {
-                    level
-                        .install(|| b.iter(|| mask.fill(&dropout, &key()).expect("a valid key")))
-                        .expect("an available level");
+                    testing::at_level(*level, || {
+                        b.iter(|| mask.fill(&dropout, &key()).expect("a valid key"))
+                    })
+                    .expect("an available level");
                 });
             }
             if threads == 1 && rate == 0.5 {

@@ -17,7 +17,7 @@ use fused_dropout::{
     AlphaDropout, Dropout, GaussianDropout, MaskKey, MatMut, MatRef, SoftmaxDropout,
     alpha_dropout_backward, alpha_dropout_forward, dropout_forward, gaussian_dropout_backward,
     gaussian_dropout_forward, reference, softmax_dropout_backward, softmax_dropout_forward,
-    standard_normal,
+    standard_normal, testing,
 };
 use support::{Candidate, Options, Table, assert_same, matrix, matrix_mut, size_name};
 
@@ -154,7 +154,7 @@ fn assert_right(options: &Options) {
     let passes = [Data::gaussian, Data::alpha, Data::softmax, Data::softmax_backward];
     for level in options.levels.iter().filter(|level| level.has_fma()) {
         for (pass, expected) in passes.into_iter().zip(&expected) {
-            level.install(|| pass(&mut data)).expect("an available level");
+            testing::at_level(*level, || pass(&mut data)).expect("an available level");
             assert_same(&level.to_string(), &data.y, expected);
         }
     }
@@ -203,7 +203,7 @@ fn groups(criterion: &mut Criterion, options: &Options, threads: usize) {
         let mut data = Data::new(rows, cols);
         for (i, (name, pass)) in passes.iter().enumerate() {
             group.bench_function(BenchmarkId::new(*name, i), |b| {
-                best.install(|| b.iter(|| pass(&mut data))).expect("an available level");
+                testing::at_level(best, || b.iter(|| pass(&mut data))).expect("an available level");
             });
         }
         group.finish();

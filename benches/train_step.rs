@@ -22,7 +22,7 @@ use std::sync::Mutex;
 
 use criterion::{BenchmarkId, Criterion};
 use fused_dropout::nn::{Granularity, Mlp, MlpSpec, Prediction, Sgd};
-use fused_dropout::{Activation, DenseArgs, Dropout, Level, MaskKey, dense_forward};
+use fused_dropout::{Activation, DenseArgs, Dropout, Level, MaskKey, dense_forward, testing};
 use support::layer::Layer;
 use support::plain_network::PlainNetwork;
 use support::scaling::Scaling;
@@ -116,7 +116,7 @@ fn check(levels: &[Level], activation: Activation) {
     }
     let losses = |level: &Level| {
         let mut ours = Ours::new(activation, RATES);
-        let losses = level.install(|| [(); STEPS].map(|()| ours.step()));
+        let losses = testing::at_level(*level, || [(); STEPS].map(|()| ours.step()));
         losses.expect("an available level").map(f32::to_bits)
     };
     let all: Vec<_> = levels.iter().filter(|level| level.has_fma()).map(losses).collect();
@@ -285,7 +285,7 @@ fn monte_carlo_table(options: &Options, threads: usize) {
         let network = Mutex::new(MonteCarlo::new(rows, rates));
         let lock = || network.lock().expect("no panic");
         for level in options.fast_levels() {
-            let both = level.install(|| {
+            let both = testing::at_level(level, || {
                 let shared = lock().shared();
                 [shared, lock().separate()]
             });
@@ -363,7 +363,8 @@ fn groups(criterion: &mut Criterion, options: &Options, threads: usize) {
                 let mut ours = Ours::new(activation, rates);
                 let id = BenchmarkId::new(format!("{activation}, {name}"), level);
                 group.bench_function(id, |b| {
-                    level.install(|| b.iter(|| ours.step())).expect("an available level");
+                    testing::at_level(*level, || b.iter(|| ours.step()))
+                        .expect("an available level");
                 });
             }
         }

@@ -13,8 +13,8 @@
 mod support;
 
 use criterion::{BenchmarkId, Criterion};
-use fused_dropout::Level;
 use fused_dropout::nn::{Granularity, Mlp, MlpSpec, Sgd};
+use fused_dropout::{Level, testing};
 use plotters::prelude::*;
 use support::{Candidate, Options, Table, matrix};
 
@@ -67,7 +67,7 @@ impl Network {
     fn check(&self, levels: &[Level]) {
         let losses = |level: &Level| {
             let mut step = self.step(0.5, Granularity::Unit);
-            let losses = level.install(|| [(); 3].map(|()| step.run()));
+            let losses = testing::at_level(*level, || [(); 3].map(|()| step.run()));
             losses.expect("an available level").map(f32::to_bits)
         };
         let all: Vec<_> = levels.iter().filter(|level| level.has_fma()).map(losses).collect();
@@ -206,7 +206,7 @@ fn groups(criterion: &mut Criterion, options: &Options, threads: usize) {
                 let mut step = network.step(rate, granularity);
                 let id = BenchmarkId::new(format!("{}, {name}, {rate}", network.name()), level);
                 group.bench_function(id, |b| {
-                    level.install(|| b.iter(|| step.run())).expect("an available level");
+                    testing::at_level(level, || b.iter(|| step.run())).expect("an available level");
                 });
             }
         }

@@ -27,7 +27,7 @@ use std::hint::black_box;
 use std::time::{Duration, Instant};
 
 use criterion::Criterion;
-use fused_dropout::{Level, MatMut, MatRef};
+use fused_dropout::{Level, MatMut, MatRef, testing};
 
 /// A sample repeats its candidate until it takes about this long, so that neither the clock's
 /// resolution nor the call shows.
@@ -136,7 +136,7 @@ impl<'a> Candidate<'a> {
 
     /// The same with a level forced.
     pub(crate) fn at(level: Level, mut run: impl FnMut() + 'a) -> Self {
-        Self::new(move || level.install(&mut run).expect("an available level"))
+        Self::new(move || testing::at_level(level, &mut run).expect("an available level"))
     }
 
     /// With a call before each sample that is not counted: for what is called again and again, and finds its

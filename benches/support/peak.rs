@@ -20,7 +20,7 @@ fn shape(level: Level) -> (usize, usize) {
         Level::Avx512 => (16, 24),
         Level::Avx2 => (8, 12),
         Level::Portable if cfg!(target_arch = "x86_64") => shape(Level::Avx2),
-        Level::Portable => (4, 24),
+        _ => (4, 24),
     }
 }
 

@@ -1,6 +1,6 @@
 //! One thread against two: both take turns in one run, so that their ratio is free of drift.
 
-use fused_dropout::Level;
+use fused_dropout::{Level, testing};
 use rayon::ThreadPool;
 
 use super::{Candidate, Options, Table, peak, pool};
@@ -30,7 +30,7 @@ impl<'a> Scaling<'a> {
     /// Measures a job of `work` floating-point operations, and beside it the peak.
     pub(crate) fn row(&mut self, name: String, level: Level, work: f64, run: impl Fn() + Sync) {
         let yardstick = peak::yardstick(level);
-        let run = || level.install(&run).expect("an available level");
+        let run = || testing::at_level(level, &run).expect("an available level");
         // Peak and job on one thread, then on two.
         let candidates = self.pools.iter().flat_map(|pool| {
             [Candidate::on(pool, || peak::run(yardstick)), Candidate::on(pool, run)]
