@@ -2,8 +2,8 @@
 //! size and plain dropout.
 //!
 //! ```text
-//! cargo bench --bench broadcast
-//! cargo bench --bench broadcast -- --table [--quick] [--level avx2] [--threads 1]
+//! cargo bench -p fused-dropout-benches --bench broadcast
+//!     -- --table [--quick] [--level avx2] [--threads 1]
 //! ```
 //!
 //! The tensors have the 12.8 million elements of 64 x 256 x 28 x 28. The copy is `copy_from_slice`,

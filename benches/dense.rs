@@ -1,11 +1,11 @@
 //! The fused dense layer as a share of what the machine can multiply, beside other products.
 //!
 //! ```text
-//! cargo bench --bench dense
-//! cargo bench --bench dense -- --table [--quick] [--level avx2] [--threads 1]
-//! cargo bench --bench dense -- --table --scaling     one thread against two
-//! cargo bench --bench dense -- --table --weights     with a dropout of the weights (DropConnect)
-//! cargo bench --bench dense --features openblas -- --table
+//! cargo bench -p fused-dropout-benches --bench dense
+//!     -- --table [--quick] [--level avx2] [--threads 1]
+//!     -- --table --scaling     one thread against two
+//!     -- --table --weights     with a dropout of the weights (DropConnect)
+//!     --features openblas -- --table
 //! ```
 //!
 //! With the feature `openblas` the system's OpenBLAS is linked (Debian: `libopenblas-dev`); it

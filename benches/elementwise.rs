@@ -1,8 +1,8 @@
 //! The element-wise passes, beside a copy of the same size and plain scalar loops.
 //!
 //! ```text
-//! cargo bench --bench elementwise
-//! cargo bench --bench elementwise -- --table [--quick] [--level avx2] [--threads 1]
+//! cargo bench -p fused-dropout-benches --bench elementwise
+//!     -- --table [--quick] [--level avx2] [--threads 1]
 //! ```
 //!
 //! Three tables. The first: dropout alone, forward (out of place or in place, the mask forgotten or

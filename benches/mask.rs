@@ -1,8 +1,8 @@
 //! How fast masks are made: [`Mask::fill`] beside a loop over a sequential generator.
 //!
 //! ```text
-//! cargo bench --bench mask
-//! cargo bench --bench mask -- --table [--quick] [--level avx2] [--threads 1]
+//! cargo bench -p fused-dropout-benches --bench mask
+//!     -- --table [--quick] [--level avx2] [--threads 1]
 //! ```
 //!
 //! Beside it a copy of as many floats as the mask has bits. The baseline draws 32 bits of

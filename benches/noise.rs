@@ -1,8 +1,8 @@
 //! Gaussian dropout, alpha dropout, and softmax with dropout, beside plain dropout and a copy.
 //!
 //! ```text
-//! cargo bench --bench noise
-//! cargo bench --bench noise -- --table [--quick] [--level avx2] [--threads 1]
+//! cargo bench -p fused-dropout-benches --bench noise
+//!     -- --table [--quick] [--level avx2] [--threads 1]
 //! ```
 //!
 //! Two tables: the passes over one row of 1 Mi elements, and those over attention scores of 4096 rows

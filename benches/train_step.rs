@@ -1,11 +1,11 @@
 //! One training step of a network with dropout: forward, loss, backward, update.
 //!
 //! ```text
-//! cargo bench --bench train_step
-//! cargo bench --bench train_step -- --table [--quick] [--level avx2] [--threads 1]
-//! cargo bench --bench train_step -- --table --monte-carlo     the third table only
-//! cargo bench --bench train_step -- --table --scaling     one thread against two
-//! cargo bench --bench train_step -- --step     one line: ours_1=... units_1=... (seconds a step)
+//! cargo bench -p fused-dropout-benches --bench train_step
+//!     -- --table [--quick] [--level avx2] [--threads 1]
+//!     -- --table --monte-carlo     the third table only
+//!     -- --table --scaling     one thread against two
+//!     -- --step     one line: ours_1=... units_1=... (seconds a step)
 //! ```
 //!
 //! 784-1024-1024-10, mini-batches of 128, dropout 0.2 on the input and 0.5 on the hidden layers, SGD

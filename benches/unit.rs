@@ -1,8 +1,8 @@
 //! Dropout of whole units, of inputs too: the time of a training step against the share that is kept.
 //!
 //! ```text
-//! cargo bench --bench unit
-//! cargo bench --bench unit -- --table [--quick] [--level avx2] [--threads 1] [--picture FILE]
+//! cargo bench -p fused-dropout-benches --bench unit
+//!     -- --table [--quick] [--level avx2] [--threads 1] [--picture FILE]
 //! ```
 //!
 //! Mini-batches of 128, SGD with momentum 0.9. Every time is compared with that of the same network's

@@ -9,7 +9,7 @@ use std::f64::consts::{FRAC_1_SQRT_2, FRAC_2_SQRT_PI};
 use std::fmt;
 use std::str::FromStr;
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, as_written};
 use crate::isa::{Isa, Scalar};
 use crate::math::{self, selu};
 
@@ -58,9 +58,21 @@ const CUBIC: f64 = 0.044715;
 /// The value of NaN is NaN. At z <= 0, -0 included, `Relu` gives +0 and its derivative is 0. The
 /// derivatives of `Relu`, `LeakyRelu`, `Sigmoid`, `Tanh` and `Selu` are computed from the value, those
 /// of the others from z.
-#[derive(Clone, Copy, Debug, PartialEq)]
+///
+/// ```
+/// # use fused_dropout::Activation;
+/// let leaky: Activation = "leaky-relu:0.25".parse()?;
+/// assert_eq!((leaky.value(-2.0), leaky.derivative(-2.0)), (-0.5, 0.25));
+/// assert_eq!(leaky.derivative_from_output(-0.5), Some(0.25));
+/// assert_eq!(Activation::Gelu.derivative_from_output(-0.1), None);
+/// # Ok::<(), fused_dropout::Error>(())
+/// ```
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+#[non_exhaustive]
+#[must_use]
 pub enum Activation {
     /// z: no activation, as in an output layer.
+    #[default]
     Identity,
     /// The rectified linear unit.
     Relu,
@@ -281,7 +293,7 @@ impl Activation {
             Activation::LeakyRelu { slope } if !(slope >= 0.0 && slope.is_finite()) => {
                 Err(Error::Parameter {
                     name: "slope",
-                    value: slope.into(),
+                    value: as_written(slope),
                     expected: "finite and not negative",
                 })
             }
@@ -332,6 +344,22 @@ impl Activation {
         self.with(Derivative(z))
     }
 
+    /// The derivative where the value is `a`, with the bits that the kernels compute for the gradient 1;
+    /// `None` for those that compute it from z.
+    pub fn derivative_from_output(self, a: f32) -> Option<f32> {
+        struct Derivative(f32);
+        impl WithFunction for Derivative {
+            type Output = Option<f32>;
+            fn call<F: Function>(self, function: F) -> Option<f32> {
+                match F::NEEDS {
+                    Needs::Nothing | Needs::Output => Some(function.backward(Scalar, 1.0, self.0)),
+                    Needs::PreActivation => None,
+                }
+            }
+        }
+        self.with(Derivative(a))
+    }
+
     /// The value at z in double precision, by the formula of the definition.
     pub fn value_f64(self, z: f64) -> f64 {
         match self {
@@ -371,6 +399,22 @@ impl Activation {
                 logistic(x) * (1.0 + z * slope * logistic(-x))
             }
             Activation::Silu => logistic(z) * (1.0 + z * logistic(-z)),
+        }
+    }
+
+    /// The derivative where the value is `a`, in double precision, by the formula of the definition;
+    /// `None` for those that compute it from z.
+    pub fn derivative_from_output_f64(self, a: f64) -> Option<f64> {
+        match self {
+            Activation::Sigmoid => Some(a * (1.0 - a)),
+            Activation::Tanh => Some(1.0 - a * a),
+            Activation::Selu if a <= 0.0 => Some(a + selu::LAMBDA * selu::ALPHA),
+            // The sign of the value is the sign of z.
+            Activation::Identity
+            | Activation::Relu
+            | Activation::LeakyRelu { .. }
+            | Activation::Selu => Some(self.derivative_f64(a)),
+            Activation::Gelu | Activation::GeluTanh | Activation::Silu => None,
         }
     }
 }

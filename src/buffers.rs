@@ -4,19 +4,19 @@ use std::ops::{Deref, DerefMut};
 
 use crate::error::{Error, Result};
 
-/// Floats of a cache line, which is also the widest vector.
+/// AlignedBuffer of a cache line, which is also the widest vector.
 const LINE: usize = 16;
 
-/// Floats that start at a cache line: where rows have a multiple of 16, a line holds floats of one row,
+/// AlignedBuffer that start at a cache line: where rows have a multiple of 16, a line holds floats of one row,
 /// and no vector lies in two lines.
 #[derive(Debug, Default)]
-pub(crate) struct Floats {
+pub(crate) struct AlignedBuffer {
     memory: Vec<f32>,
     /// Where the floats start in it.
     first: usize,
 }
 
-impl Floats {
+impl AlignedBuffer {
     /// `len` times 0.
     pub(crate) fn zeros(len: usize) -> Self {
         let mut memory: Vec<f32> = Vec::new();
@@ -38,14 +38,14 @@ impl Floats {
         &mut self[..len]
     }
 
-    /// Room for a matrix, as by [`Floats::grow`].
+    /// Room for a matrix, as by [`AlignedBuffer::grow`].
     pub(crate) fn room(&mut self, rows: usize, cols: usize) -> Result<&mut [f32]> {
         let len = rows.checked_mul(cols).filter(|n| *n <= isize::MAX as usize / 4 - LINE);
         Ok(self.grow(len.ok_or(Error::Overflow { rows, stride: cols })?))
     }
 }
 
-impl Clone for Floats {
+impl Clone for AlignedBuffer {
     fn clone(&self) -> Self {
         let mut copy = Self::zeros(self.len());
         copy.copy_from_slice(self);
@@ -53,7 +53,7 @@ impl Clone for Floats {
     }
 }
 
-impl Deref for Floats {
+impl Deref for AlignedBuffer {
     type Target = [f32];
 
     fn deref(&self) -> &[f32] {
@@ -61,7 +61,7 @@ impl Deref for Floats {
     }
 }
 
-impl DerefMut for Floats {
+impl DerefMut for AlignedBuffer {
     fn deref_mut(&mut self) -> &mut [f32] {
         &mut self.memory[self.first..]
     }
@@ -74,7 +74,7 @@ mod tests {
     #[test]
     fn they_start_at_a_line() {
         for len in [0, 1, 15, 16, 17, 1000, 100_000] {
-            let mut floats = Floats::zeros(len);
+            let mut floats = AlignedBuffer::zeros(len);
             assert_eq!(*floats, vec![0.0; len]);
             floats.fill(1.5);
             let copy = floats.clone();
@@ -87,7 +87,7 @@ mod tests {
 
     #[test]
     fn they_grow_and_never_shrink() {
-        let mut floats = Floats::default();
+        let mut floats = AlignedBuffer::default();
         assert_eq!(floats.room(3, 7).map(|room| room.len()), Ok(21));
         let first = floats.as_ptr();
         assert_eq!(floats.room(2, 5).map(|room| room.len()), Ok(10));

@@ -96,17 +96,45 @@ pub enum Error {
         stride: usize,
     },
 
-    /// Rows, columns or a layer outside what a mask can address.
-    #[error("{what}: {first} + {count} goes past {limit}, the last that a mask can address")]
+    /// Memory that the arguments ask for, and that could not be had.
+    #[error("{bytes} bytes of memory could not be had")]
+    Memory {
+        /// How many bytes were asked for.
+        bytes: usize,
+    },
+
+    /// Rows, columns, a layer or a step outside what a mask can address.
+    #[error("{}: masks have {what}s 0 to {}", range(what, *.first, *.count), .limit - 1)]
     Address {
-        /// Which coordinate.
+        /// Which coordinate, in the singular.
         what: &'static str,
-        /// The origin.
+        /// The first that was asked for.
         first: u64,
         /// How many from there.
         count: u64,
-        /// The exclusive end of what can be addressed.
+        /// The end of what can be addressed: one more than the last.
         limit: u64,
+    },
+
+    /// A key of units where the mask is not one row, row 0.
+    #[error("{}", unit_mask(*.row0, *.rows))]
+    UnitMask {
+        /// The row of the key's origin.
+        row0: u64,
+        /// Rows that were asked for.
+        rows: usize,
+    },
+
+    /// An exact number of units of a part of a layer.
+    #[error(
+        "an exact number of units is one of a whole layer: the key's origin must be row 0 and column 0, \
+         but it is row {row0} and column {col0}"
+    )]
+    ExactOrigin {
+        /// The row of the key's origin.
+        row0: u64,
+        /// The column of the key's origin.
+        col0: u64,
     },
 
     /// A number outside the range it must lie in.
@@ -180,13 +208,6 @@ pub enum Error {
         /// Number of classes.
         classes: usize,
     },
-
-    /// The output of a layer was saved, but a residual was added to it.
-    #[error(
-        "the output was saved, but a residual was added to it, after which it no longer tells the \
-         activation: save the pre-activation"
-    )]
-    OutputWithResidual,
 
     /// A mask was given or asked for where whole units are dropped.
     #[error(
@@ -282,6 +303,33 @@ pub enum Error {
         /// The best level of this machine.
         best: Level,
     },
+}
+
+/// `count` rows, say, from `first` on, in words.
+fn range(what: &str, first: u64, count: u64) -> String {
+    match count {
+        0 => format!("no {what}s from {first} on"),
+        1 => format!("{what} {first}"),
+        _ => format!("{what}s {first} to {}", u128::from(first) + u128::from(count) - 1),
+    }
+}
+
+/// What a mask of units is, and what was asked for.
+fn unit_mask(row0: u64, rows: usize) -> String {
+    if rows > 1 {
+        format!("a mask of units is one row, but {rows} rows were asked for")
+    } else {
+        format!("a mask of units is row 0, but the key's origin is row {row0}")
+    }
+}
+
+/// A number as the caller wrote it: the f64 of the shortest decimal that is `x`, where the f64 of `x`
+/// itself shows what its rounding added (0.1 is 0.10000000149 then).
+pub(crate) fn as_written(x: f32) -> f64 {
+    match x.to_string().parse() {
+        Ok(shortest) => shortest,
+        Err(_) => unreachable!("every f32 is shown as a decimal, NaN or inf, which are read back"),
+    }
 }
 
 /// `Ok` when the two sizes are equal, else an error that names both.

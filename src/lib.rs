@@ -117,6 +117,7 @@ mod isa;
 pub mod layer;
 pub mod mask;
 mod math;
+mod memory;
 pub mod nn;
 pub mod philox;
 pub mod prelude;
@@ -124,16 +125,19 @@ pub mod reference;
 mod saved;
 pub mod sgd;
 pub mod softmax;
+#[doc(hidden)]
+pub mod testing;
 mod threads;
 mod view;
 
 pub use activation::Activation;
-pub use buffers::release_buffers;
 pub use error::{Error, Result};
 pub use isa::Level;
-#[doc(hidden)]
-pub use isa::testing;
-pub use mask::core::{Dropout, KeyedDropout, Mask, MaskKey, MaskSource, Scaling};
+pub use mask::dropout::{Dropout, Scaling};
+pub use mask::key::MaskKey;
+pub use mask::keyed::KeyedDropout;
+pub use mask::source::MaskSource;
+pub use mask::stored::Mask;
 pub use saved::Saved;
 pub use view::{InOut, MatMut, MatRef};
 

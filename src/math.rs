@@ -19,6 +19,7 @@
 
 use crate::isa::Isa;
 
+pub(crate) mod lanes;
 pub(crate) mod normal;
 pub(crate) mod selu;
 #[cfg(test)]

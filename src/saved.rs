@@ -2,70 +2,66 @@
 
 use crate::activation::{Activation, Needs};
 use crate::error::{Error, Result, check_shape};
-use crate::mask::{Bits, Dropout, Mask, MaskKey};
+use crate::mask::{Bits, KeyedDropout, MaskSource};
 use crate::view::MatRef;
 
-/// What forward kept for backward.
+/// The tensor that forward kept for backward: what the derivative of the activation is computed from.
 ///
-/// | activation | values needed | mask needed |
+/// | activation | tensor needed | mask needed |
 /// |---|---|---|
-/// | identity | none | yes |
-/// | ReLU | the output (or z, with the mask) | no: a positive output was kept and active |
-/// | leaky ReLU, sigmoid, tanh, SELU | the output (or z) | yes |
+/// | identity | [`Nothing`](Self::Nothing) | yes |
+/// | ReLU | the output, or z | with z only: a positive output was kept and active |
+/// | leaky ReLU, sigmoid, tanh, SELU | the output, or z | yes |
 /// | GELU, SiLU | z | yes |
 ///
-/// The mask is the stored one or, without it, made again from the operation's key: the same bits.
-/// An element costs the bytes of each value and, with a stored mask, one bit: [`Saved::size_for`].
+/// The mask is an argument of its own, a [`MaskSource`]: the stored one, or made again from the key of
+/// the operation, with the same bits. What has to be kept for a layer is [`Saved::size_for`].
+///
+/// Where a residual was added to the output, the output no longer tells the activation: keep z.
+///
+/// ```
+/// # use fused_dropout::{Activation, MatRef, Saved};
+/// let y = [0.0f32; 6];
+/// let saved = Saved::Output(MatRef::new(&y, 2, 3)?);
+/// assert_eq!(saved.size_in_bytes(), 24);
+/// assert_eq!(Saved::<f32>::size_for(Activation::Relu, 2, 3, false)?, 24);
+/// assert_eq!(Saved::<f32>::size_for(Activation::Relu, 2, 3, true)?, 24 + 8);
+/// # Ok::<(), fused_dropout::Error>(())
+/// ```
 #[derive(Clone, Copy, Debug)]
-pub struct Saved<'a, T = f32> {
-    /// The tensor that the derivative is computed from.
-    pub values: SavedValues<'a, T>,
-    /// The stored mask; without it the mask is made again from the key.
-    pub mask: Option<&'a Mask>,
-}
-
-/// The tensor that an activation's derivative is computed from.
-#[derive(Clone, Copy, Debug)]
-pub enum SavedValues<'a, T = f32> {
-    /// None: enough for the identity.
-    None,
-    /// What forward returned, dropped and scaled. Not to be used where a residual was added.
+#[non_exhaustive]
+#[must_use]
+pub enum Saved<'a, T = f32> {
+    /// No tensor: enough for the identity.
+    Nothing,
+    /// The output of forward, dropped and scaled, [batch, units]; refused where a residual was added.
     Output(MatRef<'a, T>),
-    /// z, what the activation was applied to.
+    /// z, what the activation was applied to, [batch, units].
     PreActivation(MatRef<'a, T>),
 }
 
-impl<'a, T> Saved<'a, T> {
-    /// The output alone; the mask, where it is needed, is made again from the key.
-    pub fn output(y: MatRef<'a, T>) -> Self {
-        Self { values: SavedValues::Output(y), mask: None }
+impl<T> Default for Saved<'_, T> {
+    /// [`Saved::Nothing`].
+    fn default() -> Self {
+        Saved::Nothing
     }
+}
 
-    /// The pre-activation alone; the mask is made again from the key.
-    pub fn pre_activation(z: MatRef<'a, T>) -> Self {
-        Self { values: SavedValues::PreActivation(z), mask: None }
-    }
-
-    /// The same values with a stored mask.
-    pub fn with_mask(self, mask: &'a Mask) -> Self {
-        Self { mask: Some(mask), ..self }
-    }
-
-    /// Bytes that the values and the stored mask take.
+impl<T> Saved<'_, T> {
+    /// Bytes of the tensor's elements.
     pub fn size_in_bytes(&self) -> usize {
-        let values = match &self.values {
-            SavedValues::None => 0,
-            SavedValues::Output(values) | SavedValues::PreActivation(values) => {
+        match self {
+            Saved::Nothing => 0,
+            Saved::Output(values) | Saved::PreActivation(values) => {
                 values.rows() * values.cols() * size_of::<T>()
             }
-        };
-        values + self.mask.map_or(0, Mask::size_in_bytes)
+        }
     }
 
-    /// Bytes that have to be saved of a layer's output [batch, units]: nothing for the identity, one
-    /// value an element for any other activation, and a bit an element, rows padded to 32, for a
-    /// stored mask. The output of a layer is mostly the next layer's input: where its values are
-    /// what is saved, they cost nothing more.
+    /// Bytes that have to be kept of a layer's output [batch, units]: nothing for the identity, one
+    /// value an element for any other activation; and for a stored mask a bit an element, rows padded to
+    /// 32. The output of a layer is mostly the next layer's input: where that is the tensor needed, it
+    /// costs nothing more.
     ///
     /// # Errors
     ///
@@ -83,33 +79,41 @@ impl<'a, T> Saved<'a, T> {
         bytes.ok_or(Error::Overflow { rows: batch, stride: units })
     }
 
-    /// `Ok` when this is enough for `activation`, and has the shape of the output's gradient.
-    pub(crate) fn check(&self, activation: Activation, rows: usize, cols: usize) -> Result<()> {
+    /// `Ok` when this is enough for `activation`, has the shape of the output's gradient, and is no
+    /// output to which a residual was added.
+    pub(crate) fn check(
+        &self,
+        activation: Activation,
+        residual: bool,
+        (rows, cols): (usize, usize),
+    ) -> Result<()> {
         let gradient = ("dy", rows, cols);
-        if let Some(mask) = self.mask {
-            mask.check(gradient)?;
-        }
-        let missing = |missing| Error::NotSaved { activation: activation.name(), missing };
-        match (&self.values, activation.needs()) {
-            (SavedValues::None, Needs::Nothing) => Ok(()),
-            (SavedValues::None, Needs::Output) => Err(missing("the output or z")),
-            (SavedValues::None | SavedValues::Output(_), Needs::PreActivation) => Err(missing("z")),
-            (SavedValues::Output(y), _) => check_shape(y.named("the saved output"), gradient),
-            (SavedValues::PreActivation(z), _) => check_shape(z.named("the saved z"), gradient),
+        let missing = |missing| Err(Error::NotSaved { activation: activation.name(), missing });
+        match (self, activation.needs()) {
+            (Saved::Output(_), _) if residual => {
+                missing("z (the output has the residual added to it)")
+            }
+            (Saved::Nothing, Needs::Nothing) => Ok(()),
+            (Saved::Nothing, Needs::Output) => missing("the output or z"),
+            (Saved::Nothing | Saved::Output(_), Needs::PreActivation) => missing("z"),
+            (Saved::Output(y), _) => check_shape(y.named("the saved output"), gradient),
+            (Saved::PreActivation(z), _) => check_shape(z.named("the saved z"), gradient),
         }
     }
-}
 
-impl<T> Saved<'_, T> {
     /// Where the backward pass of `activation` finds its mask bits.
-    pub(crate) fn bits(&self, activation: Activation, dropout: &Dropout, key: &MaskKey) -> Bits {
-        // A positive output of ReLU says kept and active at once.
-        let known =
-            matches!(activation, Activation::Relu) && matches!(self.values, SavedValues::Output(_));
-        match self.mask {
-            _ if known => Bits::generate(&Dropout::NONE, key, None),
-            Some(mask) => Bits::stored(mask),
-            None => Bits::generate(dropout, key, None),
+    pub(crate) fn bits(
+        &self,
+        activation: Activation,
+        mask: MaskSource<'_>,
+        dropout: &KeyedDropout,
+    ) -> Bits {
+        match (self, activation, mask) {
+            // A positive output of ReLU was kept and active, so no bits are needed.
+            (Saved::Output(_), Activation::Relu, MaskSource::Key | MaskSource::Given(_)) => {
+                MaskSource::Key.bits(&KeyedDropout::NONE)
+            }
+            (_, _, mask) => mask.bits(dropout),
         }
     }
 }

@@ -7,7 +7,4 @@ mod sweeps;
 
 pub(crate) use cross_entropy::{LOSS_BLOCK, check_labels};
 pub use cross_entropy::{Loss, softmax_cross_entropy};
-pub use dropout::{
-    SoftmaxDropout, softmax_dropout_backward, softmax_dropout_backward_in_place,
-    softmax_dropout_forward, softmax_dropout_forward_in_place,
-};
+pub use dropout::{SoftmaxDropout, softmax_dropout_backward, softmax_dropout_forward};

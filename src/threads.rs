@@ -5,6 +5,8 @@
 
 use rayon::prelude::*;
 
+use crate::isa::Forced;
+
 /// Calls `f(0)`, `f(1)`, ... `f(tasks - 1)`, on the threads of the current rayon pool.
 pub(crate) fn for_each(tasks: usize, f: impl Fn(usize) + Send + Sync) {
     spread(tasks, &f);
@@ -15,6 +17,8 @@ fn spread(tasks: usize, f: &(dyn Fn(usize) + Send + Sync)) {
     if tasks <= 1 || rayon::current_num_threads() == 1 {
         (0..tasks).for_each(f);
     } else {
+        // This thread runs what the pool has while it waits, also jobs that belong to others.
+        let _unforced = Forced::set(None);
         (0..tasks).into_par_iter().with_max_len(1).for_each(f);
     }
 }

@@ -458,14 +458,32 @@ impl<T> Source<T> {
         unsafe { self.ptr.add(row * self.row_step + col * self.col_step) }
     }
 
+    /// Copies elements (row, col), (row, col + 1), ... to `to`: a piece of a view that is not stored by
+    /// rows, for a kernel that works on rows.
+    ///
+    /// # Safety
+    ///
+    /// The elements lie in the matrix, and nobody writes them.
+    #[inline(always)]
+    pub(crate) unsafe fn gather_row(self, row: usize, col: usize, to: &mut [T])
+    where
+        T: Copy,
+    {
+        for (i, to) in to.iter_mut().enumerate() {
+            // SAFETY: the caller's promise.
+            *to = unsafe { *self.at(row, col + i) };
+        }
+    }
+
     /// The same elements, in transposed order.
     pub(crate) fn t(self) -> Self {
         Self { ptr: self.ptr, row_step: self.col_step, col_step: self.row_step }
     }
 
-    /// A row of elements as a matrix with rows of `cols` elements, as many of them as it has.
+    /// Elements that follow each other without gaps as a matrix with rows of `cols` elements, as many
+    /// of them as there are.
     pub(crate) fn in_rows_of(self, cols: usize) -> Self {
-        Self { row_step: cols, ..self }
+        Self { row_step: cols, col_step: 1, ..self }
     }
 }
 
@@ -493,6 +511,23 @@ impl<T> Target<T> {
         unsafe { self.ptr.add(row * self.row_step + col) }
     }
 
+    /// Copies `from` to elements (row, col), (row, col + 1), ...: the way back of
+    /// [`Source::gather_row`].
+    ///
+    /// # Safety
+    ///
+    /// The elements lie in the matrix, and no other task accesses them.
+    #[inline(always)]
+    pub(crate) unsafe fn scatter_row(self, row: usize, col: usize, from: &[T])
+    where
+        T: Copy,
+    {
+        for (i, from) in from.iter().enumerate() {
+            // SAFETY: the caller's promise.
+            unsafe { *self.at(row, col + i) = *from };
+        }
+    }
+
     /// The same elements, to read: for operations in place.
     pub(crate) fn source(self) -> Source<T> {
         Source { ptr: self.ptr, row_step: self.row_step, col_step: self.col_step }
@@ -503,8 +538,9 @@ impl<T> Target<T> {
         Self { ptr: self.ptr, row_step: self.col_step, col_step: self.row_step }
     }
 
-    /// A row of elements as a matrix with rows of `cols` elements, as many of them as it has.
+    /// Elements that follow each other without gaps as a matrix with rows of `cols` elements, as many
+    /// of them as there are.
     pub(crate) fn in_rows_of(self, cols: usize) -> Self {
-        Self { row_step: cols, ..self }
+        Self { row_step: cols, col_step: 1, ..self }
     }
 }

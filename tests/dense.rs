@@ -7,7 +7,7 @@ use common::{Padded, assert_same, for_each_level, numbers, with_threads};
 use fused_dropout::{
     Activation, DenseArgs, Dropout, Error, Gradients, Mask, MaskKey, MatMut, MatRef, PackedWeight,
     Saved, SavedValues, dense_backward, dense_forward, dense_forward_packed, dropout_forward,
-    reference,
+    reference, testing,
 };
 use proptest::prelude::*;
 
@@ -304,7 +304,7 @@ fn same_on_any_number_of_threads(case: &Case) {
             let mask = Mask::generate(case.batch, case.units, &args.dropout, &args.key).unwrap();
             let (mut dx, mut dw) = (layer.x.clone(), layer.w.clone());
             with_threads(threads, || {
-                level.install(|| {
+                testing::at_level(level, || {
                     dense_forward(&args, y.view_mut(), Some(z.view_mut()), None).unwrap();
                     let saved = saved(case, y.view(), z.view(), &mask);
                     let gradients =

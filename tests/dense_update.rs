@@ -6,7 +6,7 @@ mod common;
 use common::{Padded, assert_same, for_each_level, numbers, with_threads};
 use fused_dropout::{
     Activation, DenseArgs, DenseUpdate, Dropout, Error, Gradients, MaskKey, MatMut, MatRef,
-    Parameters, Saved, SavedValues, SgdStep, dense_forward, dense_update, reference,
+    Parameters, Saved, SavedValues, SgdStep, dense_forward, dense_update, reference, testing,
 };
 use proptest::prelude::*;
 
@@ -118,7 +118,7 @@ impl Case {
                 };
                 let dx = Some(MatMut::new(&mut s.dx, batch, inputs).unwrap());
                 with_threads(threads, || {
-                    level.install(|| dense_update(&update, parameters, &saved, dy, dx))
+                    testing::at_level(level, || dense_update(&update, parameters, &saved, dy, dx))
                 })
                 .unwrap()
                 .unwrap();

@@ -11,7 +11,7 @@ use fused_dropout::{
     Activation, BiasActivationDropout, Dropout, Mask, MaskKey, MatRef, Saved, SavedValues, Scaling,
     bias_activation_dropout_backward, bias_activation_dropout_backward_in_place,
     bias_activation_dropout_forward, bias_activation_dropout_forward_in_place, dropout_backward,
-    dropout_backward_in_place, dropout_forward, dropout_forward_in_place, reference,
+    dropout_backward_in_place, dropout_forward, dropout_forward_in_place, reference, testing,
 };
 use proptest::prelude::*;
 
@@ -318,7 +318,7 @@ fn threads_do_not_show() {
                 let mut mask = Mask::new(case.rows, case.cols).unwrap();
                 let sums = case.db.then_some(&mut db[..]);
                 with_threads(threads, || {
-                    level.install(|| {
+                    testing::at_level(level, || {
                         let (x, y) = (tensors.x.view(), y.view_mut());
                         bias_activation_dropout_forward(&args, x, None, y, Some(&mut mask))
                             .unwrap();

@@ -10,7 +10,7 @@ use common::{
 use fused_dropout::{
     Activation, Dropout, Error, Gradients, KeptUnits, Mask, MaskKey, MatRef, Parameters, Saved,
     SavedValues, Scaling, SgdStep, Side, ThinArgs, ThinUpdate, gather_units, reference,
-    scatter_units, thin_backward, thin_forward, thin_update,
+    scatter_units, testing, thin_backward, thin_forward, thin_update,
 };
 use proptest::prelude::*;
 use serde_json::Value;
@@ -224,7 +224,7 @@ impl Case {
         let expected = self.run(false).all();
         for_each_level(|level| {
             for &threads in threads {
-                let run = || level.install(|| self.run(true)).unwrap();
+                let run = || testing::at_level(level, || self.run(true)).unwrap();
                 let all = with_threads(threads, run).all();
                 for ((what, fast), (_, expected)) in all.into_iter().zip(&expected) {
                     let terms = self.batch.max(self.units).max(self.inputs);
@@ -424,7 +424,7 @@ fn columns_are_gathered_and_scattered() {
                     for threads in [1, 3] {
                         let (mut y, mut dx) = (y.clone(), x.clone());
                         with_threads(threads, || {
-                            level.install(|| {
+                            testing::at_level(level, || {
                                 gather_units(x.view(), &kept, y.view_mut()).unwrap();
                                 scatter_units(dy.view(), &kept, dx.view_mut()).unwrap();
                             })

@@ -6,7 +6,9 @@ mod common;
 use common::{
     Padded, assert_same, bits, for_each_level, matrix, matrix_mut, numbers, with_threads,
 };
-use fused_dropout::{Error, Loss, SgdStep, max_norm, reference, sgd_update, softmax_cross_entropy};
+use fused_dropout::{
+    Error, Loss, SgdStep, max_norm, reference, sgd_update, softmax_cross_entropy, testing,
+};
 use proptest::prelude::*;
 
 const STEP: SgdStep = SgdStep { learning_rate: 0.1, momentum: 0.9, weight_decay: 0.01, l1: 0.02 };
@@ -108,7 +110,7 @@ fn threads_do_not_show() {
             for threads in [1, 2, 3, 8] {
                 let (mut w, mut v) = (w.clone(), dw.clone());
                 with_threads(threads, || {
-                    level.install(|| {
+                    testing::at_level(level, || {
                         let v = matrix_mut(&mut v, rows, cols);
                         sgd_update(matrix_mut(&mut w, rows, cols), gradient, Some(v), &STEP)
                             .unwrap();
@@ -134,7 +136,7 @@ fn threads_do_not_show() {
         let run = |threads| {
             let mut gradient = vec![9.0; rows * cols];
             let to = Some(matrix_mut(&mut gradient, rows, cols));
-            let run = || level.install(|| softmax_cross_entropy(view, &labels, to));
+            let run = || testing::at_level(level, || softmax_cross_entropy(view, &labels, to));
             (with_threads(threads, run).unwrap().unwrap(), bits(&gradient))
         };
         for threads in [1, 2, 3, 8] {

@@ -8,6 +8,7 @@ mod digits;
 use common::{for_each_level, with_threads};
 use digits::{CLASSES, Digits, PIXELS};
 use fused_dropout::nn::{Mlp, MlpSpec, Schedule, Sgd};
+use fused_dropout::testing;
 use sha2::{Digest, Sha256};
 
 /// The bytes of all weights and biases, layer after layer, each float little end first.
@@ -39,7 +40,7 @@ fn trained_weights_have_one_hash() {
     for_each_level(|level| {
         if level.has_fma() {
             for threads in [1, 2, 8] {
-                let run = || level.install(weights_after_200_steps).unwrap();
+                let run = || testing::at_level(level, weights_after_200_steps).unwrap();
                 assert_eq!(with_threads(threads, run), SHA_256, "{level} on {threads} threads");
             }
         }

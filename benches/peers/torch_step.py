@@ -179,7 +179,8 @@ def install(folder, with_torch):
 
 def our_bench():
     """The bench's executable, built."""
-    command = ["cargo", "bench", "--bench", "train_step", "--no-run", "--message-format=json"]
+    command = ["cargo", "bench", "-p", "fused-dropout-benches", "--bench", "train_step"]
+    command += ["--no-run", "--message-format=json"]
     root = Path(__file__).resolve().parents[2]
     output = subprocess.run(command, cwd=root, check=True, stdout=subprocess.PIPE, text=True).stdout
     for message in map(json.loads, output.splitlines()):

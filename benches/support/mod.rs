@@ -3,11 +3,11 @@
 //! Every bench binary has two uses:
 //!
 //! ```text
-//! cargo bench --bench NAME                 criterion, on a selection of cases
-//! cargo bench --bench NAME -- --table      a table of all cases, measured in pairs
-//!     --quick                              fewer cases and rounds
-//!     --level avx2 --threads 1             only these (also FUSED_DROPOUT_LEVEL=avx2)
-//!     --scaling                            one thread against two instead (dense, train_step)
+//! cargo bench -p fused-dropout-benches --bench NAME              criterion, a selection of cases
+//! cargo bench -p fused-dropout-benches --bench NAME -- --table   a table of all cases, in pairs
+//!     --quick                   fewer cases and rounds
+//!     --level avx2 --threads 1  only these (also FUSED_DROPOUT_LEVEL=avx2)
+//!     --scaling                 one thread against two instead (dense, train_step)
 //! ```
 //!
 //! A table compares candidates that take turns: A B C, A B C, ... A machine that slows down slows

@@ -12,16 +12,16 @@
 
 use std::cell::Cell;
 
-use super::kernel::Pass;
+use super::kernel::{Pass, Tensors};
 use super::ops::Op;
 use super::{Run, Step};
 use crate::Level;
 use crate::activation::Activation;
-use crate::error::{Result, check_shape};
+use crate::error::{Error, Result};
 use crate::isa::Isa;
-use crate::mask::{Bits, Dropout, ForwardMask, Mask, MaskKey};
+use crate::mask::{Bits, Dropout, KeyedDropout, Mask, MaskKey, MaskSource};
 use crate::math::selu;
-use crate::view::{MatMut, MatRef, Source, Target};
+use crate::view::{InOut, Source, Target};
 
 /// How much to drop, and the affine map that makes up for it.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -83,121 +83,109 @@ impl AlphaDropout {
     }
 }
 
-/// `y = keep ? a x + b : a α' + b`; the mask is made, stored or given as [`ForwardMask`] says.
+/// `y = keep ? a x + b : a α' + b`.
 ///
-/// x and y are [rows, cols]. With a key of [`MaskKey::units`] it is the feature-wise variant: one
-/// decision for a column in all rows, and a mask of one row. Images are of that kind with one row a
-/// pixel and one column a channel, as they are or as transposed views.
+/// x and y are [rows, cols], and so is the mask, which is made, stored or given as [`MaskSource`] says.
+/// With a key of [`MaskKey::units`] it is the feature-wise variant: one decision for a column in all
+/// rows, and a mask of [1, cols]. Images are of that kind with one row a pixel and one column a
+/// channel, as they are or as transposed views.
 ///
 /// a, b and the value of dropped elements are computed in f64 and rounded once; `a x + b` is one fused
 /// multiply-add.
+///
+/// ```
+/// use fused_dropout::elementwise::{
+///     AlphaDropout, alpha_dropout_backward, alpha_dropout_forward,
+/// };
+/// use fused_dropout::{Mask, MaskKey};
+///
+/// let (alpha, key) = (AlphaDropout::new(0.1)?, MaskKey::new(42, 1, 0)?);
+/// let (x, mut y) = ([1.0; 100], [0.0; 100]);
+/// let mut mask = Mask::new(1, 100)?;
+/// alpha_dropout_forward((&x[..], &mut y[..]), &alpha, &key, &mut mask)?;
+///
+/// let mut dy = [1.0; 100];
+/// alpha_dropout_backward(&mut dy[..], &alpha, &key, &mask)?;
+/// for i in 0..100 {
+///     match mask.get(0, i) {
+///         Some(true) => assert_eq!(dy[i], alpha.scale() as f32),
+///         _ => assert_eq!((y[i], dy[i]), (alpha.dropped() as f32, 0.0)),
+///     }
+/// }
+/// # Ok::<(), fused_dropout::Error>(())
+/// ```
 ///
 /// # Errors
 ///
 /// When shapes differ, also that of a mask, or the key's origin and the shape go past what a mask can
 /// address.
-pub fn alpha_dropout_forward<'m>(
-    x: MatRef<'_>,
-    mut y: MatMut<'_>,
+pub fn alpha_dropout_forward<'a, 'm>(
+    xy: impl Into<InOut<'a>>,
     dropout: &AlphaDropout,
     key: &MaskKey,
-    mask: impl Into<ForwardMask<'m>>,
+    mask: impl Into<MaskSource<'m>>,
 ) -> Result<()> {
-    check_shape(x.named("x"), y.named("y"))?;
-    forward(x.source(), y.target(), (y.rows(), y.cols()), dropout, key, mask.into())
-}
-
-/// [`alpha_dropout_forward`] with `x` overwritten by `y`.
-///
-/// # Errors
-///
-/// As for [`alpha_dropout_forward`].
-pub fn alpha_dropout_forward_in_place<'m>(
-    mut x: MatMut<'_>,
-    dropout: &AlphaDropout,
-    key: &MaskKey,
-    mask: impl Into<ForwardMask<'m>>,
-) -> Result<()> {
-    let y = x.target();
-    forward(y.source(), y, (x.rows(), x.cols()), dropout, key, mask.into())
-}
-
-/// `dx = keep ? dy · a : 0`, with the stored mask or, without one, the mask of the key.
-///
-/// # Errors
-///
-/// As for [`alpha_dropout_forward`].
-pub fn alpha_dropout_backward(
-    dy: MatRef<'_>,
-    mut dx: MatMut<'_>,
-    dropout: &AlphaDropout,
-    key: &MaskKey,
-    mask: Option<&Mask>,
-) -> Result<()> {
-    check_shape(dy.named("dy"), dx.named("dx"))?;
-    backward(dy.source(), dx.target(), (dx.rows(), dx.cols()), dropout, key, mask)
-}
-
-/// [`alpha_dropout_backward`] with `dy` overwritten by `dx`.
-///
-/// # Errors
-///
-/// As for [`alpha_dropout_forward`].
-pub fn alpha_dropout_backward_in_place(
-    mut dy: MatMut<'_>,
-    dropout: &AlphaDropout,
-    key: &MaskKey,
-    mask: Option<&Mask>,
-) -> Result<()> {
-    let dx = dy.target();
-    backward(dx.source(), dx, (dy.rows(), dy.cols()), dropout, key, mask)
-}
-
-/// Name, rows and columns of the mask that belongs to a matrix; `Ok` when the key can address it.
-pub(crate) fn mask_of(
-    name: &'static str,
-    (rows, cols): (usize, usize),
-    key: &MaskKey,
-) -> Result<(&'static str, usize, usize)> {
-    let rows = if key.is_units() { 1 } else { rows };
-    key.check(rows, cols)?;
-    Ok((if key.is_units() { "one row of features" } else { name }, rows, cols))
-}
-
-fn forward(
-    x: Source,
-    y: Target,
-    shape: (usize, usize),
-    dropout: &AlphaDropout,
-    key: &MaskKey,
-    mask: ForwardMask<'_>,
-) -> Result<()> {
-    mask.check(mask_of("x", shape, key)?)?;
+    let (mut xy, mask) = (xy.into(), mask.into());
+    let shape = check_alpha(&xy, ("x", "y"), key, &mask)?;
     let level = Level::current()?;
     let op = Alpha {
         scale: dropout.scale as f32,
         shift: dropout.shift as f32,
         dropped: dropout.dropped as f32,
     };
-    with_bits(&dropout.dropout, key, shape.1, mask, |bits| pass(x, y, shape, bits).run(level, op))
+    let (x, y) = xy.pointers();
+    let dropout = dropout.dropout.with_key(*key);
+    with_bits(&dropout, shape, mask, |bits| {
+        // SAFETY: views of this shape, which are borrowed for this call, and their mask.
+        unsafe { pass(x, y, shape, bits) }.run(level, &op);
+    })
 }
 
-fn backward(
-    dy: Source,
-    dx: Target,
-    shape: (usize, usize),
+/// `dx = keep ? dy · a : 0`, the gradient of [`alpha_dropout_forward`], of the same shapes.
+///
+/// # Errors
+///
+/// As for [`alpha_dropout_forward`].
+pub fn alpha_dropout_backward<'a, 'm>(
+    dy_dx: impl Into<InOut<'a>>,
     dropout: &AlphaDropout,
     key: &MaskKey,
-    mask: Option<&Mask>,
+    mask: impl Into<MaskSource<'m>>,
 ) -> Result<()> {
-    let mask = mask.map_or(ForwardMask::Forget, ForwardMask::Given);
-    mask.check(mask_of("dy", shape, key)?)?;
+    let (mut dy_dx, mask) = (dy_dx.into(), mask.into());
+    let shape = check_alpha(&dy_dx, ("dy", "dx"), key, &mask)?;
     let level = Level::current()?;
     let step = Step::Backward { scale: dropout.scale as f32, unscale: 1.0, from_output: false };
-    with_bits(&dropout.dropout, key, shape.1, mask, |bits| {
-        let pass = pass(dy, dx, shape, bits);
+    let (dy, dx) = dy_dx.pointers();
+    let dropout = dropout.dropout.with_key(*key);
+    with_bits(&dropout, shape, mask, |bits| {
+        // SAFETY: views of this shape, which are borrowed for this call, and their mask.
+        let pass = unsafe { pass(dy, dx, shape, bits) };
         Activation::Identity.with(Run { level, pass, step });
     })
+}
+
+/// Rows and columns, if the arguments agree with each other; input and output have these names.
+pub(crate) fn check_alpha<T>(
+    xy: &InOut<'_, T>,
+    (input, output): (&'static str, &'static str),
+    key: &MaskKey,
+    mask: &MaskSource<'_>,
+) -> Result<(usize, usize)> {
+    let (rows, cols) = xy.check(input, output)?;
+    if !key.is_units() {
+        key.check(rows, cols)?;
+        mask.check((input, rows, cols))?;
+        return Ok((rows, cols));
+    }
+    // Such a key is for one row of decisions, whatever number of rows the matrix has.
+    if key.row0() != 0 {
+        let what = "the origin of a mask of units, which has row 0 only";
+        return Err(Error::Address { what, first: key.row0(), count: 1, limit: 1 });
+    }
+    key.check(1, cols)?;
+    mask.check(("one row of decisions, one a column of the input,", 1, cols))?;
+    Ok((rows, cols))
 }
 
 thread_local! {
@@ -205,26 +193,27 @@ thread_local! {
     static FEATURES: Cell<Mask> = const { Cell::new(Mask::EMPTY) };
 }
 
-/// Calls `f` with the bits of an operation: those of elements, or the same row of features for all
-/// rows.
+/// Calls `f` with the bits of an operation: those of elements, or the same row of features for all rows.
+/// An empty matrix has no bits.
 fn with_bits(
-    dropout: &Dropout,
-    key: &MaskKey,
-    cols: usize,
-    mask: ForwardMask<'_>,
+    dropout: &KeyedDropout,
+    (rows, cols): (usize, usize),
+    mask: MaskSource<'_>,
     f: impl FnOnce(Bits),
 ) -> Result<()> {
+    let empty = rows == 0 || cols == 0;
     match mask {
-        mask if !key.is_units() => f(mask.bits(dropout, key)),
-        ForwardMask::Given(mask) => f(Bits::same_for_all_rows(mask)),
-        ForwardMask::Store(mask) => {
-            mask.fill(dropout, key)?;
+        mask if !dropout.key().is_units() => f(mask.bits(dropout)),
+        MaskSource::Store(mask) => {
+            mask.fill(dropout)?;
             f(Bits::same_for_all_rows(mask));
         }
-        ForwardMask::Forget => {
+        MaskSource::Key | MaskSource::Given(_) if empty => {}
+        MaskSource::Given(mask) => f(Bits::same_for_all_rows(mask)),
+        MaskSource::Key => {
             let mut features = FEATURES.replace(Mask::EMPTY);
             features.reshape(1, cols)?;
-            features.fill(dropout, key)?;
+            features.fill(dropout)?;
             f(Bits::same_for_all_rows(&features));
             FEATURES.set(features);
         }
@@ -233,8 +222,19 @@ fn with_bits(
 }
 
 /// One input, one output.
-fn pass(main: Source, out: Target, (rows, cols): (usize, usize), bits: Bits) -> Pass {
-    Pass { rows, cols, main, second: None, bias: None, out, sum: None, bits }
+///
+/// # Safety
+///
+/// As for [`Pass::new`].
+unsafe fn pass<'a>(
+    main: Source,
+    out: Target,
+    (rows, cols): (usize, usize),
+    bits: Bits,
+) -> Pass<'a> {
+    let tensors = Tensors { rows, cols, main, second: None, bias: None, out, sum: None, bits };
+    // SAFETY: the caller's promise.
+    unsafe { Pass::new(tensors) }
 }
 
 /// `keep ? main · scale + shift : dropped`.
@@ -246,11 +246,6 @@ struct Alpha {
 }
 
 impl Op for Alpha {
-    const SECOND: bool = false;
-    const BIAS: bool = false;
-    const SUMS: bool = false;
-    const LONG: bool = false;
-
     #[inline(always)]
     fn eval<I: Isa>(self, isa: I, main: I::F32, _: I::F32, _: I::F32, keep: I::Mask) -> I::F32 {
         let kept = isa.mul_add(main, isa.splat(self.scale), isa.splat(self.shift));

@@ -32,15 +32,15 @@
 //! which is exceeded once in 10^11 draws. A computed z is within 5 units in the last place of this
 //! formula, and has the same bits on every level with fused multiply-add.
 
-use super::dropout_forward;
+use super::{BiasActivationDropout, forward};
 use crate::Level;
-use crate::error::{Error, Result, check_shape};
+use crate::error::{Error, Result};
 use crate::isa::{Isa, Kernel, load, store};
-use crate::mask::{Dropout, MaskKey};
+use crate::mask::{Dropout, MaskKey, MaskSource};
 use crate::math::normal;
 use crate::philox::LaneBlocks;
 use crate::threads::{Grid, Part, for_each};
-use crate::view::{MatMut, MatRef, Source, Target};
+use crate::view::{InOut, MatMut, Source, Target};
 
 /// Columns of a block: 32 counters of 4 words.
 const BLOCK: usize = 128;
@@ -56,7 +56,7 @@ const TASK: usize = 1 << 15;
 /// How strong the noise is.
 ///
 /// ```
-/// # use fused_dropout::GaussianDropout;
+/// # use fused_dropout::elementwise::GaussianDropout;
 /// assert_eq!(GaussianDropout::new(0.2)?.sigma(), 0.5);
 /// # Ok::<(), fused_dropout::Error>(())
 /// ```
@@ -107,65 +107,48 @@ impl GaussianDropout {
 /// x and y are [rows, cols]; row `r`, column `c` has the number of logical row `row0 + r` and column
 /// `col0 + c` of the key. The factor is rounded once, and the product once.
 ///
+/// ```
+/// use fused_dropout::elementwise::{
+///     GaussianDropout, gaussian_dropout_backward, gaussian_dropout_forward, standard_normal,
+/// };
+/// use fused_dropout::{MaskKey, MatMut};
+///
+/// let (dropout, key) = (GaussianDropout::new(0.2)?, MaskKey::new(42, 1, 0)?);
+/// let (x, mut y, mut dx, mut z) = ([2.0; 100], [0.0; 100], [2.0; 100], [0.0; 100]);
+/// gaussian_dropout_forward((&x[..], &mut y[..]), &dropout, &key)?;
+/// gaussian_dropout_backward(&mut dx[..], &dropout, &key)?;
+/// assert_eq!(y, dx);
+///
+/// standard_normal(MatMut::row_vector(&mut z), &key)?;
+/// for i in 0..100 {
+///     assert!((y[i] - 2.0 * (1.0 + 0.5 * z[i])).abs() < 1e-6);
+/// }
+/// # Ok::<(), fused_dropout::Error>(())
+/// ```
+///
 /// # Errors
 ///
 /// When shapes differ, or the key's origin and the shape go past what a mask can address.
-pub fn gaussian_dropout_forward(
-    x: MatRef<'_>,
-    mut y: MatMut<'_>,
+pub fn gaussian_dropout_forward<'a>(
+    xy: impl Into<InOut<'a>>,
     dropout: &GaussianDropout,
     key: &MaskKey,
 ) -> Result<()> {
-    check_shape(x.named("x"), y.named("y"))?;
-    if dropout.sigma == 0.0 {
-        return dropout_forward(x, y, &Dropout::NONE, &key.noise(), None);
-    }
-    run(Some(x.source()), y.target(), (y.rows(), y.cols()), dropout.sigma(), key)
+    run(xy.into(), ("x", "y"), dropout, key)
 }
 
-/// [`gaussian_dropout_forward`] with `x` overwritten by `y`.
+/// `dx = dy · (1 + σ z)`, with the numbers of forward made again: the gradient of
+/// [`gaussian_dropout_forward`], of the same shapes.
 ///
 /// # Errors
 ///
 /// As for [`gaussian_dropout_forward`].
-pub fn gaussian_dropout_forward_in_place(
-    mut x: MatMut<'_>,
+pub fn gaussian_dropout_backward<'a>(
+    dy_dx: impl Into<InOut<'a>>,
     dropout: &GaussianDropout,
     key: &MaskKey,
 ) -> Result<()> {
-    let (rows, cols, y) = (x.rows(), x.cols(), x.target());
-    if dropout.sigma == 0.0 {
-        return key.noise().check(rows, cols);
-    }
-    run(Some(y.source()), y, (rows, cols), dropout.sigma(), key)
-}
-
-/// `dx = dy · (1 + σ z)`, with the numbers of forward made again.
-///
-/// # Errors
-///
-/// As for [`gaussian_dropout_forward`].
-pub fn gaussian_dropout_backward(
-    dy: MatRef<'_>,
-    dx: MatMut<'_>,
-    dropout: &GaussianDropout,
-    key: &MaskKey,
-) -> Result<()> {
-    check_shape(dy.named("dy"), dx.named("dx"))?;
-    gaussian_dropout_forward(dy, dx, dropout, key)
-}
-
-/// [`gaussian_dropout_backward`] with `dy` overwritten by `dx`.
-///
-/// # Errors
-///
-/// As for [`gaussian_dropout_forward`].
-pub fn gaussian_dropout_backward_in_place(
-    dy: MatMut<'_>,
-    dropout: &GaussianDropout,
-    key: &MaskKey,
-) -> Result<()> {
-    gaussian_dropout_forward_in_place(dy, dropout, key)
+    run(dy_dx.into(), ("dy", "dx"), dropout, key)
 }
 
 /// The standard normal numbers z of a key, for noise of another kind: z is [rows, cols].
@@ -174,22 +157,42 @@ pub fn gaussian_dropout_backward_in_place(
 ///
 /// When the key's origin and the shape go past what a mask can address.
 pub fn standard_normal(mut z: MatMut<'_>, key: &MaskKey) -> Result<()> {
-    run(None, z.target(), (z.rows(), z.cols()), 0.0, key)
+    let (rows, cols) = (z.rows(), z.cols());
+    key.noise().check(rows, cols)?;
+    draw(Level::current()?, None, z.target(), (rows, cols), 0.0, &key.noise());
+    Ok(())
 }
 
 fn run(
+    mut xy: InOut<'_>,
+    names: (&'static str, &'static str),
+    dropout: &GaussianDropout,
+    key: &MaskKey,
+) -> Result<()> {
+    let key = &key.noise();
+    if dropout.sigma == 0.0 {
+        let copy = BiasActivationDropout::only(&Dropout::NONE.with_key(*key));
+        return forward(&copy, xy, names, MaskSource::Key);
+    }
+    let (rows, cols) = xy.check(names.0, names.1)?;
+    key.check(rows, cols)?;
+    let level = Level::current()?;
+    let (x, y) = xy.pointers();
+    draw(level, Some(x), y, (rows, cols), dropout.sigma(), key);
+    Ok(())
+}
+
+/// z, or with an input `x · (1 + σ z)`, with a key of noise that addresses the matrix.
+fn draw(
+    level: Level,
     x: Option<Source>,
     out: Target,
     (rows, cols): (usize, usize),
     sigma: f32,
     key: &MaskKey,
-) -> Result<()> {
-    let key = &key.noise();
-    key.check(rows, cols)?;
-    let level = Level::current()?;
+) {
     let grid = Grid::new(rows, cols, TASK, 1, BLOCK);
     for_each(grid.len(), |i| level.vectorize(Task { x, out, sigma, key, part: grid.part(i) }));
-    Ok(())
 }
 
 /// One task's share: z, or with an input `x · (1 + σ z)`.
@@ -305,9 +308,7 @@ impl Task<'_> {
             if !by_rows {
                 out = buffers.gathered.as_mut_ptr();
                 if let Some(source) = self.x {
-                    for i in 0..n {
-                        *out.add(i) = *source.at(row, col + i);
-                    }
+                    source.gather_row(row, col, &mut buffers.gathered[..n]);
                     x = Some(out);
                 }
             }
@@ -321,9 +322,7 @@ impl Task<'_> {
                 store(isa, out.add(i), lanes, value);
             }
             if !by_rows {
-                for i in 0..n {
-                    *self.out.at(row, col + i) = *out.add(i);
-                }
+                self.out.scatter_row(row, col, &buffers.gathered[..n]);
             }
         }
     }

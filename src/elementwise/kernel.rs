@@ -1,11 +1,12 @@
-//! The loop behind every element-wise operation.
+//! The loop over tiles behind every element-wise operation, compiled once for each instruction set.
 
-use std::ops::Range;
+use std::marker::PhantomData;
 
 use super::ops::Op;
+use super::rows::{Rows, RowsOp, Strided};
 use crate::Level;
-use crate::isa::{Isa, Kernel, Twice, caches};
-use crate::mask::{Bits, TILE_COLS, TILE_WORDS};
+use crate::isa::{Isa, Kernel, caches};
+use crate::mask::{Bits, TILE_COLS, TILE_WORDS, Tile};
 use crate::threads::{Grid, Part, for_each};
 use crate::view::{Source, Target};
 
@@ -16,32 +17,92 @@ const TILE: usize = 8192;
 const ROWS: usize = 16;
 /// Elements worth a task: some 10 microseconds, ten times what it costs to hand one over.
 pub(super) const TASK: usize = 1 << 17;
-/// Bytes of a cache line.
-const LINE: usize = 64;
-/// Columns of a piece that is gathered because a view is not stored by rows.
-const GATHER: usize = 256;
+/// Rows that are gathered together where a view is not stored by rows: a cache line of the columns
+/// that it is stored by.
+const GATHER_ROWS: usize = 16;
+/// Columns that are gathered together: two words of bits, and 4 KiB a tensor with the rows.
+const GATHER_COLS: usize = 64;
 
 /// The tensors of a pass; all have `rows` x `cols` elements, bias and sum `cols`.
-#[derive(Clone, Copy)]
-pub(super) struct Pass {
+pub(super) struct Tensors<'a> {
     pub(super) rows: usize,
     pub(super) cols: usize,
     pub(super) main: Source,
     pub(super) second: Option<Source>,
-    pub(super) bias: Option<*const f32>,
+    pub(super) bias: Option<&'a [f32]>,
     pub(super) out: Target,
-    pub(super) sum: Option<*mut f32>,
+    pub(super) sum: Option<&'a mut [f32]>,
     pub(super) bits: Bits,
 }
 
-// SAFETY: the pointers are borrows that live until `Pass::run` returns; tasks write disjoint parts
-// of `out`, of `sum` and of a mask that is stored.
-unsafe impl Send for Pass {}
-// SAFETY: as above.
-unsafe impl Sync for Pass {}
+/// An element-wise pass over tensors, ready for an operation.
+#[derive(Clone, Copy)]
+pub(super) struct Pass<'a> {
+    rows: usize,
+    cols: usize,
+    main: Source,
+    second: Option<Source>,
+    bias: Option<&'a [f32]>,
+    out: Target,
+    sum: Option<*mut f32>,
+    bits: Bits,
+    borrow: PhantomData<&'a mut [f32]>,
+}
 
-impl Pass {
-    pub(super) fn run<O: Op>(self, level: Level, op: O) {
+// SAFETY: tasks write disjoint parts of `out`, of `sum` and of a mask that is stored.
+unsafe impl Send for Pass<'_> {}
+// SAFETY: as above.
+unsafe impl Sync for Pass<'_> {}
+
+impl<'a> Pass<'a> {
+    /// # Safety
+    ///
+    /// Until the pass has run:
+    ///
+    /// - `main` and `second` are readable, `out` is writable, each with `rows` x `cols` elements, and
+    ///   the bits cover as many;
+    /// - nobody else accesses `out`, and neither input overlaps it, save that `main` may be `out`,
+    ///   element for element;
+    /// - nobody else accesses a mask that the bits are stored in.
+    pub(super) unsafe fn new(tensors: Tensors<'a>) -> Self {
+        let Tensors { rows, cols, main, second, bias, out, sum, bits } = tensors;
+        debug_assert!(bias.is_none_or(|bias| bias.len() == cols));
+        debug_assert!(sum.as_ref().is_none_or(|sum| sum.len() == cols));
+        let sum = sum.map(<[f32]>::as_mut_ptr);
+        Self { rows, cols, main, second, bias, out, sum, bits, borrow: PhantomData }
+    }
+
+    /// Whether there is a second input.
+    pub(super) fn has_second(&self) -> bool {
+        self.second.is_some()
+    }
+
+    /// Whether each column has a value.
+    pub(super) fn has_bias(&self) -> bool {
+        self.bias.is_some()
+    }
+
+    /// Whether the columns of the output are summed.
+    pub(super) fn has_sum(&self) -> bool {
+        self.sum.is_some()
+    }
+
+    /// The same for an operation of one input.
+    pub(super) fn without_second(self) -> Self {
+        Self { second: None, ..self }
+    }
+
+    /// Runs the operation, which has those inputs and sums that the pass has.
+    pub(super) fn run<O: Op>(self, level: Level, op: &O) {
+        debug_assert!(!op.second() || self.has_second());
+        debug_assert!(!op.bias() || self.has_bias());
+        debug_assert_eq!(op.sum(), self.has_sum());
+        level.vectorize(Compiled { pass: &self, op });
+    }
+
+    /// All tasks. Not inlined, so that there is one copy for each instruction set.
+    #[inline(never)]
+    fn spread<I: Isa>(&self, isa: I, op: &dyn RowsOp<I>) {
         // A column's sum is one chain over all rows, so no task may have less than a column.
         let grid = match self.sum {
             Some(_) => {
@@ -56,26 +117,76 @@ impl Pass {
             // SAFETY: `sum` has `cols` elements.
             unsafe { std::slice::from_raw_parts_mut(sum, self.cols) }.fill(0.0);
         }
-        for_each(grid.len(), |i| level.vectorize(Task { pass: &self, part: grid.part(i), op }));
+        for_each(grid.len(), |i| {
+            // SAFETY: the parts of a grid are disjoint.
+            isa.vectorize(unsafe { Task::new(self, grid.part(i), isa, op) });
+        });
+    }
+
+    /// Whether every tensor is stored by rows.
+    fn is_by_rows(&self) -> bool {
+        self.main.col_step == 1
+            && self.out.col_step == 1
+            && self.second.is_none_or(|second| second.col_step == 1)
     }
 
     /// Whether the tensors together are larger than the level-3 cache. The start of the output would
     /// then be gone from it before the end is written, and whoever reads it next would not find it:
     /// it is better stored past the caches, which saves reading each line before it is written.
-    fn overflows_caches<O: Op>(&self) -> bool {
-        let bytes_an_element = 4 * (2 + usize::from(O::SECOND));
+    fn overflows_caches(&self) -> bool {
+        let bytes_an_element = 4 * (2 + usize::from(self.has_second()));
         self.rows * self.cols > caches().level_3 / bytes_an_element
+    }
+
+    /// Rows and columns of the tiles of a part, and whether the output is streamed.
+    fn tiles(&self, cols: usize) -> (usize, usize, bool) {
+        let by_rows = self.is_by_rows();
+        let in_place = self.out.source().same_as(self.main);
+        let widest = if by_rows { TILE_COLS } else { TILE / GATHER_ROWS };
+        let tile_cols = cols.min(widest);
+        let most_rows = TILE_WORDS / tile_cols.div_ceil(32);
+        let tile_rows = (TILE / tile_cols).clamp(1, most_rows);
+        let tile_rows = if tile_rows < ROWS { tile_rows } else { tile_rows / ROWS * ROWS };
+        (tile_rows, tile_cols, by_rows && !in_place && self.overflows_caches())
     }
 }
 
-/// One task's share of a pass.
-struct Task<'a, O> {
-    pass: &'a Pass,
-    part: Part,
-    op: O,
+/// An operation that finds its instruction set.
+struct Compiled<'a, O> {
+    pass: &'a Pass<'a>,
+    op: &'a O,
 }
 
-impl<O: Op> Kernel for Task<'_, O> {
+impl<O: Op> Kernel for Compiled<'_, O> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<I: Isa>(self, isa: I) {
+        self.pass.spread(isa, self.op);
+    }
+}
+
+/// One task's share of a pass, with an operation compiled for `J`.
+struct Task<'a, J> {
+    pass: &'a Pass<'a>,
+    part: Part,
+    isa: J,
+    op: &'a dyn RowsOp<J>,
+}
+
+impl<'a, J: Isa> Task<'a, J> {
+    /// # Safety
+    ///
+    /// The part lies in the pass's tensors and is this task's alone; its first column is a multiple of
+    /// 128.
+    unsafe fn new(pass: &'a Pass<'a>, part: Part, isa: J, op: &'a dyn RowsOp<J>) -> Self {
+        debug_assert!(part.row + part.rows <= pass.rows && part.col + part.cols <= pass.cols);
+        debug_assert_eq!(part.col % 128, 0);
+        Self { pass, part, isa, op }
+    }
+}
+
+impl<J: Isa> Kernel for Task<'_, J> {
     type Output = ();
 
     #[inline(always)]
@@ -86,21 +197,8 @@ impl<O: Op> Kernel for Task<'_, O> {
             // SAFETY: the part's columns of `sum` are this task's.
             unsafe { std::slice::from_raw_parts_mut(sum.add(col), cols) }.fill(0.0);
         }
-        let tile_cols = cols.min(TILE_COLS);
-        let words = tile_cols.div_ceil(32);
-        let tile_rows = (TILE / tile_cols).clamp(1, TILE_WORDS / words);
-        let tile_rows = if tile_rows < ROWS { tile_rows } else { tile_rows / ROWS * ROWS };
-        let by_rows = pass.main.col_step == 1
-            && pass.out.col_step == 1
-            && pass.second.is_none_or(|s| s.col_step == 1);
-        let in_place = pass.out.source().same_as(pass.main);
-        let streams = by_rows && !in_place && pass.overflows_caches::<O>();
-        let mut buffers = Buffers::None;
-        if !by_rows {
-            buffers = Buffers::Gather(Default::default());
-        } else if streams {
-            buffers = Buffers::Stream;
-        }
+        let (tile_rows, tile_cols, streams) = pass.tiles(cols);
+        let by_rows = pass.is_by_rows();
         let mut scratch = [0u32; TILE_WORDS];
         for c in (col..col + cols).step_by(tile_cols) {
             for r in (row..row + rows).step_by(tile_rows) {
@@ -115,13 +213,11 @@ impl<O: Op> Kernel for Task<'_, O> {
                 // TILE_WORDS words.
                 unsafe {
                     let bits = pass.bits.tile(isa, tile, &mut scratch);
-                    for i in 0..tile.rows {
-                        let words = bits.words.add(i * bits.stride);
-                        if O::LONG {
-                            self.row(Twice(isa), r + i, c, tile.cols, words, &mut buffers);
-                        } else {
-                            self.row(isa, r + i, c, tile.cols, words, &mut buffers);
-                        }
+                    if by_rows {
+                        let rows = pass.rows_of(tile, bits, streams);
+                        self.op.apply(self.isa, &rows);
+                    } else {
+                        self.gathered(tile, bits);
                     }
                 }
             }
@@ -130,223 +226,106 @@ impl<O: Op> Kernel for Task<'_, O> {
     }
 }
 
-/// Where a piece of one row is, in each tensor. Those that an operation has not got are null.
-#[derive(Clone, Copy)]
-struct Piece {
-    main: *const f32,
-    second: *const f32,
-    bias: *const f32,
-    out: *mut f32,
-    sum: *mut f32,
-}
-
-/// What a piece goes through on its way.
-#[allow(clippy::large_enum_variant, reason = "there is one a task, on its stack")]
-enum Buffers {
-    /// Nothing: it is read and written where it is.
-    None,
-    /// Nothing, and the output is stored past the caches.
-    Stream,
-    /// A view is not stored by rows.
-    Gather(Gather),
-}
-
-struct Gather {
-    main: [f32; GATHER],
-    second: [f32; GATHER],
-    out: [f32; GATHER],
-}
-
-impl Default for Gather {
-    fn default() -> Self {
-        Self { main: [0.0; GATHER], second: [0.0; GATHER], out: [0.0; GATHER] }
+impl Pass<'_> {
+    /// The rows of a tile.
+    ///
+    /// # Safety
+    ///
+    /// The tile lies in the pass's tensors, and these are its bits.
+    unsafe fn rows_of(&self, tile: Part, bits: Tile, streams: bool) -> Rows {
+        let Part { row, rows, col, cols } = tile;
+        // SAFETY: the caller's promise.
+        unsafe {
+            let second = self.second.map_or(std::ptr::null(), |second| second.at(row, col));
+            Rows {
+                row,
+                rows,
+                cols,
+                main: Strided { start: self.main.at(row, col), step: self.main.row_step },
+                second: Strided {
+                    start: second,
+                    step: self.second.map_or(0, |second| second.row_step),
+                },
+                out: Strided { start: self.out.at(row, col), step: self.out.row_step },
+                bias: self.bias.map_or(std::ptr::null(), |bias| bias[col..].as_ptr()),
+                sum: self.sum.map_or(std::ptr::null_mut(), |sum| sum.add(col)),
+                words: Strided { start: bits.words, step: bits.stride },
+                streams,
+            }
+        }
     }
 }
 
-/// The bits of `n <= 32` elements from `col` on.
+/// A block of rows from a view that is not stored by rows.
+type Block = [f32; GATHER_ROWS * GATHER_COLS];
+
+impl<J: Isa> Task<'_, J> {
+    /// A tile, in blocks: what is not stored by rows goes through buffers.
+    ///
+    /// # Safety
+    ///
+    /// The tile lies in the pass's tensors and is this task's alone, and these are its bits.
+    #[inline(never)]
+    unsafe fn gathered(&self, tile: Part, bits: Tile) {
+        let (pass, isa) = (self.pass, self.isa);
+        let mut blocks: [Block; 3] = [[0.0; GATHER_ROWS * GATHER_COLS]; 3];
+        let [main, second, out] = &mut blocks;
+        for i in (0..tile.rows).step_by(GATHER_ROWS) {
+            for j in (0..tile.cols).step_by(GATHER_COLS) {
+                let part = Part {
+                    row: tile.row + i,
+                    rows: GATHER_ROWS.min(tile.rows - i),
+                    col: tile.col + j,
+                    cols: GATHER_COLS.min(tile.cols - j),
+                };
+                // SAFETY: the part lies in the tile; GATHER_COLS is a multiple of 32.
+                unsafe {
+                    let words = bits.words.add(i * bits.stride + j / 32);
+                    let mut rows = pass.rows_of(part, Tile { words, ..bits }, false);
+                    if pass.main.col_step != 1 {
+                        rows.main = gather(pass.main, part, main);
+                    }
+                    if let Some(source) = pass.second.filter(|second| second.col_step != 1) {
+                        rows.second = gather(source, part, second);
+                    }
+                    if pass.out.col_step != 1 {
+                        rows.out = Strided { start: out.as_mut_ptr(), step: GATHER_COLS };
+                    }
+                    self.op.apply(isa, &rows);
+                    if pass.out.col_step != 1 {
+                        scatter(out, part, pass.out);
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// The part of a view, row by row.
 ///
 /// # Safety
 ///
-/// `words` is valid for reads of the bits of `col + n` elements.
-#[inline(always)]
-unsafe fn bits_from(words: *const u32, col: usize, n: usize) -> u32 {
-    let shift = col % 32;
-    // SAFETY: the second word is read only if elements have bits there.
-    unsafe {
-        let words = words.add(col / 32);
-        if shift + n > 32 {
-            *words >> shift | *words.add(1) << (32 - shift)
-        } else {
-            *words >> shift
+/// The part lies in the view, and in a block.
+unsafe fn gather(source: Source, part: Part, block: &mut Block) -> Strided<*const f32> {
+    for j in 0..part.cols {
+        for i in 0..part.rows {
+            // SAFETY: the caller's promise.
+            block[i * GATHER_COLS + j] = unsafe { *source.at(part.row + i, part.col + j) };
         }
     }
+    Strided { start: block.as_ptr(), step: GATHER_COLS }
 }
 
-impl<O: Op> Task<'_, O> {
-    /// A piece of a row; through buffers where a view is not stored by rows.
-    ///
-    /// # Safety
-    ///
-    /// The piece lies in the pass's matrices and is this task's alone; `words` holds its bits.
-    #[inline(always)]
-    unsafe fn row<I: Isa>(
-        &self,
-        isa: I,
-        row: usize,
-        col: usize,
-        cols: usize,
-        words: *const u32,
-        buffers: &mut Buffers,
-    ) {
-        let pass = self.pass;
-        let here = Task { pass, part: self.part, op: self.op.at_row(row) };
-        let most = if let Buffers::Gather(_) = buffers { GATHER } else { cols };
-        for start in (0..cols).step_by(most) {
-            let (first, n) = (col + start, most.min(cols - start));
-            // SAFETY: the caller's promise; GATHER is a multiple of 32.
-            unsafe {
-                let mut piece = Piece {
-                    main: pass.main.at(row, first),
-                    second: pass.second.map_or(std::ptr::null(), |s| s.at(row, first)),
-                    bias: pass.bias.map_or(std::ptr::null(), |b| b.add(first)),
-                    out: pass.out.at(row, first),
-                    sum: pass.sum.map_or(std::ptr::null_mut(), |s| s.add(first)),
-                };
-                match buffers {
-                    Buffers::None | Buffers::Stream => {}
-                    Buffers::Gather(Gather { main, second, out }) => {
-                        for i in 0..n {
-                            main[i] = *pass.main.at(row, first + i);
-                            second[i] = pass.second.map_or(0.0, |s| *s.at(row, first + i));
-                        }
-                        piece.main = main.as_ptr();
-                        piece.second = second.as_ptr();
-                        piece.out = out.as_mut_ptr();
-                    }
-                }
-                let words = words.add(start / 32);
-                let streams = matches!(buffers, Buffers::Stream);
-                match pass.sum {
-                    Some(_) if O::SUMS => here.piece::<I, true>(isa, piece, n, words, streams),
-                    _ => here.piece::<I, false>(isa, piece, n, words, streams),
-                }
-                match buffers {
-                    Buffers::None | Buffers::Stream => {}
-                    Buffers::Gather(Gather { out, .. }) => {
-                        for (i, value) in out.iter().enumerate().take(n) {
-                            *pass.out.at(row, first + i) = *value;
-                        }
-                    }
-                }
-            }
-        }
-    }
-
-    /// `cols` elements that follow each other.
-    ///
-    /// # Safety
-    ///
-    /// Every pointer that the operation uses is valid for `cols` elements, `words` for their bits.
-    #[inline(always)]
-    unsafe fn piece<I: Isa, const SUM: bool>(
-        &self,
-        isa: I,
-        piece: Piece,
-        cols: usize,
-        words: *const u32,
-        streams: bool,
-    ) {
-        // What is streamed is whole cache lines: a line that is also written through the caches would
-        // go to memory twice. Hence the bits of 32 elements may lie in two words.
-        let head =
-            if streams { piece.out.align_offset(LINE.max(4 * I::LANES)).min(cols) } else { 0 };
-        let tail = cols - (cols - head) % 32;
-        // SAFETY: all accesses are below `cols`; from `head` to `tail`, vectors are aligned if they
-        // are streamed.
-        unsafe {
-            if streams {
-                self.body::<I, SUM, true>(isa, piece, head..tail, words);
-            } else {
-                self.body::<I, SUM, false>(isa, piece, head..tail, words);
-            }
-            let mut col = if head > 0 { 0 } else { tail };
-            while col < cols {
-                let end = if col < head { head } else { cols };
-                let n = I::LANES.min(end - col);
-                let keep = isa.lanes(isa.word(bits_from(words, col, n)), 0);
-                self.vector::<I, SUM, false>(isa, piece, col, n, keep);
-                col = if col + n == head { tail } else { col + n };
-            }
-        }
-    }
-
-    /// The elements of `cols`, a multiple of 32.
-    ///
-    /// # Safety
-    ///
-    /// As for [`Task::piece`], up to the end of `cols`; what is streamed is aligned.
-    #[inline(always)]
-    unsafe fn body<I: Isa, const SUM: bool, const STREAM: bool>(
-        &self,
-        isa: I,
-        piece: Piece,
-        cols: Range<usize>,
-        words: *const u32,
-    ) {
-        for col in cols.step_by(32) {
+/// The rows of a block, back to the part of a view.
+///
+/// # Safety
+///
+/// The part lies in the view, and in a block; it is the caller's alone.
+unsafe fn scatter(block: &Block, part: Part, target: Target) {
+    for j in 0..part.cols {
+        for i in 0..part.rows {
             // SAFETY: the caller's promise.
-            unsafe {
-                let word = isa.word(bits_from(words, col, 32));
-                let mut at = 0;
-                while at < 32 {
-                    let keep = isa.lanes(word, at);
-                    self.vector::<I, SUM, STREAM>(isa, piece, col + at, I::LANES, keep);
-                    at += I::LANES;
-                }
-            }
-        }
-    }
-
-    /// `n` elements from `at` on; `STREAM` if they are a whole vector to be stored past the caches.
-    ///
-    /// # Safety
-    ///
-    /// Every pointer that the operation uses is valid for `at + n` elements; what is streamed is
-    /// aligned.
-    #[inline(always)]
-    unsafe fn vector<I: Isa, const SUM: bool, const STREAM: bool>(
-        &self,
-        isa: I,
-        piece: Piece,
-        at: usize,
-        n: usize,
-        keep: I::Mask,
-    ) {
-        let zero = isa.splat(0.0);
-        // SAFETY: the caller's promise.
-        unsafe {
-            let load = |p: *const f32| {
-                if n == I::LANES { isa.load(p.add(at)) } else { isa.load_first(p.add(at), n) }
-            };
-            let store = |p: *mut f32, v| {
-                if n == I::LANES {
-                    isa.store(p.add(at), v)
-                } else {
-                    isa.store_first(p.add(at), n, v)
-                }
-            };
-            let main = load(piece.main);
-            let second = if O::SECOND { load(piece.second) } else { zero };
-            let bias = if O::BIAS { load(piece.bias) } else { zero };
-            let out = self.op.eval(isa, main, second, bias, keep);
-            if STREAM {
-                isa.stream(piece.out.add(at), out);
-            } else {
-                store(piece.out, out);
-            }
-            if SUM {
-                store(piece.sum, isa.add(load(piece.sum), out));
-            }
+            unsafe { *target.at(part.row + i, part.col + j) = block[i * GATHER_COLS + j] };
         }
     }
 }

@@ -1,20 +1,31 @@
 //! What the element-wise operations do to one vector.
 
-use super::kernel::Pass;
-use crate::Level;
 use crate::activation::{Function, Needs};
 use crate::isa::Isa;
 
 /// What is done to one vector.
 pub(super) trait Op: Copy + Send + Sync {
+    /// Whether it is tens of instructions. Two vectors then go through it side by side, and it is
+    /// compiled once: what it reads and writes is decided in the loop.
+    const LONG: bool = false;
+
     /// Whether there is a second input.
-    const SECOND: bool;
-    /// Whether a bias is added.
-    const BIAS: bool;
-    /// Whether the columns of the output may have to be summed.
-    const SUMS: bool;
-    /// Whether it is so long that two vectors should go through it side by side.
-    const LONG: bool;
+    #[inline(always)]
+    fn second(self) -> bool {
+        false
+    }
+
+    /// Whether each column has a value: a bias, or a scale.
+    #[inline(always)]
+    fn bias(self) -> bool {
+        false
+    }
+
+    /// Whether the columns of the output are summed.
+    #[inline(always)]
+    fn sum(self) -> bool {
+        false
+    }
 
     /// The operation as it is in one row.
     #[inline(always)]
@@ -33,18 +44,61 @@ pub(super) trait Op: Copy + Send + Sync {
     ) -> I::F32;
 }
 
-/// `[second +] (keep ? act(main [+ bias]) · scale : 0)`.
-#[derive(Clone, Copy)]
-pub(super) struct Forward<F, const BIAS: bool, const SECOND: bool> {
-    pub(super) f: F,
-    pub(super) scale: f32,
+/// A yes or no: `bool`, or a type that the compiler knows the answer of.
+pub(super) trait Flag: Copy + Send + Sync {
+    fn is_set(self) -> bool;
 }
 
-impl<F: Function, const BIAS: bool, const SECOND: bool> Op for Forward<F, BIAS, SECOND> {
-    const SECOND: bool = SECOND;
-    const BIAS: bool = BIAS;
-    const SUMS: bool = false;
+/// Yes, in a loop of its own.
+#[derive(Clone, Copy)]
+pub(super) struct Always;
+
+/// No, in a loop of its own.
+#[derive(Clone, Copy)]
+pub(super) struct Never;
+
+impl Flag for bool {
+    #[inline(always)]
+    fn is_set(self) -> bool {
+        self
+    }
+}
+
+impl Flag for Always {
+    #[inline(always)]
+    fn is_set(self) -> bool {
+        true
+    }
+}
+
+impl Flag for Never {
+    #[inline(always)]
+    fn is_set(self) -> bool {
+        false
+    }
+}
+
+/// `[second +] (keep ? act(main [+ bias]) · scale : 0)`.
+#[derive(Clone, Copy)]
+pub(super) struct Forward<F, B, S> {
+    pub(super) f: F,
+    pub(super) scale: f32,
+    pub(super) bias: B,
+    pub(super) second: S,
+}
+
+impl<F: Function, B: Flag, S: Flag> Op for Forward<F, B, S> {
     const LONG: bool = F::LONG;
+
+    #[inline(always)]
+    fn second(self) -> bool {
+        self.second.is_set()
+    }
+
+    #[inline(always)]
+    fn bias(self) -> bool {
+        self.bias.is_set()
+    }
 
     #[inline(always)]
     fn eval<I: Isa>(
@@ -55,26 +109,41 @@ impl<F: Function, const BIAS: bool, const SECOND: bool> Op for Forward<F, BIAS, 
         bias: I::F32,
         keep: I::Mask,
     ) -> I::F32 {
-        let z = if BIAS { isa.add(main, bias) } else { main };
+        let z = if self.bias.is_set() { isa.add(main, bias) } else { main };
         let y = isa.keep(keep, isa.mul(self.f.value(isa, z), isa.splat(self.scale)));
-        if SECOND { isa.add(second, y) } else { y }
+        if self.second.is_set() { isa.add(second, y) } else { y }
     }
 }
 
-/// `keep ? main · scale · act' : 0`, with the derivative computed from the output or from
-/// `z = second [+ bias]`.
+/// `keep ? main · scale · act' : 0`, with the derivative computed from the output, which is
+/// `second · unscale` where it was kept, or from `z = second [+ bias]`.
 #[derive(Clone, Copy)]
-pub(super) struct Backward<F, const FROM_OUTPUT: bool, const BIAS: bool> {
-    f: F,
-    scale: f32,
-    unscale: f32,
+pub(super) struct Backward<F, B, S, O> {
+    pub(super) f: F,
+    pub(super) scale: f32,
+    pub(super) unscale: f32,
+    pub(super) bias: B,
+    pub(super) sum: S,
+    pub(super) from_output: O,
 }
 
-impl<F: Function, const FROM_OUTPUT: bool, const BIAS: bool> Op for Backward<F, FROM_OUTPUT, BIAS> {
-    const SECOND: bool = !matches!(F::NEEDS, Needs::Nothing);
-    const BIAS: bool = BIAS;
-    const SUMS: bool = true;
+impl<F: Function, B: Flag, S: Flag, O: Flag> Op for Backward<F, B, S, O> {
     const LONG: bool = F::LONG;
+
+    #[inline(always)]
+    fn second(self) -> bool {
+        !matches!(F::NEEDS, Needs::Nothing)
+    }
+
+    #[inline(always)]
+    fn bias(self) -> bool {
+        self.bias.is_set()
+    }
+
+    #[inline(always)]
+    fn sum(self) -> bool {
+        self.sum.is_set()
+    }
 
     #[inline(always)]
     fn eval<I: Isa>(
@@ -86,35 +155,12 @@ impl<F: Function, const FROM_OUTPUT: bool, const BIAS: bool> Op for Backward<F, 
         keep: I::Mask,
     ) -> I::F32 {
         let g = isa.mul(main, isa.splat(self.scale));
-        let saved = if FROM_OUTPUT {
+        let saved = if matches!(F::NEEDS, Needs::Output) && self.from_output.is_set() {
             isa.mul(second, isa.splat(self.unscale))
         } else {
-            let z = if BIAS { isa.add(second, bias) } else { second };
+            let z = if self.bias.is_set() { isa.add(second, bias) } else { second };
             if matches!(F::NEEDS, Needs::Output) { self.f.value(isa, z) } else { z }
         };
         isa.keep(keep, self.f.backward(isa, g, saved))
-    }
-}
-
-impl<F: Function> Backward<F, false, false> {
-    /// Runs the backward pass that fits what was saved.
-    pub(super) fn choose(
-        f: F,
-        scale: f32,
-        unscale: f32,
-        from_output: bool,
-        level: Level,
-        pass: Pass,
-    ) {
-        let bias = pass.bias.is_some();
-        match (F::NEEDS, from_output, bias) {
-            (Needs::Output, true, _) => {
-                pass.run(level, Backward::<F, true, false> { f, scale, unscale });
-            }
-            (Needs::Output | Needs::PreActivation, _, true) => {
-                pass.run(level, Backward::<F, false, true> { f, scale, unscale });
-            }
-            _ => pass.run(level, Backward::<F, false, false> { f, scale, unscale }),
-        }
     }
 }

@@ -1,106 +1,105 @@
 //! Dropout with a rate for each row or for each column.
 
-use super::kernel::Pass;
+use super::kernel::{Pass, Tensors};
 use super::ops::Op;
 use crate::Level;
-use crate::error::{Result, check_shape};
+use crate::error::Result;
 use crate::isa::Isa;
-use crate::mask::{Bits, ForwardMask, Mask, MaskKey, RateAxis, Rates};
-use crate::view::{MatMut, MatRef, Source, Target};
+use crate::mask::{Bits, MaskKey, MaskSource, RateAxis, Rates};
+use crate::view::InOut;
 
-/// `y = keep ? x · scale : 0` with the threshold and the scale of the element's row or column, the
-/// mask made, stored or given as [`ForwardMask`] says. Shapes [rows, cols].
+/// `y = keep ? x · scale : 0` with the threshold and the scale of the element's row or column.
+///
+/// x, y and the mask are [rows, cols]; there is one rate a row or one a column, as
+/// [`Rates`] says. The mask is made, stored or given as [`MaskSource`] says.
+///
+/// ```
+/// use fused_dropout::elementwise::{rates_dropout_backward, rates_dropout_forward};
+/// use fused_dropout::mask::Rates;
+/// use fused_dropout::{MaskKey, MaskSource, MatMut, MatRef};
+///
+/// let (rates, key) = (Rates::per_column(&[0.0, 0.5, 1.0])?, MaskKey::new(42, 1, 0)?);
+/// let (x, mut y) = ([1.0; 6], [9.0; 6]);
+/// let xy = (MatRef::new(&x, 2, 3)?, MatMut::new(&mut y, 2, 3)?);
+/// rates_dropout_forward(xy, &rates, &key, MaskSource::Key)?;
+/// assert_eq!((y[0], y[2], y[3], y[5]), (1.0, 0.0, 1.0, 0.0));
+///
+/// let mut dx = [1.0; 6];
+/// rates_dropout_backward(MatMut::new(&mut dx, 2, 3)?, &rates, &key, MaskSource::Key)?;
+/// assert_eq!(dx, y);
+/// # Ok::<(), fused_dropout::Error>(())
+/// ```
 ///
 /// # Errors
 ///
-/// When shapes differ, there is not one rate for each row or column, or the key's origin and the shape
-/// go past what a mask can address.
-pub fn rates_dropout_forward<'m>(
-    x: MatRef<'_>,
-    mut y: MatMut<'_>,
+/// When shapes differ, also that of a mask, there is not one rate for each row or column, or the key's
+/// origin and the shape go past what a mask can address.
+pub fn rates_dropout_forward<'a, 'm>(
+    xy: impl Into<InOut<'a>>,
     rates: &Rates,
     key: &MaskKey,
-    mask: impl Into<ForwardMask<'m>>,
+    mask: impl Into<MaskSource<'m>>,
 ) -> Result<()> {
-    check_shape(x.named("x"), y.named("y"))?;
-    let shape = (x.rows(), x.cols());
-    run(("x", shape.0, shape.1), x.source(), y.target(), rates, key, mask.into())
+    run(xy.into(), ("x", "y"), rates, key, mask.into())
 }
 
-/// [`rates_dropout_forward`] with `x` overwritten by `y`.
+/// `dx = keep ? dy · scale : 0`, the gradient of [`rates_dropout_forward`], of the same shapes.
 ///
 /// # Errors
 ///
 /// As for [`rates_dropout_forward`].
-pub fn rates_dropout_forward_in_place<'m>(
-    mut x: MatMut<'_>,
+pub fn rates_dropout_backward<'a, 'm>(
+    dy_dx: impl Into<InOut<'a>>,
     rates: &Rates,
     key: &MaskKey,
-    mask: impl Into<ForwardMask<'m>>,
+    mask: impl Into<MaskSource<'m>>,
 ) -> Result<()> {
-    let y = x.target();
-    run(("x", x.rows(), x.cols()), y.source(), y, rates, key, mask.into())
+    run(dy_dx.into(), ("dy", "dx"), rates, key, mask.into())
 }
 
-/// `dx = keep ? dy · scale : 0`, with the stored mask or, without one, the mask of the key.
-///
-/// # Errors
-///
-/// As for [`rates_dropout_forward`].
-pub fn rates_dropout_backward(
-    dy: MatRef<'_>,
-    mut dx: MatMut<'_>,
+/// Rows and columns, if the arguments agree with each other; input and output have these names.
+pub(crate) fn check_rates<T>(
+    xy: &InOut<'_, T>,
+    (input, output): (&'static str, &'static str),
     rates: &Rates,
     key: &MaskKey,
-    mask: Option<&Mask>,
-) -> Result<()> {
-    check_shape(dy.named("dy"), dx.named("dx"))?;
-    let mask = mask.map_or(ForwardMask::Forget, ForwardMask::Given);
-    run(("dy", dy.rows(), dy.cols()), dy.source(), dx.target(), rates, key, mask)
-}
-
-/// [`rates_dropout_backward`] with `dy` overwritten by `dx`.
-///
-/// # Errors
-///
-/// As for [`rates_dropout_forward`].
-pub fn rates_dropout_backward_in_place(
-    mut dy: MatMut<'_>,
-    rates: &Rates,
-    key: &MaskKey,
-    mask: Option<&Mask>,
-) -> Result<()> {
-    let dx = dy.target();
-    let mask = mask.map_or(ForwardMask::Forget, ForwardMask::Given);
-    run(("dy", dy.rows(), dy.cols()), dx.source(), dx, rates, key, mask)
+    mask: &MaskSource<'_>,
+) -> Result<(usize, usize)> {
+    let (rows, cols) = xy.check(input, output)?;
+    rates.check(rows, cols)?;
+    key.check(rows, cols)?;
+    mask.check((input, rows, cols))?;
+    Ok((rows, cols))
 }
 
 fn run(
-    matrix: (&'static str, usize, usize),
-    x: Source,
-    y: Target,
+    mut xy: InOut<'_>,
+    names: (&'static str, &'static str),
     rates: &Rates,
     key: &MaskKey,
-    mask: ForwardMask<'_>,
+    mask: MaskSource<'_>,
 ) -> Result<()> {
-    let (_, rows, cols) = matrix;
-    rates.check(rows, cols)?;
-    key.check(rows, cols)?;
-    mask.check(matrix)?;
+    let (rows, cols) = check_rates(&xy, names, rates, key, &mask)?;
     let level = Level::current()?;
+    if rows == 0 || cols == 0 {
+        return Ok(());
+    }
+    let (main, out) = xy.pointers();
     let scales = rates.scales();
-    let bias = (rates.axis() == RateAxis::Column).then_some(scales.as_ptr());
+    let bias = (rates.axis() == RateAxis::Column).then_some(scales);
     let run = |bits| {
-        let pass = Pass { rows, cols, main: x, second: None, bias, out: y, sum: None, bits };
+        let tensors = Tensors { rows, cols, main, second: None, bias, out, sum: None, bits };
+        // SAFETY: views of this shape, which are borrowed for this call, and their mask.
+        let pass = unsafe { Pass::new(tensors) };
         match rates.axis() {
-            RateAxis::Row => pass.run(level, ScaleRows { scales, scale: 1.0 }),
-            RateAxis::Column => pass.run(level, ScaleColumns),
+            RateAxis::Row => pass.run(level, &ScaleRows { scales, scale: 1.0 }),
+            RateAxis::Column => pass.run(level, &ScaleColumns),
         }
     };
     match mask {
-        ForwardMask::Forget => rates.with_bits(key, None, run),
-        ForwardMask::Store(mask) => rates.with_bits(key, Some(mask), run),
-        ForwardMask::Given(mask) => run(Bits::stored(mask)),
+        MaskSource::Key => rates.with_bits(key, None, run)?,
+        MaskSource::Store(mask) => rates.with_bits(key, Some(mask), run)?,
+        MaskSource::Given(mask) => run(Bits::stored(mask)),
     }
     Ok(())
 }
@@ -113,11 +112,6 @@ struct ScaleRows<'a> {
 }
 
 impl Op for ScaleRows<'_> {
-    const SECOND: bool = false;
-    const BIAS: bool = false;
-    const SUMS: bool = false;
-    const LONG: bool = false;
-
     #[inline(always)]
     fn at_row(self, row: usize) -> Self {
         Self { scale: self.scales[row], ..self }
@@ -134,10 +128,10 @@ impl Op for ScaleRows<'_> {
 struct ScaleColumns;
 
 impl Op for ScaleColumns {
-    const SECOND: bool = false;
-    const BIAS: bool = true;
-    const SUMS: bool = false;
-    const LONG: bool = false;
+    #[inline(always)]
+    fn bias(self) -> bool {
+        true
+    }
 
     #[inline(always)]
     fn eval<I: Isa>(self, isa: I, main: I::F32, _: I::F32, scale: I::F32, keep: I::Mask) -> I::F32 {

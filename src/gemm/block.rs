@@ -37,7 +37,7 @@ struct Buffers {
 #[derive(Clone, Copy)]
 struct PanelsOfB {
     first: *mut f32,
-    /// Floats of a panel.
+    /// AlignedBuffer of a panel.
     len: usize,
     /// A row to copy where there is nothing to pack.
     idle: *mut f32,
@@ -64,8 +64,10 @@ impl<E: Epilogue> Kernel for Block<'_, E> {
 }
 
 impl<E: Epilogue> TileKernel for Block<'_, E> {
+    type Output = ();
+
     #[inline(always)]
-    fn run<I: Isa, const MR: usize, const NV: usize>(self, isa: I) {
+    fn run<I: Isa, const MR: usize, const MR1: usize, const NV: usize>(self, isa: I) {
         let b = &self.product.b;
         let mut scratch = scratch::take();
         let small = self.product.k.saturating_mul(self.part.cols) <= SMALL;

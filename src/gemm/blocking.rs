@@ -65,7 +65,7 @@ pub(super) struct Packing {
     count: usize,
     share: usize,
     fetched: usize,
-    /// Floats from column to column, or 0 where rows are fetched.
+    /// AlignedBuffer from column to column, or 0 where rows are fetched.
     column_step: usize,
 }
 

@@ -25,9 +25,9 @@ impl Dropped {
     pub(super) fn new(source: Source, dropout: &Dropout, key: &MaskKey) -> (Self, bool) {
         let (scale, transposed) = (dropout.scale(), source.col_step != 1);
         let (source, bits) = if transposed {
-            (source.t(), Bits::generate_transposed(dropout, key))
+            (source.t(), Bits::generate_transposed(&dropout.with_key(*key)))
         } else {
-            (source, Bits::generate(dropout, key, None))
+            (source, Bits::generate(&dropout.with_key(*key), None))
         };
         (Self { source, bits, scale }, transposed)
     }

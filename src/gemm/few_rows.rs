@@ -17,7 +17,7 @@ use crate::threads::Part;
 pub(super) const FEW_ROWS: usize = 4;
 /// Rows of B that are streamed together: the hardware prefetchers follow so many.
 const STREAMS: usize = 8;
-/// Floats of a B that is small: half of a level-1 cache of 32 KiB.
+/// AlignedBuffer of a B that is small: half of a level-1 cache of 32 KiB.
 pub(super) const SMALL: usize = 4096;
 /// Up to so many rows a small B is read in place.
 pub(super) const SMALL_ROWS: usize = 16;

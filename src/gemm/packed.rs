@@ -4,7 +4,7 @@ use super::blocking::block_sizes;
 use super::pack::{PackB, padded};
 use super::{GROUP, Operand};
 use crate::Level;
-use crate::buffers::Floats;
+use crate::buffers::AlignedBuffer;
 use crate::error::{Error, Result};
 use crate::isa::{Isa, Kernel, TileKernel};
 use crate::mask::{Dropout, MaskKey};
@@ -19,7 +19,7 @@ use crate::view::MatRef;
 /// [`dense_forward`]: crate::dense_forward
 /// [`dense_forward_packed`]: crate::dense_forward_packed
 pub struct PackedWeight {
-    panels: Floats,
+    panels: AlignedBuffer,
     inputs: usize,
     units: usize,
     level: Level,
@@ -53,7 +53,7 @@ impl PackedWeight {
         let len = units.checked_next_multiple_of(32).and_then(|n| n.checked_mul(inputs));
         let len = len.filter(|n| *n <= isize::MAX as usize / 8);
         let len = len.ok_or(Error::Overflow { rows: inputs, stride: units })?;
-        let mut panels = Floats::zeros(len);
+        let mut panels = AlignedBuffer::zeros(len);
         let out = panels.as_mut_ptr();
         let b = Operand::dropped(w.source(), dropout);
         level.vectorize(PackAll { b, inputs, units, out });
@@ -116,14 +116,16 @@ impl Kernel for PackAll {
 }
 
 impl TileKernel for PackAll {
+    type Output = ();
+
     #[inline(always)]
-    fn run<I: Isa, const MR: usize, const NV: usize>(self, isa: I) {
+    fn run<I: Isa, const MR: usize, const MR1: usize, const NV: usize>(self, isa: I) {
         if self.units == 0 {
             return;
         }
         let nr = NV * I::LANES;
         let kc = block_sizes(MR, None, self.inputs).0;
-        let (mut bits, mut buffer) = (Vec::new(), Floats::default());
+        let (mut bits, mut buffer) = (Vec::new(), AlignedBuffer::default());
         if self.b.is_computed() {
             bits.resize(kc * GROUP / 32, 0);
         }

@@ -2,14 +2,14 @@
 
 use std::cell::Cell;
 
-use crate::buffers::Floats;
+use crate::buffers::AlignedBuffer;
 
 /// The buffers of one thread.
 #[derive(Default)]
 pub(super) struct Scratch {
-    pub(super) a: Floats,
-    pub(super) b: Floats,
-    pub(super) operand: Floats,
+    pub(super) a: AlignedBuffer,
+    pub(super) b: AlignedBuffer,
+    pub(super) operand: AlignedBuffer,
     pub(super) bits: Vec<u32>,
 }
 

@@ -46,7 +46,7 @@ pub(super) struct Next {
     /// came with the panel before.
     pub(super) ahead: *const f32,
     pub(super) ahead_step: usize,
-    /// Floats from a prefetched line to the next, for wider panels.
+    /// AlignedBuffer from a prefetched line to the next, for wider panels.
     pub(super) line_step: isize,
     pub(super) keep: Keep,
 }
@@ -185,8 +185,10 @@ impl Kernel for MemoryTile {
 }
 
 impl TileKernel for MemoryTile {
+    type Output = ();
+
     #[inline(always)]
-    fn run<I: Isa, const MR: usize, const NV: usize>(self, isa: I) {
+    fn run<I: Isa, const MR: usize, const MR1: usize, const NV: usize>(self, isa: I) {
         let nr = NV * I::LANES;
         macro_rules! rows {
             ($($rows:literal)*) => {

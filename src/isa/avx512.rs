@@ -2,22 +2,15 @@
 
 use std::arch::x86_64::*;
 
-use super::{Isa, Kernel, TileKernel};
+use super::{F32Lanes, I32Lanes, MaskLanes, U64Lanes};
 
 /// Proof that this CPU has AVX-512F (and FMA, which every such CPU has).
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Avx512(());
 
-impl Avx512 {
-    /// The token, if this CPU (and its operating system) can.
-    #[inline]
-    pub(crate) fn detect() -> Option<Self> {
-        (is_x86_feature_detected!("avx512f")
-            && is_x86_feature_detected!("avx2")
-            && is_x86_feature_detected!("fma"))
-        .then_some(Self(()))
-    }
-}
+token!(Avx512: "avx512f", "avx2", "fma");
+// 24 accumulators and 2 vectors of B; A is broadcast from memory by the multiply-add: 26 of 32.
+tile_size!(Avx512: 12 x 2);
 
 /// The k-mask of the first `n` lanes.
 #[inline(always)]
@@ -25,99 +18,34 @@ fn first(n: usize) -> __mmask16 {
     ((1u32 << n.min(16)) - 1) as u16
 }
 
-/// A method whose body is intrinsics of this file's features.
-macro_rules! verbs {
-    ($($(#[$attr:meta])* fn $name:ident $(<const $n:ident: i32>)? ($($arg:ident: $ty:ty),*) -> $ret:ty { $body:expr })*) => {$(
-        #[inline(always)]
-        fn $name $(<const $n: i32>)? (self, $($arg: $ty),*) -> $ret {
-            // SAFETY: `self` proves that the CPU has AVX-512F.
-            unsafe { $body }
-        }
-    )*};
-}
-
-impl Isa for Avx512 {
+impl MaskLanes for Avx512 {
     const LANES: usize = 16;
-    const WIDE: usize = 8;
-    // 24 accumulators and 2 vectors of B; A is broadcast from memory by the multiply-add: 26 of 32.
-    const MR: usize = 12;
-    const NV: usize = 2;
 
-    type F32 = __m512;
-    type I32 = __m512i;
     type Mask = __mmask16;
     type Word = u32;
-    type U64 = __m512i;
-
-    #[inline]
-    fn vectorize<K: Kernel>(self, kernel: K) -> K::Output {
-        #[target_feature(enable = "avx512f,avx2,fma")]
-        fn inner<K: Kernel>(isa: Avx512, kernel: K) -> K::Output {
-            kernel.run(isa)
-        }
-        // SAFETY: `self` proves that the CPU has these features.
-        unsafe { inner(self, kernel) }
-    }
-
-    #[inline(always)]
-    fn tile<K: TileKernel>(self, kernel: K) {
-        kernel.run::<Self, { Self::MR }, { Self::NV }>(self);
-    }
-
-    #[inline(always)]
-    unsafe fn load(self, p: *const f32) -> __m512 {
-        // SAFETY: the caller's promise; `self` proves AVX-512F.
-        unsafe { _mm512_loadu_ps(p) }
-    }
-    #[inline(always)]
-    unsafe fn load_first(self, p: *const f32, n: usize) -> __m512 {
-        // SAFETY: lanes from `n` on are not accessed; `self` proves AVX-512F.
-        unsafe { _mm512_maskz_loadu_ps(first(n), p) }
-    }
-    #[inline(always)]
-    unsafe fn store(self, p: *mut f32, v: __m512) {
-        // SAFETY: the caller's promise; `self` proves AVX-512F.
-        unsafe { _mm512_storeu_ps(p, v) }
-    }
-    #[inline(always)]
-    unsafe fn store_first(self, p: *mut f32, n: usize, v: __m512) {
-        // SAFETY: lanes from `n` on are not accessed; `self` proves AVX-512F.
-        unsafe { _mm512_mask_storeu_ps(p, first(n), v) }
-    }
-    #[inline(always)]
-    unsafe fn stream(self, p: *mut f32, v: __m512) {
-        // SAFETY: the caller's promise, alignment included; `self` proves AVX-512F.
-        unsafe { _mm512_stream_ps(p, v) }
-    }
-    #[inline(always)]
-    unsafe fn load_u64(self, p: *const u64) -> __m512i {
-        // SAFETY: the caller's promise; `self` proves AVX-512F.
-        unsafe { _mm512_loadu_si512(p.cast()) }
-    }
-    #[inline(always)]
-    unsafe fn store_zipped(self, p: *mut u32, a: __m512i, b: __m512i) {
-        // SAFETY: the caller's promise; `self` proves AVX-512F.
-        unsafe {
-            let low = _mm512_setr_epi64(0, 8, 1, 9, 2, 10, 3, 11);
-            let high = _mm512_setr_epi64(4, 12, 5, 13, 6, 14, 7, 15);
-            _mm512_storeu_si512(p.cast(), _mm512_permutex2var_epi64(a, low, b));
-            _mm512_storeu_si512(p.add(16).cast(), _mm512_permutex2var_epi64(a, high, b));
-        }
-    }
-
-    #[inline(always)]
-    fn word(self, bits: u32) -> u32 {
-        bits
-    }
-    #[inline(always)]
-    fn lanes(self, word: u32, at: usize) -> __mmask16 {
-        (word >> at) as u16
-    }
 
     verbs! {
-        fn fence() -> () { _mm_sfence() }
-        fn prefetch(p: *const f32) -> () { _mm_prefetch::<_MM_HINT_T0>(p.cast()) }
+        fn word(bits: u32) -> u32 { bits }
+        fn lanes(word: u32, at: usize) -> __mmask16 { (word >> at) as u16 }
+    }
+}
+
+impl F32Lanes for Avx512 {
+    type F32 = __m512;
+
+    intrinsics! {
         fn splat(x: f32) -> __m512 { _mm512_set1_ps(x) }
+        unsafe fn load(p: *const f32) -> __m512 { _mm512_loadu_ps(p) }
+        unsafe fn load_first(p: *const f32, n: usize) -> __m512 {
+            _mm512_maskz_loadu_ps(first(n), p)
+        }
+        unsafe fn store(p: *mut f32, v: __m512) { _mm512_storeu_ps(p, v) }
+        unsafe fn store_first(p: *mut f32, n: usize, v: __m512) {
+            _mm512_mask_storeu_ps(p, first(n), v)
+        }
+        unsafe fn stream(p: *mut f32, v: __m512) { _mm512_stream_ps(p, v) }
+        fn fence() { _mm_sfence() }
+        fn prefetch(p: *const f32) { _mm_prefetch::<_MM_HINT_T0>(p.cast()) }
         fn add(a: __m512, b: __m512) -> __m512 { _mm512_add_ps(a, b) }
         fn sub(a: __m512, b: __m512) -> __m512 { _mm512_sub_ps(a, b) }
         fn mul(a: __m512, b: __m512) -> __m512 { _mm512_mul_ps(a, b) }
@@ -134,22 +62,41 @@ impl Isa for Avx512 {
         }
         fn lt(a: __m512, b: __m512) -> __mmask16 { _mm512_cmp_ps_mask::<_CMP_LT_OQ>(a, b) }
         fn le(a: __m512, b: __m512) -> __mmask16 { _mm512_cmp_ps_mask::<_CMP_LE_OQ>(a, b) }
+        fn select(m: __mmask16, a: __m512, b: __m512) -> __m512 { _mm512_mask_mov_ps(b, m, a) }
         fn min(a: __m512, b: __m512) -> __m512 { _mm512_min_ps(a, b) }
         fn max(a: __m512, b: __m512) -> __m512 { _mm512_max_ps(a, b) }
-        fn select(m: __mmask16, a: __m512, b: __m512) -> __m512 { _mm512_mask_mov_ps(b, m, a) }
         fn keep(m: __mmask16, a: __m512) -> __m512 { _mm512_maskz_mov_ps(m, a) }
         fn zero_where(m: __mmask16, a: __m512) -> __m512 { _mm512_maskz_mov_ps(!m, a) }
+    }
+}
+
+impl I32Lanes for Avx512 {
+    type I32 = __m512i;
+
+    intrinsics! {
         fn as_bits(a: __m512) -> __m512i { _mm512_castps_si512(a) }
         fn as_float(a: __m512i) -> __m512 { _mm512_castsi512_ps(a) }
+        fn to_float(a: __m512i) -> __m512 { _mm512_cvtepi32_ps(a) }
         fn permute(a: __m512, index: __m512i) -> __m512 { _mm512_permutexvar_ps(index, a) }
         fn negative(a: __m512i) -> __mmask16 { _mm512_cmplt_epi32_mask(a, _mm512_setzero_si512()) }
         fn splat_i32(x: i32) -> __m512i { _mm512_set1_epi32(x) }
         fn add_i32(a: __m512i, b: __m512i) -> __m512i { _mm512_add_epi32(a, b) }
         fn sub_i32(a: __m512i, b: __m512i) -> __m512i { _mm512_sub_epi32(a, b) }
         fn and_i32(a: __m512i, b: __m512i) -> __m512i { _mm512_and_si512(a, b) }
-        fn shl_i32<const N: i32>(a: __m512i) -> __m512i { _mm512_sllv_epi32(a, _mm512_set1_epi32(N)) }
-        fn to_float(a: __m512i) -> __m512 { _mm512_cvtepi32_ps(a) }
+        fn shl_i32<const N: i32>(a: __m512i) -> __m512i {
+            _mm512_sllv_epi32(a, _mm512_set1_epi32(N))
+        }
+    }
+}
+
+impl U64Lanes for Avx512 {
+    const WIDE: usize = 8;
+
+    type U64 = __m512i;
+
+    intrinsics! {
         fn splat_u64(x: u64) -> __m512i { _mm512_set1_epi64(x.cast_signed()) }
+        unsafe fn load_u64(p: *const u64) -> __m512i { _mm512_loadu_si512(p.cast()) }
         fn iota_u64(x: u64) -> __m512i {
             _mm512_add_epi64(
                 _mm512_set1_epi64(x.cast_signed()),
@@ -166,5 +113,11 @@ impl Isa for Avx512 {
             _mm512_mask_mov_epi32(low, 0b1010_1010_1010_1010, _mm512_slli_epi64::<32>(high))
         }
         fn is_zero(a: __m512i) -> bool { _mm512_test_epi32_mask(a, a) == 0 }
+        unsafe fn store_zipped(p: *mut u32, a: __m512i, b: __m512i) {
+            let low = _mm512_setr_epi64(0, 8, 1, 9, 2, 10, 3, 11);
+            let high = _mm512_setr_epi64(4, 12, 5, 13, 6, 14, 7, 15);
+            _mm512_storeu_si512(p.cast(), _mm512_permutex2var_epi64(a, low, b));
+            _mm512_storeu_si512(p.add(16).cast(), _mm512_permutex2var_epi64(a, high, b));
+        }
     }
 }

@@ -7,7 +7,7 @@ use std::sync::OnceLock;
 
 #[cfg(target_arch = "x86_64")]
 use super::{Avx2, Avx512};
-use super::{Isa, Kernel, Portable};
+use super::{Dispatch, Kernel, Portable};
 use crate::error::{Error, Result};
 
 /// The environment variable that forces a level for a whole program.
@@ -15,10 +15,11 @@ const VARIABLE: &str = "FUSED_DROPOUT_LEVEL";
 
 /// An instruction set that the kernels are compiled for.
 ///
-/// Operations use the best level of the machine, found once. To force another, set the environment
-/// variable `FUSED_DROPOUT_LEVEL` to `portable`, `avx2` or `avx512` for a whole program, or call
-/// [`Level::install`] around a piece of code.
+/// Operations use the best level of the machine, found once. To force another for a whole program, set
+/// the environment variable `FUSED_DROPOUT_LEVEL` to `portable`, `avx2` or `avx512`; an empty one
+/// counts as unset.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[non_exhaustive]
 pub enum Level {
     /// 128-bit vectors of the crate `wide`: SSE2, NEON or wasm simd128, whatever the build enables.
     Portable,
@@ -29,7 +30,26 @@ pub enum Level {
 }
 
 thread_local! {
-    static INSTALLED: Cell<Option<Level>> = const { Cell::new(None) };
+    /// What [`at_level`](crate::testing::at_level) forces on this thread.
+    static FORCED: Cell<Option<Level>> = const { Cell::new(None) };
+}
+
+/// The level forced on this thread, or none, for as long as this lives; then what it was before, also
+/// after a panic.
+pub(crate) struct Forced(Option<Level>);
+
+impl Forced {
+    /// Forces a level, or, with `None`, takes off the one that is forced.
+    pub(crate) fn set(level: Option<Level>) -> Self {
+        Self(FORCED.try_with(|forced| forced.replace(level)).unwrap_or(None))
+    }
+}
+
+impl Drop for Forced {
+    fn drop(&mut self) {
+        // Where the thread ends and has no such setting any more, none was set.
+        FORCED.try_with(|forced| forced.set(self.0)).unwrap_or(());
+    }
 }
 
 impl Level {
@@ -58,50 +78,33 @@ impl Level {
         Self::available().last().unwrap_or(Level::Portable)
     }
 
-    /// The level that operations called from this thread use: the innermost [`Level::install`],
-    /// else `FUSED_DROPOUT_LEVEL`, else [`Level::best`].
+    /// The level that operations use: `FUSED_DROPOUT_LEVEL`, or [`Level::best`]. The variable is read
+    /// once.
     ///
     /// # Errors
     ///
     /// When the variable names no level, or one that this machine does not have.
     pub fn current() -> Result<Level> {
         static PROGRAM: OnceLock<Result<Level>> = OnceLock::new();
-        match INSTALLED.get() {
-            Some(level) => Ok(level),
-            None => PROGRAM.get_or_init(Self::from_environment).clone(),
+        match FORCED.try_with(Cell::get) {
+            Ok(Some(level)) => Ok(level),
+            Ok(None) | Err(_) => PROGRAM.get_or_init(Self::from_environment).clone(),
         }
     }
 
     fn from_environment() -> Result<Level> {
         match std::env::var_os(VARIABLE) {
-            None => Ok(Self::best()),
-            Some(name) => name.to_string_lossy().parse::<Level>()?.checked(),
+            Some(name) if !name.is_empty() => name.to_string_lossy().parse::<Level>()?.checked(),
+            Some(_) | None => Ok(Self::best()),
         }
     }
 
-    fn checked(self) -> Result<Level> {
+    /// `Ok` when this machine has the level.
+    pub(crate) fn checked(self) -> Result<Level> {
         if self.is_available() {
             return Ok(self);
         }
         Err(Error::LevelUnavailable { level: self, best: Self::best() })
-    }
-
-    /// Runs `f` with this level forced for the operations it calls from this thread; the tasks
-    /// these operations start follow it.
-    ///
-    /// # Errors
-    ///
-    /// When this machine does not have the level; `f` is not called then.
-    pub fn install<R>(self, f: impl FnOnce() -> R) -> Result<R> {
-        struct Restore(Option<Level>);
-        impl Drop for Restore {
-            fn drop(&mut self) {
-                INSTALLED.set(self.0);
-            }
-        }
-        let level = self.checked()?;
-        let _restore = Restore(INSTALLED.replace(Some(level)));
-        Ok(f())
     }
 
     /// Whether the level's multiply-add rounds once. Such levels agree with each other and with

@@ -1,7 +1,7 @@
 //! What a pass over a layer reads.
 
 use super::{DenseLayer, PackedWeight, Shape, Side};
-use crate::error::{Error, Result, check_equal, check_shape};
+use crate::error::{Result, check_equal, check_shape};
 use crate::saved::Saved;
 use crate::view::MatRef;
 
@@ -73,9 +73,7 @@ impl<'a, T> DenseArgs<'a, T> {
 
     /// `Ok` when `saved` is enough for the backward pass, and has the shape of the output.
     pub(crate) fn check_saved(&self, saved: &Saved<'_, T>, shape: &Shape) -> Result<()> {
-        if self.residual.is_some() && matches!(saved, Saved::Output(_)) {
-            return Err(Error::OutputWithResidual);
-        }
-        saved.check(self.layer.activation, shape.batch, shape.units)
+        let shape = (shape.batch, shape.units);
+        saved.check(self.layer.activation, self.residual.is_some(), shape)
     }
 }

@@ -3,21 +3,35 @@
 use rand_xoshiro::Xoshiro256PlusPlus;
 use rand_xoshiro::rand_core::{Rng, SeedableRng};
 
-use crate::error::{Error, Result};
-use crate::mask::{Dropout, Mask, MaskKey, Scaling};
+use crate::error::{Error, Result, as_written};
+use crate::mask::{KeyedDropout, Mask, MaskKey, Scaling};
+use crate::memory;
 use crate::philox::philox4x32_10;
 
 /// The units of a layer that are kept for a mini-batch, ascending, and the scale of their outputs.
 ///
+/// | constructor | kept | scale |
+/// |---|---|---|
+/// | [`all`](Self::all) | all units | 1 |
+/// | [`from_indices`](Self::from_indices) | those of a list | as given |
+/// | [`bernoulli`](Self::bernoulli) | each unit with the same probability, independently | 2^32 / T |
+/// | [`exact`](Self::exact) | round(keep · units) of them, each set with the same probability | units / kept units |
+///
+/// A layer has 2^32 - 1 units at most.
+///
 /// ```
 /// # use fused_dropout::*;
-/// let (half, key) = (Dropout::new(0.5)?, MaskKey::new(42, 1, 0)?);
-/// let kept = KeptUnits::exact(10, &half, &key)?;
+/// let half = Dropout::new(0.5)?.with_key(MaskKey::new(42, 1, 0)?);
+/// let mut kept = KeptUnits::exact(10, &half)?;
 /// assert_eq!(kept.indices(), [1, 2, 3, 7, 8]);
 /// assert_eq!(kept.scale(), 2.0);
+/// // The next step's.
+/// kept.redraw_exact(&half.with_key(half.key().with_step(1)))?;
+/// assert_eq!(kept.len(), 5);
 /// # Ok::<(), Error>(())
 /// ```
 #[derive(Clone, Debug)]
+#[must_use]
 pub struct KeptUnits {
     indices: Vec<u32>,
     units: usize,
@@ -42,10 +56,10 @@ impl KeptUnits {
     ///
     /// # Errors
     ///
-    /// When there are more than 2^32 - 1.
+    /// When there are more than 2^32 - 1, or no memory for their list.
     pub fn all(units: usize) -> Result<Self> {
         let mut indices = Vec::new();
-        fill(&mut indices, units)?;
+        number(&mut indices, units)?;
         Ok(Self { indices, units, scale: 1.0, unscale: 1.0, keep: 1.0, bits: None })
     }
 
@@ -53,9 +67,11 @@ impl KeptUnits {
     ///
     /// # Errors
     ///
-    /// When the list is not ascending, or names a unit that is not there; when `scale` is not
-    /// positive and finite.
+    /// When the list is not ascending, or names a unit that is not there; when `scale` is not from 2^-126
+    /// to 2^126, where it and its reciprocal are normal numbers; when there are more than 2^32 - 1
+    /// units, or no memory for the list.
     pub fn from_indices(units: usize, indices: &[u32], scale: f32) -> Result<Self> {
+        check_units(units)?;
         let mut next = 0;
         for (position, &unit) in indices.iter().enumerate() {
             if u64::from(unit) < next || unit as usize >= units {
@@ -63,13 +79,13 @@ impl KeptUnits {
             }
             next = u64::from(unit) + 1;
         }
-        if !(scale.is_finite() && scale > 0.0) {
-            let expected = "positive and finite";
-            return Err(Error::Parameter { name: "scale", value: scale.into(), expected });
+        if !(f32::MIN_POSITIVE..=1.0 / f32::MIN_POSITIVE).contains(&scale) {
+            let (value, expected) = (as_written(scale), "from 2^-126 to 2^126");
+            return Err(Error::Parameter { name: "scale", value, expected });
         }
         let scale = f64::from(scale);
         let keep = share(indices.len(), units);
-        let indices = indices.to_vec();
+        let indices = memory::collect(indices.len(), indices.iter().copied())?;
         Ok(Self { indices, units, scale, unscale: 1.0 / scale, keep, bits: None })
     }
 
@@ -79,10 +95,11 @@ impl KeptUnits {
     /// # Errors
     ///
     /// When the key's origin is not in row 0, or its columns go past what a mask can address, or there
-    /// are more than 2^32 - 1 units.
-    pub fn bernoulli(units: usize, dropout: &Dropout, key: &MaskKey) -> Result<Self> {
+    /// are more than 2^32 - 1 units, or no memory for them.
+    pub fn bernoulli(units: usize, dropout: &KeyedDropout) -> Result<Self> {
+        dropout.key().units().check(1, units)?;
         let mut kept = Self::all(units)?;
-        kept.redraw_bernoulli(dropout, key)?;
+        kept.redraw_bernoulli(dropout)?;
         Ok(kept)
     }
 
@@ -114,10 +131,11 @@ impl KeptUnits {
     /// # Errors
     ///
     /// When the key's origin is not row 0 and column 0, since a number of units is one of a whole
-    /// layer, or there are more than 2^32 - 1 units.
-    pub fn exact(units: usize, dropout: &Dropout, key: &MaskKey) -> Result<Self> {
+    /// layer, or there are more than 2^32 - 1 units, or no memory for them.
+    pub fn exact(units: usize, dropout: &KeyedDropout) -> Result<Self> {
+        check_origin(dropout.key())?;
         let mut kept = Self::all(units)?;
-        kept.redraw_exact(dropout, key)?;
+        kept.redraw_exact(dropout)?;
         Ok(kept)
     }
 
@@ -126,14 +144,16 @@ impl KeptUnits {
     /// # Errors
     ///
     /// As for [`KeptUnits::bernoulli`]; the selection is as it was then.
-    pub fn redraw_bernoulli(&mut self, dropout: &Dropout, key: &MaskKey) -> Result<()> {
-        let key = key.units();
-        key.check(1, self.units)?;
-        let mut bits = match self.bits.take() {
+    pub fn redraw_bernoulli(&mut self, dropout: &KeyedDropout) -> Result<()> {
+        let dropout = dropout.with_key(dropout.key().units());
+        dropout.check(1, self.units)?;
+        let bits = match &mut self.bits {
             Some(bits) => bits,
-            None => Mask::new(1, self.units)?,
+            none => none.insert(Mask::new(1, self.units)?),
         };
-        bits.fill(dropout, &key)?;
+        bits.fill(&dropout)?;
+        // As many as there are bits, which are no more than units.
+        memory::reserve(&mut self.indices, bits.count() as usize)?;
         self.indices.clear();
         for (first, word) in (0..).step_by(32).zip(bits.words()) {
             let mut left = *word;
@@ -142,7 +162,7 @@ impl KeptUnits {
                 left &= left - 1;
             }
         }
-        self.bits = Some(bits);
+        let dropout = dropout.dropout();
         (self.scale, self.unscale) = (dropout.scale_f64(), dropout.unscale());
         self.keep = dropout.keep();
         Ok(())
@@ -153,18 +173,13 @@ impl KeptUnits {
     /// # Errors
     ///
     /// As for [`KeptUnits::exact`]; the selection is as it was then.
-    pub fn redraw_exact(&mut self, dropout: &Dropout, key: &MaskKey) -> Result<()> {
-        let units = self.units;
-        for (what, first) in [("row", key.row0()), ("column", key.col0())] {
-            if first != 0 {
-                let (count, limit) = (units as u64, units as u64);
-                return Err(Error::Address { what, first, count, limit });
-            }
-        }
+    pub fn redraw_exact(&mut self, dropout: &KeyedDropout) -> Result<()> {
+        let (units, key, dropout) = (self.units, dropout.key(), dropout.dropout());
+        check_origin(key)?;
         // At most `units`, since T is at most 2^32.
         let count = (u128::from(dropout.threshold()) * units as u128 + (1 << 31)) >> 32;
         let count = count as usize;
-        fill(&mut self.indices, units)?;
+        number(&mut self.indices, units)?;
         if count < units {
             select(&mut self.indices, count, key);
         }
@@ -225,14 +240,25 @@ impl KeptUnits {
     }
 }
 
-/// 0, 1, ... `units` - 1.
-fn fill(indices: &mut Vec<u32>, units: usize) -> Result<()> {
-    let count = u32::try_from(units).map_err(|_| Error::Address {
-        what: "unit",
-        first: 0,
-        count: units as u64,
-        limit: u32::MAX.into(),
-    })?;
+/// Numbers of units are 32-bit words, and so are the ends of ranges of them.
+fn check_units(units: usize) -> Result<u32> {
+    let expected = "at most 2^32 - 1";
+    let value = units as f64;
+    u32::try_from(units).map_err(|_| Error::Parameter { name: "number of units", value, expected })
+}
+
+/// `Ok` when the key's origin is that of a whole layer.
+fn check_origin(key: &MaskKey) -> Result<()> {
+    match (key.row0(), key.col0()) {
+        (0, 0) => Ok(()),
+        (row0, col0) => Err(Error::ExactOrigin { row0, col0 }),
+    }
+}
+
+/// 0, 1, ... `units` - 1; on an error the list stays as it was.
+fn number(indices: &mut Vec<u32>, units: usize) -> Result<()> {
+    let count = check_units(units)?;
+    memory::reserve(indices, units)?;
     indices.clear();
     indices.extend(0..count);
     Ok(())

@@ -1,10 +1,7 @@
 //! Which elements of a tensor share a decision.
 
-use super::nest::Nest;
+use super::nest::{AXES, Nest};
 use crate::error::{Error, Result, check_equal};
-
-/// Most axes of a tensor: batch, channels, and three of space.
-pub(crate) const AXES: usize = 5;
 
 /// A tensor of one to five axes, stored row-major, and the axes along which its elements share one
 /// decision (the `noise_shape` of Keras).
@@ -14,7 +11,7 @@ pub(crate) const AXES: usize = 5;
 /// | [`elements`](Self::elements) | any | nothing | dropout (Srivastava et al. 2014) |
 /// | [`channels_first`](Self::channels_first) | [batch, channels, space ...] | space | spatial dropout (Tompson et al. 2015), `Dropout1d`, `2d`, `3d` |
 /// | [`channels_last`](Self::channels_last) | [batch, space ..., channels] | space | the same |
-/// | [`rows`](Self::rows) | [batch, ...] | all but the batch | stochastic depth per sample, DropPath (Larsson et al. 2017) |
+/// | [`per_sample`](Self::per_sample) | [batch, ...] | all but the batch | stochastic depth per sample, DropPath (Larsson et al. 2017) |
 /// | [`whole`](Self::whole) | any | everything | stochastic depth (Huang et al. 2016) |
 /// | [`time_steps`](Self::time_steps) | [batch, time, features ...] | time | variational dropout (Gal and Ghahramani 2016) |
 /// | [`new`](Self::new), [`from_noise_shape`](Self::from_noise_shape) | any | any axes | |
@@ -23,8 +20,8 @@ pub(crate) const AXES: usize = 5;
 ///
 /// The decisions are those of an element mask of the *reduced* tensor, in which each shared axis has
 /// size 1, seen as a matrix: the row is the index along the first axis, the column is the flat index
-/// along all others. (A tensor of one axis is one row.) So the element at indices (i0, i1, ...) has
-/// the bit of
+/// along all others. (A tensor of one axis is one row.) An axis of size 0 stays 0: a tensor without
+/// elements has a mask without elements. So the element at indices (i0, i1, ...) has the bit of
 ///
 /// ```text
 /// row    = j0
@@ -37,13 +34,15 @@ pub(crate) const AXES: usize = 5;
 /// [`dropout_forward`](crate::dropout_forward) on the matrix [first axis, all others].
 ///
 /// ```
-/// # use fused_dropout::{BroadcastShape, Error};
+/// # use fused_dropout::{Error, mask::BroadcastShape};
 /// let shape = BroadcastShape::channels_first(&[64, 256, 28, 28])?;
 /// assert_eq!(shape, BroadcastShape::from_noise_shape(&[64, 256, 28, 28], &[64, 256, 1, 1])?);
 /// assert_eq!(shape.mask_shape(), (64, 256));
+/// assert_eq!(shape.mask_index(&[3, 7, 20, 4]), Some((3, 7)));
 /// # Ok::<(), Error>(())
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[must_use]
 pub struct BroadcastShape {
     dims: [usize; AXES],
     shared: [bool; AXES],
@@ -118,12 +117,12 @@ impl BroadcastShape {
         Self::sharing(dims, 2, |axis| axis > 0 && axis + 1 < dims.len())
     }
 
-    /// One decision for each example of [batch, ...].
+    /// One decision for each sample of [batch, ...].
     ///
     /// # Errors
     ///
     /// As for [`new`](Self::new).
-    pub fn rows(dims: &[usize]) -> Result<Self> {
+    pub fn per_sample(dims: &[usize]) -> Result<Self> {
         Self::sharing(dims, 1, |axis| axis > 0)
     }
 
@@ -197,12 +196,12 @@ impl BroadcastShape {
         Some((place[0], place[1]))
     }
 
-    /// The sizes with 1 for each shared axis.
+    /// The sizes with 1 for each shared axis that has an element.
     fn reduced(&self) -> [usize; AXES] {
         let mut reduced = self.dims;
         for (size, shared) in reduced.iter_mut().zip(self.shared) {
             if shared {
-                *size = 1;
+                *size = 1.min(*size);
             }
         }
         reduced

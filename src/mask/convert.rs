@@ -1,8 +1,9 @@
 //! Masks as values: to and from bytes and truth values, and the opposite of a mask.
 
-use super::Mask;
 use super::bits::first_bits;
+use super::stored::Mask;
 use crate::error::{Error, Result, check_equal};
+use crate::memory;
 
 impl Mask {
     /// The mask that [`to_bytes`](Self::to_bytes) wrote: the words of all rows, little end first,
@@ -10,8 +11,8 @@ impl Mask {
     ///
     /// # Errors
     ///
-    /// When the number of bytes is another one, a bit is set that belongs to no column, or the size
-    /// overflows.
+    /// When the number of bytes is another one, a bit is set that belongs to no column, the size
+    /// overflows, or there is no memory for it.
     pub fn from_bytes(rows: usize, cols: usize, bytes: &[u8]) -> Result<Self> {
         // Before memory is asked for, of which a wrong shape may want more than there is.
         let expected = 4 * Self::words_of(rows, cols)?;
@@ -25,15 +26,28 @@ impl Mask {
     }
 
     /// The words of all rows, little end first: the same bytes on every machine.
-    pub fn to_bytes(&self) -> Vec<u8> {
-        self.words.iter().flat_map(|word| word.to_le_bytes()).collect()
+    ///
+    /// ```
+    /// # use fused_dropout::{Error, Mask};
+    /// let mask = Mask::from_bools(2, 3, &[true, false, false, false, true, true])?;
+    /// assert_eq!(mask.to_bytes()?, [1, 0, 0, 0, 6, 0, 0, 0]);
+    /// assert_eq!(Mask::from_bytes(2, 3, &mask.to_bytes()?)?, mask);
+    /// # Ok::<(), Error>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// When there is no memory for them.
+    pub fn to_bytes(&self) -> Result<Vec<u8>> {
+        let bytes = self.words.iter().flat_map(|word| word.to_le_bytes());
+        memory::collect(self.size_in_bytes(), bytes)
     }
 
     /// The mask of these decisions, row after row; true keeps.
     ///
     /// # Errors
     ///
-    /// When there are not `rows · cols` decisions, or the size overflows.
+    /// When there are not `rows · cols` decisions, the size overflows, or there is no memory for it.
     pub fn from_bools(rows: usize, cols: usize, keep: &[bool]) -> Result<Self> {
         // What overflows cannot be the length of a slice.
         let elements = rows.checked_mul(cols).ok_or(Error::Overflow { rows, stride: cols })?;
@@ -52,12 +66,17 @@ impl Mask {
     }
 
     /// The decisions, row after row; true keeps.
-    pub fn to_bools(&self) -> Vec<bool> {
+    ///
+    /// # Errors
+    ///
+    /// When there is no memory for them.
+    pub fn to_bools(&self) -> Result<Vec<bool>> {
         if self.cols == 0 {
-            return Vec::new();
+            return Ok(Vec::new());
         }
         let row = |words| (0..self.cols).map(move |c| bit(words, c));
-        self.iter_rows().flat_map(row).collect()
+        // A mask has a word for each 32 elements, so their number fits.
+        memory::collect(self.rows * self.cols, self.iter_rows().flat_map(row))
     }
 
     /// Keeps what was dropped, and drops what was kept.

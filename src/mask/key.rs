@@ -24,7 +24,17 @@ pub(crate) enum Domain {
 ///
 /// Give each layer of a network its own `layer` and each training step its own `step`; masks with
 /// different addresses are independent.
+///
+/// ```
+/// # use fused_dropout::{Error, MaskKey};
+/// let first = MaskKey::new(42, 1, 0)?;
+/// let second = first.with_step(1);
+/// assert_eq!((second.seed(), second.layer(), second.step()), (42, 1, 1));
+/// assert_eq!(MaskKey::default(), MaskKey::new(0, 0, 0)?);
+/// # Ok::<(), Error>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[must_use]
 pub struct MaskKey {
     seed: u64,
     layer: u32,
@@ -45,32 +55,70 @@ impl MaskKey {
     ///
     /// When `layer` is 2^25 or more.
     pub fn new(seed: u64, layer: u32, step: u32) -> Result<Self> {
-        if u64::from(layer) >= LAYERS {
-            return Err(Error::Address {
-                what: "layer",
-                first: layer.into(),
-                count: 1,
-                limit: LAYERS,
-            });
-        }
-        Ok(Self { seed, layer, step, row0: 0, col0: 0, domain: Domain::Elements })
+        Self { seed, step, ..Self::FIRST }.with_layer(layer)
     }
 
     /// The same mask, from row `row0` and column `col0` on: for a shard of a larger matrix. Rows
     /// end at 2^32 and columns at 2^39, which is checked when the size is known.
-    pub fn with_origin(self, row0: u64, col0: u64) -> Self {
+    pub const fn with_origin(self, row0: u64, col0: u64) -> Self {
         Self { row0, col0, ..self }
     }
 
+    /// The same mask of another layer.
+    ///
+    /// # Errors
+    ///
+    /// When `layer` is 2^25 or more.
+    pub fn with_layer(self, layer: u32) -> Result<Self> {
+        check_range("layer", layer.into(), 1, LAYERS)?;
+        Ok(Self { layer, ..self })
+    }
+
+    /// The same mask in another step.
+    pub const fn with_step(self, step: u32) -> Self {
+        Self { step, ..self }
+    }
+
     /// The mask of units: one decision for each column, independent of the element masks of the
-    /// same address. Such a mask is one row.
-    pub fn units(self) -> Self {
+    /// same address. Such a mask is one row, row 0.
+    pub const fn units(self) -> Self {
         Self { domain: Domain::Units, ..self }
     }
 
-    /// Whether this is the key of a unit mask.
-    pub(crate) fn is_units(&self) -> bool {
-        self.domain == Domain::Units
+    /// The seed.
+    pub const fn seed(&self) -> u64 {
+        self.seed
+    }
+
+    /// The layer.
+    pub const fn layer(&self) -> u32 {
+        self.layer
+    }
+
+    /// The step.
+    pub const fn step(&self) -> u32 {
+        self.step
+    }
+
+    /// First logical row.
+    pub const fn row0(&self) -> u64 {
+        self.row0
+    }
+
+    /// First logical column.
+    pub const fn col0(&self) -> u64 {
+        self.col0
+    }
+
+    /// Whether this is the key of a mask of units: see [`units`](Self::units).
+    pub const fn is_units(&self) -> bool {
+        matches!(self.domain, Domain::Units)
+    }
+
+    /// The Philox counter and key that decide plane `plane` (0 the most significant) of the 128
+    /// columns from `128 * block` on.
+    pub const fn counter(&self, row: u32, block: u32, plane: u32) -> ([u32; 4], [u32; 2]) {
+        ([block, row, self.step, self.last_word() | (plane & 31)], self.philox_key())
     }
 
     /// The counters that continuous noise of this address is made of.
@@ -83,45 +131,34 @@ impl MaskKey {
         Self { domain: Domain::Selection, ..self }
     }
 
-    /// The Philox counter and key that decide plane `plane` (0 the most significant) of the 128
-    /// columns from `128 * block` on.
-    pub fn counter(&self, row: u32, block: u32, plane: u32) -> ([u32; 4], [u32; 2]) {
-        ([block, row, self.step, self.last_word() | (plane & 31)], self.philox_key())
-    }
-
-    /// First logical row.
-    pub fn row0(&self) -> u64 {
-        self.row0
-    }
-
-    /// First logical column.
-    pub fn col0(&self) -> u64 {
-        self.col0
-    }
-
-    pub(crate) fn philox_key(&self) -> [u32; 2] {
+    /// The seed as the two words of a Philox key.
+    pub(crate) const fn philox_key(&self) -> [u32; 2] {
         [self.seed as u32, (self.seed >> 32) as u32]
     }
 
-    pub(crate) fn step(&self) -> u32 {
-        self.step
-    }
-
     /// The last counter word for plane 0.
-    pub(crate) fn last_word(&self) -> u32 {
+    pub(crate) const fn last_word(&self) -> u32 {
         self.layer << 7 | (self.domain as u32) << 5
     }
 
     /// `Ok` when `rows` x `cols` elements from the origin on can be addressed.
     pub(crate) fn check(&self, rows: usize, cols: usize) -> Result<()> {
-        let rows_end = if self.domain == Domain::Units { 1 } else { ROWS };
-        check_range("row", self.row0, rows, rows_end)?;
-        check_range("column", self.col0, cols, COLS)
+        if self.is_units() && self.row0.saturating_add(rows as u64) > 1 {
+            return Err(Error::UnitMask { row0: self.row0, rows });
+        }
+        check_range("row", self.row0, rows as u64, ROWS)?;
+        check_range("column", self.col0, cols as u64, COLS)
     }
 }
 
-fn check_range(what: &'static str, first: u64, count: usize, limit: u64) -> Result<()> {
-    let count = count as u64;
+impl Default for MaskKey {
+    /// Seed 0, layer 0, step 0, for elements, with its origin at row 0 and column 0.
+    fn default() -> Self {
+        Self::FIRST
+    }
+}
+
+fn check_range(what: &'static str, first: u64, count: u64, limit: u64) -> Result<()> {
     match first.checked_add(count) {
         Some(end) if end <= limit => Ok(()),
         _ => Err(Error::Address { what, first, count, limit }),

@@ -1,14 +1,21 @@
 //! A dropout and the mask it has: how much is dropped, and which elements.
 
-use super::{Dropout, MaskKey};
+use super::dropout::Dropout;
+use super::key::MaskKey;
 use crate::error::Result;
 
-/// A [`Dropout`] and the [`MaskKey`] of its mask.
+/// A [`Dropout`] and the [`MaskKey`] of its mask: all that a mask depends on, save its size.
+///
+/// Element (row, column) of an operation is kept if U < T, with the T of the dropout and the U of the
+/// key at (row0 + row, col0 + column): see [`mask`](mod@crate::mask). What is kept is multiplied by
+/// the dropout's [`scale`](Dropout::scale).
 ///
 /// ```
-/// # use fused_dropout::{Dropout, Error, MaskKey};
+/// # use fused_dropout::{Dropout, Error, Mask, MaskKey};
 /// let half = Dropout::new(0.5)?.with_key(MaskKey::new(42, 1, 0)?);
 /// assert_eq!(half.dropout().scale(), 2.0);
+/// let next = half.with_key(half.key().with_step(1));
+/// assert_ne!(Mask::generate(1, 100, &half)?, Mask::generate(1, 100, &next)?);
 /// # Ok::<(), Error>(())
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq)]

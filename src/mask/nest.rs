@@ -1,6 +1,7 @@
 //! The axes of a broadcast mask as loops, and the walk over them in the order of the elements.
 
-use super::broadcast::AXES;
+/// Most axes of a tensor: batch, channels, and three of space.
+pub(crate) const AXES: usize = 5;
 
 /// One loop: how often it runs, and how far a step goes in the reduced tensor, 0 where the axis is
 /// shared.

@@ -2,11 +2,13 @@
 
 use std::cell::Cell;
 
-use super::planes::Planes;
-use super::rate_walk::RateStream;
-use super::{Bits, Dropout, Mask, MaskKey, Scaling};
+use super::bits::{Bits, ColumnStream, Generator, Planes, RowStream, TILE_COLS};
+use super::dropout::{Dropout, Scaling};
+use super::key::MaskKey;
+use super::stored::{Mask, fill_parts};
 use crate::Level;
 use crate::error::{Result, check_equal};
+use crate::memory;
 use crate::threads;
 
 /// Rates as data: one for each row of a matrix, or one for each column (unit), with the thresholds and
@@ -17,10 +19,10 @@ use crate::threads;
 /// element that a rate keeps is kept by every lower one.
 ///
 /// ```
-/// # use fused_dropout::*;
+/// # use fused_dropout::{Dropout, Error, Mask, MaskKey, mask::Rates};
 /// let key = MaskKey::new(1, 2, 3)?;
 /// let mask = Mask::generate_with_rates(4, 3, &Rates::per_column(&[0.0, 0.5, 1.0])?, &key)?;
-/// let half = Mask::generate(4, 3, &Dropout::new(0.5)?, &key)?;
+/// let half = Mask::generate(4, 3, &Dropout::new(0.5)?.with_key(key))?;
 /// for row in 0..4 {
 ///     assert_eq!(mask.get(row, 0), Some(true));
 ///     assert_eq!(mask.get(row, 1), half.get(row, 1));
@@ -29,6 +31,7 @@ use crate::threads;
 /// # Ok::<(), Error>(())
 /// ```
 #[derive(Clone, Debug, PartialEq)]
+#[must_use]
 pub struct Rates {
     axis: RateAxis,
     scaling: Scaling,
@@ -46,6 +49,7 @@ thread_local! {
 
 /// What has a rate of its own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub enum RateAxis {
     /// Each row.
     Row,
@@ -58,7 +62,7 @@ impl Rates {
     ///
     /// # Errors
     ///
-    /// When a rate is NaN, below 0 or above 1.
+    /// When a rate is NaN, below 0 or above 1, or there is no memory for the thresholds.
     pub fn per_row(rates: &[f64]) -> Result<Self> {
         Self::new(RateAxis::Row, rates, Scaling::Inverted)
     }
@@ -67,7 +71,7 @@ impl Rates {
     ///
     /// # Errors
     ///
-    /// When a rate is NaN, below 0 or above 1.
+    /// When a rate is NaN, below 0 or above 1, or there is no memory for the thresholds.
     pub fn per_column(rates: &[f64]) -> Result<Self> {
         Self::new(RateAxis::Column, rates, Scaling::Inverted)
     }
@@ -76,18 +80,21 @@ impl Rates {
     ///
     /// # Errors
     ///
-    /// When a rate is NaN, below 0 or above 1.
+    /// When a rate is NaN, below 0 or above 1, or there is no memory for the thresholds.
     pub fn new(axis: RateAxis, rates: &[f64], scaling: Scaling) -> Result<Self> {
-        let dropouts: Result<Vec<_>> =
-            rates.iter().map(|rate| Dropout::with_scaling(*rate, scaling)).collect();
-        let dropouts = dropouts?;
-        let thresholds: Vec<_> = dropouts.iter().map(Dropout::threshold).collect();
+        let mut thresholds = memory::collect(rates.len(), [])?;
+        let mut scales = memory::collect(rates.len(), [])?;
+        for rate in rates {
+            let dropout = Dropout::with_scaling(*rate, scaling)?;
+            thresholds.push(dropout.threshold());
+            scales.push(dropout.scale());
+        }
         let mut planes = Planes::EMPTY;
         if axis == RateAxis::Column {
-            planes.set(&thresholds, 0);
+            planes.set(&thresholds, 0)?;
         }
-        let scales = dropouts.iter().map(Dropout::scale).collect();
-        Ok(Self { axis, scaling, rates: rates.to_vec(), thresholds, scales, planes })
+        let rates = memory::collect(rates.len(), rates.iter().copied())?;
+        Ok(Self { axis, scaling, rates, thresholds, scales, planes })
     }
 
     /// What has a rate of its own.
@@ -147,19 +154,30 @@ impl Rates {
         }
     }
 
-    /// Calls `f` with the bits of `key` at these rates, stored in `save` if it is there.
-    pub(crate) fn with_bits(&self, key: &MaskKey, save: Option<&mut Mask>, f: impl FnOnce(Bits)) {
+    /// Calls `f` with the bits of `key` at these rates, stored in `save` if it is there; not when there is
+    /// no memory for what they are made from.
+    pub(crate) fn with_bits(
+        &self,
+        key: &MaskKey,
+        save: Option<&mut Mask>,
+        f: impl FnOnce(Bits),
+    ) -> Result<()> {
         let save = save.map(Mask::words_mut);
+        let columns = |planes| Bits::Made(Generator::Columns(ColumnStream::new(key, planes)), save);
         let offset = (key.col0() % 128) as usize;
-        let bits = |planes| RateStream::new(&self.thresholds, self.axis, planes, key);
-        if self.axis == RateAxis::Row || offset == 0 {
-            f(Bits::Rates(bits(&self.planes), save));
-        } else {
-            let mut planes = PLANES.take();
-            planes.set(&self.thresholds, offset);
-            f(Bits::Rates(bits(&planes), save));
-            PLANES.set(planes);
+        match self.axis {
+            RateAxis::Row => {
+                f(Bits::Made(Generator::Rows(RowStream::new(key, &self.thresholds)), save));
+            }
+            RateAxis::Column if offset == 0 => f(columns(&self.planes)),
+            RateAxis::Column => {
+                let mut planes = PLANES.take();
+                planes.set(&self.thresholds, offset)?;
+                f(columns(&planes));
+                PLANES.set(planes);
+            }
         }
+        Ok(())
     }
 }
 
@@ -194,13 +212,11 @@ impl Mask {
         key.check(rows, cols)?;
         let level = Level::current()?;
         // Ten planes or more: a quarter of what is a task elsewhere.
-        let tasks = threads::Grid::new(rows, cols, 1 << 16, 16, super::TILE_COLS);
+        let tasks = threads::Grid::new(rows, cols, 1 << 16, 16, TILE_COLS);
         rates.with_bits(key, Some(self), |bits| {
-            threads::for_each(tasks.len(), |i| {
-                let part = tasks.part(i);
-                level.vectorize(super::bits::Fill { bits, part });
-            });
-        });
-        Ok(())
+            // SAFETY: the bits are stored in this mask, which is borrowed until all tasks are done; these
+            // are disjoint parts of it, and start at multiples of 32 columns.
+            unsafe { fill_parts(level, bits, &tasks) };
+        })
     }
 }

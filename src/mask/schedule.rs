@@ -1,11 +1,23 @@
 //! Rates that change from step to step: by a schedule, or drawn afresh.
 
-use super::{Dropout, MaskKey};
+use super::dropout::Dropout;
+use super::key::MaskKey;
 use crate::error::{Error, Result};
 use crate::philox::philox4x32_10;
 
 /// How the rate changes from step to step, on its way to a final rate.
+///
+/// ```
+/// # use fused_dropout::{Error, mask::RateSchedule};
+/// let rise = RateSchedule::Linear { from: 0.0, steps: 100 };
+/// assert_eq!(rise.rate_at(0.5, 50)?, 0.25);
+/// assert_eq!(rise.rate_at(0.5, 1000)?, 0.5);
+/// let curriculum = RateSchedule::Curriculum { gamma: 0.1 };
+/// assert_eq!(curriculum.rate_at(0.5, 0)?, 0.0);
+/// # Ok::<(), Error>(())
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
+#[non_exhaustive]
 pub enum RateSchedule {
     /// It does not.
     #[default]
@@ -78,6 +90,14 @@ const DRAWN_RATE: u32 = 2;
 /// ```
 ///
 /// The key's origin does not enter. For one rate a step, give row 0.
+///
+/// ```
+/// # use fused_dropout::{Error, MaskKey, mask::{Rates, drawn_rate}};
+/// let key = MaskKey::new(42, 1, 0)?;
+/// let rates: Result<Vec<f64>, Error> = (0..8).map(|row| drawn_rate(0.4, &key, row)).collect();
+/// assert_eq!(Rates::per_row(&rates?)?.len(), 8);
+/// # Ok::<(), Error>(())
+/// ```
 ///
 /// # Errors
 ///

@@ -1,6 +1,10 @@
 //! Where the mask of a forward pass comes from, and where it goes.
 
-use super::{Bits, Dropout, Mask, MaskKey};
+use super::bits::Bits;
+use super::dropout::Dropout;
+use super::key::MaskKey;
+use super::keyed::KeyedDropout;
+use super::stored::Mask;
 use crate::error::Result;
 
 /// What a forward pass does about its mask.
@@ -55,8 +59,8 @@ impl ForwardMask<'_> {
     /// The bits of the operation; a mask that is there has its shape.
     pub(crate) fn bits(self, dropout: &Dropout, key: &MaskKey) -> Bits {
         match self {
-            ForwardMask::Forget => Bits::generate(dropout, key, None),
-            ForwardMask::Store(mask) => Bits::generate(dropout, key, Some(mask)),
+            ForwardMask::Forget => Bits::generate(&dropout.with_key(*key), None),
+            ForwardMask::Store(mask) => Bits::generate(&dropout.with_key(*key), Some(mask)),
             ForwardMask::Given(mask) => Bits::stored(mask),
         }
     }
@@ -121,11 +125,10 @@ impl MaskSource<'_> {
     }
 
     /// The bits of the operation; a mask that is there has its shape.
-    pub(crate) fn bits(self, dropout: &super::KeyedDropout) -> Bits {
-        let (dropout, key) = (dropout.dropout(), dropout.key());
+    pub(crate) fn bits(self, dropout: &KeyedDropout) -> Bits {
         match self {
-            MaskSource::Key => Bits::generate(dropout, key, None),
-            MaskSource::Store(mask) => Bits::generate(dropout, key, Some(mask)),
+            MaskSource::Key => Bits::generate(dropout, None),
+            MaskSource::Store(mask) => Bits::generate(dropout, Some(mask)),
             MaskSource::Given(mask) => Bits::stored(mask),
         }
     }

@@ -1,6 +1,7 @@
-//! Two independent standard normal numbers from two random words, on lanes.
+//! Two independent standard normal numbers: from two random words, on lanes, for noise; and from two
+//! uniform numbers, one pair at a time, for the initial weights of a network.
 //!
-//! It is the transform of Box and Muller (1958) in a form whose every step is either exact or has a
+//! The former is the transform of Box and Muller (1958) in a form whose every step is either exact or has a
 //! small relative error. The first word A makes the radius, the second B the angle, both read as
 //! signed integers:
 //!
@@ -93,6 +94,16 @@ pub(crate) fn pair_f64(a: u32, b: u32) -> (f64, f64) {
     let angle = f64::from((b << 2).cast_signed()) / 2_147_483_648.0;
     let (sin, cos) = libm::sincos(angle * std::f64::consts::FRAC_PI_4);
     if b >> 30 & 1 == 1 { (r * sin, r * cos) } else { (r * cos, r * sin) }
+}
+
+/// Two independent standard normal numbers of two calls of `uniform`, which returns numbers of [0, 1):
+/// the transform of Box and Muller as it stands in their paper, in double precision, for the initial
+/// weights of a network. These bits are a contract of their own: trained weights follow from them.
+pub(crate) fn pair_from_uniform(mut uniform: impl FnMut() -> f64) -> [f64; 2] {
+    // The logarithm is taken of a number in (0, 1].
+    let radius = libm::sqrt(-2.0 * libm::log(1.0 - uniform()));
+    let angle = 2.0 * std::f64::consts::PI * uniform();
+    [radius * libm::cos(angle), radius * libm::sin(angle)]
 }
 
 #[cfg(test)]

@@ -6,6 +6,7 @@ use rand_xoshiro::rand_core::Rng;
 use crate::buffers::AlignedBuffer;
 use crate::layer::Parameters;
 use crate::error::Result;
+use crate::math::normal::pair_from_uniform;
 use crate::view::MatMut;
 
 /// Weights [inputs, units], one bias a unit, and the velocity of both.
@@ -50,7 +51,7 @@ impl Dense {
     ) -> Result<Self> {
         let mut parameters = Numbers::zeros(inputs, units)?;
         for pair in parameters.w.chunks_mut(2) {
-            for (w, normal) in pair.iter_mut().zip(normal_pair(random)) {
+            for (w, normal) in pair.iter_mut().zip(pair_from_uniform(|| uniform(random))) {
                 *w = (deviation * normal) as f32;
             }
         }
@@ -111,11 +112,7 @@ impl Dense {
     }
 }
 
-/// Two independent standard normal numbers (Box and Muller 1958).
-fn normal_pair(random: &mut Xoshiro256PlusPlus) -> [f64; 2] {
-    // 53 bits: in (0, 1] for the logarithm, in [0, 1) for the angle.
-    let mut uniform = || (random.next_u64() >> 11) as f64 / (1u64 << 53) as f64;
-    let radius = libm::sqrt(-2.0 * libm::log(1.0 - uniform()));
-    let angle = 2.0 * std::f64::consts::PI * uniform();
-    [radius * libm::cos(angle), radius * libm::sin(angle)]
+/// 53 random bits as a number in [0, 1).
+fn uniform(random: &mut Xoshiro256PlusPlus) -> f64 {
+    (random.next_u64() >> 11) as f64 / (1u64 << 53) as f64
 }

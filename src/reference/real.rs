@@ -7,17 +7,19 @@ use crate::activation::{Activation, Function, WithFunction};
 use crate::isa::Scalar;
 use crate::mask::Dropout;
 use crate::math::normal;
-use crate::math::selu::{ALPHA, LAMBDA};
 
-/// f32, in which the reference is the exact chain of the kernels, or f64, in which it is the formula.
+/// f32, in which the reference is the exact chain of the kernels, or f64, in which it is the formula;
+/// no other type.
 pub trait Real:
-    Copy
+    sealed::Sealed
+    + Copy
     + Debug
     + PartialOrd
     + Add<Output = Self>
     + Sub<Output = Self>
     + Mul<Output = Self>
     + Div<Output = Self>
+    + Into<f64>
     + Send
     + Sync
     + 'static
@@ -135,12 +137,14 @@ impl Real for f64 {
         g * activation.derivative_f64(z)
     }
     fn backward_from_output(activation: Activation, g: f64, a: f64) -> f64 {
-        g * match activation {
-            Activation::Sigmoid => a * (1.0 - a),
-            Activation::Tanh => 1.0 - a * a,
-            Activation::Selu if a <= 0.0 => a + LAMBDA * ALPHA,
-            // The sign of the output is the sign of z.
-            _ => activation.derivative_f64(a),
-        }
+        // Those whose derivative needs z are refused before.
+        g * activation.derivative_from_output_f64(a).unwrap_or(f64::NAN)
     }
+}
+
+mod sealed {
+    /// What only this crate can name.
+    pub trait Sealed {}
+    impl Sealed for f32 {}
+    impl Sealed for f64 {}
 }

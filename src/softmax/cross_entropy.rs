@@ -4,20 +4,22 @@ use crate::Level;
 use crate::error::{Error, Result, check_equal, check_shape};
 use crate::isa::{Isa, Kernel, Scalar, load, store};
 use crate::math;
+use crate::math::lanes::{LANES, tree};
 use crate::threads::for_each;
 use crate::view::{MatMut, MatRef, Source, Target};
 
 /// Rows whose losses are added before they are added to the others.
 pub(crate) const LOSS_BLOCK: usize = 256;
-/// Virtual lanes of a sum over a row, the same for every level.
-const LANES: usize = 16;
 
-/// The loss of a mini-batch.
+/// The loss of a mini-batch, by [`softmax_cross_entropy`].
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
+#[non_exhaustive]
+#[must_use]
 pub struct Loss {
     /// The sum of the examples' cross-entropies.
     pub sum: f64,
-    /// Examples whose largest logit (the first of equals) is not their label's.
+    /// Examples whose largest logit (the first of equals) is not their label's, or one of whose logits
+    /// is NaN.
     pub errors: usize,
     /// Number of examples.
     pub examples: usize,
@@ -28,26 +30,77 @@ impl Loss {
     pub fn mean(&self) -> f64 {
         self.sum / self.examples.max(1) as f64
     }
+
+    /// The share of errors, 0 to 1; 0 without examples.
+    pub fn error_rate(&self) -> f64 {
+        self.errors as f64 / self.examples.max(1) as f64
+    }
+
+    /// Adds the loss of other examples.
+    pub(crate) fn add(&mut self, other: Loss) {
+        self.sum += other.sum;
+        self.errors += other.errors;
+        self.examples += other.examples;
+    }
 }
 
 /// `Ok` when there is a label for each row, and each names a class.
-pub(crate) fn check_labels(labels: &[u32], rows: usize, classes: usize) -> Result<()> {
-    check_equal("number of labels", labels.len(), "rows of the logits", rows)?;
+pub(crate) fn check_labels(
+    labels: &[u32],
+    (name, rows): (&'static str, usize),
+    classes: usize,
+) -> Result<()> {
+    check_equal("number of labels", labels.len(), name, rows)?;
     match labels.iter().position(|&label| label as usize >= classes) {
         Some(index) => Err(Error::Label { index, label: labels[index], classes }),
         None => Ok(()),
     }
 }
 
-/// Cross-entropy of the softmax of each row of logits [batch, classes], and the gradient of its mean.
+/// Cross-entropy of the softmax of each row of logits [batch, classes], and the gradient of its mean,
+/// of the same shape.
 ///
 /// ```text
 /// e = exp(z - max z),  p = e / sum e,  loss = ln(sum e) - (z[label] - max z)
 /// gradient = (p - [label]) · (1 / batch)
 /// ```
 ///
-/// The largest logit is subtracted first, so nothing overflows. A row is summed in 16 virtual
-/// lanes and a fixed tree.
+/// The largest logit is subtracted first, so nothing overflows. A row is summed in 16 virtual lanes and
+/// a fixed tree, and the logarithm is taken in f64.
+///
+/// A NaN logit makes the loss and its row's gradient NaN, and the example an error whatever its label.
+///
+/// # Error
+///
+/// Of a row of n finite logits, the computed loss is within
+///
+/// ```text
+/// (ln n + n/16 + 8) · 1.06 · 2^-24
+/// ```
+///
+/// of the exact one, and each element of the gradient within `(ln n + n/16 + 15) · 1.06 · 2^-24 / batch`.
+/// Beside that there are the roundings of f64, of the order of 2^-53 of the loss.
+///
+/// For a logit d below the largest, the rounding of `z - max z` is at most d · 2^-24, which is a relative
+/// error of e; the exponential adds 1.6 ULP, 3.2 · 2^-24. In the sum, the errors d weigh as the
+/// probabilities p do, and `sum of p · d = entropy - ln(sum e)` is at most ln n. A lane adds n/16 terms,
+/// the tree 4. So the sum has the relative error, and its logarithm the absolute error,
+/// (ln n + n/16 + 7.2) · 2^-24. In the gradient, the exponential's own error counts once more, p d being
+/// at most 1/e, and four roundings follow. 1.06 is for products of errors, up to n = 10^6. All of this
+/// is for levels with fused multiply-add.
+///
+/// ```
+/// use fused_dropout::softmax::softmax_cross_entropy;
+/// use fused_dropout::{MatMut, MatRef};
+///
+/// let (logits, mut gradient) = ([0.0, 0.0, 9.0, 1.0], [9.0; 4]);
+/// let to = MatMut::new(&mut gradient, 2, 2)?;
+/// let loss = softmax_cross_entropy(MatRef::new(&logits, 2, 2)?, &[1, 0], Some(to))?;
+/// assert_eq!((loss.examples, loss.errors, loss.error_rate()), (2, 1, 0.5));
+/// assert!((loss.sum - (2f64.ln() + (-8f64).exp().ln_1p())).abs() < 1e-6);
+/// assert_eq!(gradient[..2], [0.25, -0.25]);
+/// # Ok::<(), fused_dropout::Error>(())
+/// ```
 ///
 /// # Errors
 ///
@@ -58,54 +111,35 @@ pub fn softmax_cross_entropy(
     mut gradient: Option<MatMut<'_>>,
 ) -> Result<Loss> {
     let (rows, classes) = (logits.rows(), logits.cols());
-    check_labels(labels, rows, classes)?;
+    check_labels(labels, ("rows of the logits", rows), classes)?;
     if let Some(gradient) = &gradient {
         check_shape(gradient.named("the gradient"), logits.named("the logits"))?;
     }
     let level = Level::current()?;
     let gradient = gradient.as_mut().map(MatMut::target);
     let logits = logits.source();
-    let total = std::sync::Mutex::new(Blocks::default());
+    let mut total = Loss::default();
     let blocks = rows.div_ceil(LOSS_BLOCK);
     // Blocks are added in their order, so a wave of them runs before any sum is taken.
     for wave in (0..blocks).step_by(WAVE) {
-        for_each(WAVE.min(blocks - wave), |i| {
+        let mut losses = [Loss::default(); WAVE];
+        let count = WAVE.min(blocks - wave);
+        let slots = MatMut::row_vector(&mut losses).target();
+        for_each(count, |i| {
             let first = (wave + i) * LOSS_BLOCK;
             let labels = &labels[first..rows.min(first + LOSS_BLOCK)];
             let loss = level.vectorize(Rows { logits, gradient, labels, first, rows, classes });
-            if let Ok(mut total) = total.lock() {
-                total.0[i] = loss;
-            }
+            // SAFETY: `losses` has WAVE slots, lives until all tasks are done, and slot `i` is this
+            // task's alone.
+            unsafe { *slots.at(0, i) = loss };
         });
-        if let Ok(mut total) = total.lock() {
-            total.collect();
-        }
+        losses[..count].iter().for_each(|loss| total.add(*loss));
     }
-    Ok(total.into_inner().map_or_else(|error| error.into_inner().1, |total| total.1))
+    Ok(total)
 }
 
 /// Blocks of rows that run side by side.
 const WAVE: usize = 64;
-
-/// The losses of a wave of blocks, and of all before.
-struct Blocks([Loss; WAVE], Loss);
-
-impl Default for Blocks {
-    fn default() -> Self {
-        Self([Loss::default(); WAVE], Loss::default())
-    }
-}
-
-impl Blocks {
-    fn collect(&mut self) {
-        for block in &mut self.0 {
-            self.1.sum += block.sum;
-            self.1.errors += block.errors;
-            self.1.examples += block.examples;
-            *block = Loss::default();
-        }
-    }
-}
 
 /// A block of rows.
 struct Rows<'a> {
@@ -125,7 +159,7 @@ impl Kernel for Rows<'_> {
         let mut loss = Loss { examples: self.labels.len(), ..Loss::default() };
         for (i, &label) in self.labels.iter().enumerate() {
             let row = self.first + i;
-            let largest = self.largest(row);
+            let (largest, has_nan) = self.largest(row);
             // SAFETY: rows and classes are the matrices'; the label is checked.
             unsafe {
                 let max = *self.logits.at(row, largest);
@@ -139,19 +173,21 @@ impl Kernel for Rows<'_> {
                 let of_label = f64::from(*self.logits.at(row, label as usize)) - f64::from(max);
                 loss.sum += libm::log(f64::from(sum)) - of_label;
             }
-            loss.errors += usize::from(largest != label as usize);
+            loss.errors += usize::from(has_nan || largest != label as usize);
         }
         loss
     }
 }
 
 impl Rows<'_> {
-    /// The first of the largest logits.
+    /// The first of the largest logits, and whether a logit is NaN.
     #[inline(always)]
-    fn largest(&self, row: usize) -> usize {
+    fn largest(&self, row: usize) -> (usize, bool) {
         // SAFETY: the columns are the matrix's.
         let z = |c| unsafe { *self.logits.at(row, c) };
-        (1..self.classes).fold(0, |best, c| if z(best) < z(c) { c } else { best })
+        (0..self.classes).fold((0, false), |(best, has_nan), c| {
+            (if z(best) < z(c) { c } else { best }, has_nan | z(c).is_nan())
+        })
     }
 
     /// `n` logits from column `c` on, less the largest.
@@ -167,9 +203,7 @@ impl Rows<'_> {
             let z = if self.logits.col_step == 1 {
                 load(isa, self.logits.at(row, c), n)
             } else {
-                for (i, lane) in lanes.iter_mut().enumerate().take(n) {
-                    *lane = *self.logits.at(row, c + i);
-                }
+                self.logits.gather_row(row, c, &mut lanes[..n]);
                 isa.load(lanes.as_ptr())
             };
             isa.sub(z, isa.splat(max))
@@ -194,12 +228,7 @@ impl Rows<'_> {
                 c += I::LANES;
             }
         }
-        for half in [8, 4, 2, 1] {
-            for i in 0..half {
-                lanes[i] += lanes[i + half];
-            }
-        }
-        lanes[0]
+        tree(lanes)
     }
 
     /// Writes `p / batch`.
@@ -222,9 +251,7 @@ impl Rows<'_> {
                 } else {
                     let mut lanes = [0.0; LANES];
                     isa.store(lanes.as_mut_ptr(), p);
-                    for (i, lane) in lanes.iter().enumerate().take(n) {
-                        *to.at(row, c + i) = *lane;
-                    }
+                    to.scatter_row(row, c, &lanes[..n]);
                 }
                 c += n;
             }

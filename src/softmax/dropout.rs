@@ -29,129 +29,135 @@ use super::rows::Shape;
 use super::sweeps::{Backward, Forward};
 use crate::Level;
 use crate::error::{Result, check_shape};
-use crate::mask::{Dropout, ForwardMask, Mask, MaskKey};
-use crate::view::{MatMut, MatRef, Source, Target};
+use crate::mask::{KeyedDropout, MaskSource};
+use crate::view::{InOut, MatMut, MatRef};
 
 /// Softmax and dropout over rows of attention scores.
 #[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
+#[must_use]
 pub struct SoftmaxDropout {
     /// With an offset, row `i` of a call sees the columns `0..=i + offset` only; without, all. The
     /// offset is the number of keys before the first query.
     pub causal: Option<usize>,
-    /// How much to drop.
-    pub dropout: Dropout,
-    /// Which mask.
-    pub key: MaskKey,
+    /// How much to drop, and which mask.
+    pub dropout: KeyedDropout,
 }
 
-/// `y = keep ? softmax(x) · scale : 0`, storing the probabilities (before dropout) on request; the mask
-/// is made, stored or given as [`ForwardMask`] says.
+impl SoftmaxDropout {
+    /// This dropout, without a causal mask.
+    pub fn new(dropout: KeyedDropout) -> Self {
+        Self { causal: None, dropout }
+    }
+
+    /// The same where row `i` sees the columns `0..=i + offset` only.
+    pub fn with_causal(self, offset: usize) -> Self {
+        Self { causal: Some(offset), ..self }
+    }
+
+    /// Rows and columns of the forward pass, if its arguments agree.
+    pub(crate) fn check_forward<T>(
+        &self,
+        xy: &InOut<'_, T>,
+        probabilities: Option<&MatMut<'_, T>>,
+        mask: &MaskSource<'_>,
+    ) -> Result<(usize, usize)> {
+        let (rows, cols) = xy.check("x", "y")?;
+        self.dropout.check(rows, cols)?;
+        if let Some(p) = probabilities {
+            check_shape(p.named("the probabilities"), ("x", rows, cols))?;
+        }
+        mask.check(("x", rows, cols))?;
+        Ok((rows, cols))
+    }
+
+    /// Rows and columns of the backward pass, if its arguments agree.
+    pub(crate) fn check_backward<T>(
+        &self,
+        probabilities: &MatRef<'_, T>,
+        dy_dx: &InOut<'_, T>,
+        mask: &MaskSource<'_>,
+    ) -> Result<(usize, usize)> {
+        let (rows, cols) = dy_dx.check("dy", "dx")?;
+        check_shape(probabilities.named("the probabilities"), ("dy", rows, cols))?;
+        self.dropout.check(rows, cols)?;
+        mask.check(("dy", rows, cols))?;
+        Ok((rows, cols))
+    }
+}
+
+/// `y = keep ? softmax(x) · scale : 0`, storing the probabilities (before dropout) on request.
 ///
-/// x, y and the probabilities are [rows, cols]. With e = exp(x - max x) a probability is
-/// e · (1 / sum of e). Its relative error is at most (2 d + n/16 + 14) · 2^-24 for a row that sees n
-/// finite scores with a distance of d between the largest and the smallest.
+/// x, y, the probabilities and the mask are [rows, cols]; the mask is made, stored or given as
+/// [`MaskSource`] says. With e = exp(x - max x) a probability is e · (1 / sum of e). Its relative error
+/// is at most (2 d + n/16 + 14) · 2^-24 for a row that sees n finite scores with a distance of d between
+/// the largest and the smallest.
+///
+/// ```
+/// use fused_dropout::softmax::{
+///     SoftmaxDropout, softmax_dropout_backward, softmax_dropout_forward,
+/// };
+/// use fused_dropout::{Dropout, MaskKey, MaskSource, MatMut, MatRef};
+///
+/// // The scores of 2 queries and 3 keys, the first of which comes before the first query.
+/// let dropout = Dropout::new(0.1)?.with_key(MaskKey::new(42, 1, 0)?);
+/// let args = SoftmaxDropout::new(dropout).with_causal(1);
+/// let (x, mut y, mut p) = ([0.5, 0.5, 7.0, 1.0, 1.0, 1.0], [9.0; 6], [9.0; 6]);
+/// let xy = (MatRef::new(&x, 2, 3)?, MatMut::new(&mut y, 2, 3)?);
+/// softmax_dropout_forward(&args, xy, Some(MatMut::new(&mut p, 2, 3)?), MaskSource::Key)?;
+/// assert_eq!(p[..3], [0.5, 0.5, 0.0]);
+///
+/// // From dy to dx, in place. A constant added to a row's scores changes nothing.
+/// let mut dx = [1.0, 2.0, 3.0, 4.0, 5.0, 6.0];
+/// let dy_dx = MatMut::new(&mut dx, 2, 3)?;
+/// softmax_dropout_backward(&args, MatRef::new(&p, 2, 3)?, dy_dx, MaskSource::Key)?;
+/// assert!(dx[..3].iter().sum::<f32>().abs() < 1e-6);
+/// # Ok::<(), fused_dropout::Error>(())
+/// ```
 ///
 /// # Errors
 ///
 /// When shapes differ, also that of a mask, or the key's origin and the shape go past what a mask can
 /// address.
-pub fn softmax_dropout_forward<'m>(
+pub fn softmax_dropout_forward<'a, 'm>(
     args: &SoftmaxDropout,
-    x: MatRef<'_>,
-    mut y: MatMut<'_>,
-    probabilities: Option<MatMut<'_>>,
-    mask: impl Into<ForwardMask<'m>>,
-) -> Result<()> {
-    check_shape(x.named("x"), y.named("y"))?;
-    forward(args, x.source(), y.target(), (y.rows(), y.cols()), probabilities, mask.into())
-}
-
-/// [`softmax_dropout_forward`] with `x` overwritten by `y`.
-///
-/// # Errors
-///
-/// As for [`softmax_dropout_forward`].
-pub fn softmax_dropout_forward_in_place<'m>(
-    args: &SoftmaxDropout,
-    mut x: MatMut<'_>,
-    probabilities: Option<MatMut<'_>>,
-    mask: impl Into<ForwardMask<'m>>,
-) -> Result<()> {
-    let y = x.target();
-    forward(args, y.source(), y, (x.rows(), x.cols()), probabilities, mask.into())
-}
-
-/// `dx = p · (g - sum of g · p)` with `g = keep ? dy · scale : 0`, from the probabilities of forward
-/// and the stored mask or, without one, the mask of the key.
-///
-/// # Errors
-///
-/// As for [`softmax_dropout_forward`].
-pub fn softmax_dropout_backward(
-    args: &SoftmaxDropout,
-    probabilities: MatRef<'_>,
-    dy: MatRef<'_>,
-    mut dx: MatMut<'_>,
-    mask: Option<&Mask>,
-) -> Result<()> {
-    check_shape(dy.named("dy"), dx.named("dx"))?;
-    backward(args, probabilities, dy.source(), dx.target(), (dx.rows(), dx.cols()), mask)
-}
-
-/// [`softmax_dropout_backward`] with `dy` overwritten by `dx`.
-///
-/// # Errors
-///
-/// As for [`softmax_dropout_forward`].
-pub fn softmax_dropout_backward_in_place(
-    args: &SoftmaxDropout,
-    probabilities: MatRef<'_>,
-    mut dy: MatMut<'_>,
-    mask: Option<&Mask>,
-) -> Result<()> {
-    let dx = dy.target();
-    backward(args, probabilities, dx.source(), dx, (dy.rows(), dy.cols()), mask)
-}
-
-fn forward(
-    args: &SoftmaxDropout,
-    x: Source,
-    y: Target,
-    (rows, cols): (usize, usize),
+    xy: impl Into<InOut<'a>>,
     mut probabilities: Option<MatMut<'_>>,
-    mask: ForwardMask<'_>,
+    mask: impl Into<MaskSource<'m>>,
 ) -> Result<()> {
-    args.key.check(rows, cols)?;
+    let (mut xy, mask) = (xy.into(), mask.into());
+    let (rows, cols) = args.check_forward(&xy, probabilities.as_ref(), &mask)?;
     let level = Level::current()?;
-    if let Some(p) = &probabilities {
-        check_shape(p.named("the probabilities"), ("x", rows, cols))?;
-    }
-    mask.check(("x", rows, cols))?;
     let shape = Shape { rows, cols, causal: args.causal };
-    let stores_mask = matches!(mask, ForwardMask::Store(_));
-    let bits = mask.bits(&args.dropout, &args.key);
+    let stores_mask = matches!(mask, MaskSource::Store(_));
+    let bits = mask.bits(&args.dropout);
+    let (x, y) = xy.pointers();
     let p = probabilities.as_mut().map(MatMut::target);
-    let scale = args.dropout.scale();
+    let scale = args.dropout.dropout().scale();
     shape.run(level, Forward { shape, x, y, p, bits, stores_mask, scale });
     Ok(())
 }
 
-fn backward(
+/// `dx = p · (g - sum of g · p)` with `g = keep ? dy · scale : 0`, from the probabilities p that
+/// [`softmax_dropout_forward`] stored. All are [rows, cols].
+///
+/// # Errors
+///
+/// As for [`softmax_dropout_forward`].
+pub fn softmax_dropout_backward<'a, 'm>(
     args: &SoftmaxDropout,
     probabilities: MatRef<'_>,
-    dy: Source,
-    dx: Target,
-    (rows, cols): (usize, usize),
-    mask: Option<&Mask>,
+    dy_dx: impl Into<InOut<'a>>,
+    mask: impl Into<MaskSource<'m>>,
 ) -> Result<()> {
-    args.key.check(rows, cols)?;
+    let (mut dy_dx, mask) = (dy_dx.into(), mask.into());
+    let (rows, cols) = args.check_backward(&probabilities, &dy_dx, &mask)?;
     let level = Level::current()?;
-    check_shape(probabilities.named("the probabilities"), ("dy", rows, cols))?;
-    let mask = mask.map_or(ForwardMask::Forget, ForwardMask::Given);
-    mask.check(("dy", rows, cols))?;
     let shape = Shape { rows, cols, causal: args.causal };
-    let bits = mask.bits(&args.dropout, &args.key);
-    let (p, scale) = (probabilities.source(), args.dropout.scale());
-    shape.run(level, Backward { shape, p, dy, dx, bits, scale });
+    let stores_mask = matches!(mask, MaskSource::Store(_));
+    let bits = mask.bits(&args.dropout);
+    let (dy, dx) = dy_dx.pointers();
+    let (p, scale) = (probabilities.source(), args.dropout.dropout().scale());
+    shape.run(level, Backward { shape, p, dy, dx, bits, stores_mask, scale });
     Ok(())
 }

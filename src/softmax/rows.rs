@@ -155,10 +155,8 @@ impl Lines {
             self.inputs.iter().zip(self.buffer.chunks_exact_mut(self.cols.max(1)))
         {
             if let Some(source) = source {
-                for (c, value) in buffer.iter_mut().enumerate() {
-                    // SAFETY: the caller's promise.
-                    *value = unsafe { *source.at(row, c) };
-                }
+                // SAFETY: the caller's promise.
+                unsafe { source.gather_row(row, 0, buffer) };
             }
         }
     }
@@ -173,10 +171,8 @@ impl Lines {
         let buffers = self.buffer.chunks_exact(self.cols.max(1)).skip(2);
         for (target, buffer) in self.outputs.iter().zip(buffers) {
             if let Some(target) = target {
-                for (c, value) in buffer.iter().enumerate() {
-                    // SAFETY: the caller's promise.
-                    unsafe { *target.at(row, c) = *value };
-                }
+                // SAFETY: the caller's promise.
+                unsafe { target.scatter_row(row, 0, buffer) };
             }
         }
     }

@@ -8,31 +8,9 @@ use super::rows::{Line, Lines, ROWS, Shape, Sweep, hide};
 use crate::isa::{Isa, load, store};
 use crate::mask::{Bits, TILE_COLS, TILE_WORDS};
 use crate::math;
+use crate::math::lanes::{LANES, Sixteen, tree, vectors};
 use crate::threads::Part;
 use crate::view::{Source, Target};
-
-/// Virtual lanes of a sum over a row, the same for every level.
-const LANES: usize = 16;
-
-/// 16 lanes in vectors.
-type Sixteen<I> = [<I as Isa>::F32; LANES];
-
-/// Vectors of 16 lanes.
-#[inline(always)]
-fn vectors<I: Isa>() -> usize {
-    LANES / I::LANES
-}
-
-/// The sum of 16 lanes, in a fixed tree.
-#[inline(always)]
-fn tree(mut lanes: [f32; LANES]) -> f32 {
-    for half in [8, 4, 2, 1] {
-        for i in 0..half {
-            lanes[i] += lanes[i + half];
-        }
-    }
-    lanes[0]
-}
 
 /// The largest of `n` floats, without regard to NaN; -∞ if there is none.
 ///
@@ -242,6 +220,7 @@ pub(super) struct Backward {
     pub(super) dy: Source,
     pub(super) dx: Target,
     pub(super) bits: Bits,
+    pub(super) stores_mask: bool,
     pub(super) scale: f32,
 }
 
@@ -255,7 +234,8 @@ impl Sweep for Backward {
         for top in (first..first + count).step_by(tile_rows) {
             let rows = tile_rows.min(first + count - top);
             let mut sums = [[0.0; LANES]; ROWS];
-            let width = self.shape.seen(top + rows - 1).next_multiple_of(32).min(cols);
+            let seen_by_last = self.shape.seen(top + rows - 1).next_multiple_of(32).min(cols);
+            let width = if self.stores_mask { cols } else { seen_by_last };
             // SAFETY: as for the forward sweep.
             unsafe {
                 lines.gather(top);

@@ -19,8 +19,8 @@ pub(crate) struct Digits {
 impl Digits {
     /// All 1,797.
     pub(crate) fn all() -> Self {
-        let images = include_bytes!("../../examples/train_digits/data/digits-images-idx3-ubyte");
-        let labels = include_bytes!("../../examples/train_digits/data/digits-labels-idx1-ubyte");
+        let images = include_bytes!("../data/optdigits/digits-images-idx3-ubyte");
+        let labels = include_bytes!("../data/optdigits/digits-labels-idx1-ubyte");
         // Magic number, number of images, rows and columns; magic number and number of labels.
         assert_eq!(images[..16], [0, 0, 8, 3, 0, 0, 7, 5, 0, 0, 0, 8, 0, 0, 0, 8]);
         assert_eq!(labels[..8], [0, 0, 8, 1, 0, 0, 7, 5]);

@@ -1,7 +1,7 @@
 //! What several test files share.
 #![allow(dead_code, reason = "each test file uses a part of it")]
 
-use fused_dropout::{Activation, Level};
+use fused_dropout::{Activation, Level, testing};
 
 /// Every activation.
 pub(crate) const ACTIVATIONS: [Activation; 9] = [
@@ -27,7 +27,7 @@ pub(crate) fn for_each_level(f: impl Fn(Level)) {
         if forced.as_ref().is_some_and(|forced| *forced != level.to_string()) {
             continue;
         }
-        let ran = level.install(|| {
+        let ran = testing::at_level(level, || {
             assert_eq!(Level::current(), Ok(level), "the forced level must be the one that runs");
             f(level);
         });

@@ -1,5 +1,5 @@
-//! `FUSED_DROPOUT_LEVEL` and `Level::install`: a level that does not exist, or not here, is a clear
-//! error from every operation.
+//! The level of a program and the level that a test forces: one that does not exist, or not here, is a
+//! clear error from every operation.
 
 use std::process::Command;
 
@@ -10,7 +10,7 @@ use fused_dropout::{
     bias_activation_dropout_backward_in_place, bias_activation_dropout_forward,
     bias_activation_dropout_forward_in_place, dense_backward, dense_forward, dropout_backward,
     dropout_backward_in_place, dropout_forward, dropout_forward_in_place, max_norm, sgd_update,
-    softmax_cross_entropy,
+    softmax_cross_entropy, testing,
 };
 
 use crate::common::{matrix, matrix_mut};
@@ -82,8 +82,9 @@ fn report_of_a_child() {
             result.map_or_else(|e| e.to_string(), |()| "ok".into())
         );
     }
-    let installed = Level::Portable.install(|| every_operation().iter().all(|(_, r, _)| r.is_ok()));
-    println!("installed: {installed:?}");
+    let forced =
+        testing::at_level(Level::Portable, || every_operation().iter().all(|(_, r, _)| r.is_ok()));
+    println!("forced: {forced:?}");
 }
 
 /// The lines a child prints whose [`VARIABLE`] is `level`.
@@ -106,7 +107,7 @@ fn operations(lines: &[String]) -> Vec<&str> {
 
 #[test]
 fn an_unknown_name_is_an_error_from_every_operation() {
-    for name in ["avx3", "", "AVX2", "avx2 "] {
+    for name in ["avx3", "AVX2", "avx2 ", " "] {
         let lines = child(name);
         let error = Error::UnknownLevel { name: name.to_owned() };
         assert!(error.to_string().contains("the levels are portable, avx2 and avx512"));
@@ -115,8 +116,16 @@ fn an_unknown_name_is_an_error_from_every_operation() {
             assert!(line.ends_with(&format!(": {error}; touched: false")), "{line}");
         }
         // A forced level does not look at the variable.
-        assert!(lines.iter().any(|l| l.contains("installed: Ok(true)")), "{lines:?}");
+        assert!(lines.iter().any(|l| l.contains("forced: Ok(true)")), "{lines:?}");
     }
+}
+
+#[test]
+fn an_empty_variable_counts_as_unset() {
+    let lines = child("");
+    let best = format!("current: Ok({:?})", Level::best());
+    assert!(lines.iter().any(|l| l.contains(&best)), "{lines:?}");
+    assert!(operations(&lines).iter().all(|line| line.contains(": ok; touched: ")), "{lines:?}");
 }
 
 #[test]
@@ -138,10 +147,10 @@ fn every_level_of_the_variable_runs_or_is_an_error() {
 }
 
 #[test]
-fn install_refuses_a_level_that_this_machine_has_not() {
+fn a_level_that_this_machine_has_not_is_refused() {
     for level in [Level::Portable, Level::Avx2, Level::Avx512] {
         let mut called = false;
-        let result = level.install(|| called = true);
+        let result = testing::at_level(level, || called = true);
         assert_eq!(called, level.is_available());
         if !level.is_available() {
             let error = Error::LevelUnavailable { level, best: Level::best() };
@@ -153,10 +162,10 @@ fn install_refuses_a_level_that_this_machine_has_not() {
 }
 
 #[test]
-fn the_innermost_install_counts_and_the_outer_one_comes_back() {
+fn the_innermost_level_counts_and_the_outer_one_comes_back() {
     let outer = Level::current().unwrap();
-    let inner = Level::Portable.install(|| {
-        let best = Level::best().install(|| Level::current().unwrap()).unwrap();
+    let inner = testing::at_level(Level::Portable, || {
+        let best = testing::at_level(Level::best(), || Level::current().unwrap()).unwrap();
         (best, Level::current().unwrap())
     });
     assert_eq!(inner, Ok((Level::best(), Level::Portable)));
@@ -165,7 +174,7 @@ fn the_innermost_install_counts_and_the_outer_one_comes_back() {
         assert_eq!(level.to_string().parse(), Ok(level));
         let x = MatRef::row_vector(&[1.0]);
         assert_eq!(
-            level.install(|| softmax_cross_entropy(x, &[0], None).map(|l| l.sum)),
+            testing::at_level(level, || softmax_cross_entropy(x, &[0], None).map(|l| l.sum)),
             Ok(Ok(0.0))
         );
     }

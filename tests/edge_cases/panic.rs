@@ -2,7 +2,7 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use fused_dropout::{Activation, Level};
+use fused_dropout::{Activation, Level, testing};
 
 use crate::Layer;
 use crate::common::{bits, with_threads};
@@ -25,7 +25,7 @@ fn after_a_panic_later_calls_work() {
         }
     });
     let before = Level::current().unwrap();
-    let caught = catch_unwind(|| Level::Portable.install(|| panic!("planned")));
+    let caught = catch_unwind(|| testing::at_level(Level::Portable, || panic!("planned")));
     assert!(caught.is_err());
     assert_eq!(Level::current(), Ok(before), "the level of the outer code is back");
 }

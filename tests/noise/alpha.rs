@@ -6,7 +6,7 @@ use super::common::{
 use super::{key, origins, shapes};
 use fused_dropout::{
     AlphaDropout, Error, Mask, MaskKey, alpha_dropout_backward, alpha_dropout_backward_in_place,
-    alpha_dropout_forward, alpha_dropout_forward_in_place, reference,
+    alpha_dropout_forward, alpha_dropout_forward_in_place, reference, testing,
 };
 use proptest::prelude::*;
 
@@ -93,7 +93,7 @@ fn several_tasks_on_any_number_of_threads() {
             for threads in [1, 2, 3] {
                 let mut y = vec![9.0; rows * cols];
                 with_threads(threads, || {
-                    level.install(|| {
+                    testing::at_level(level, || {
                         let (x, y) = (matrix(&x, rows, cols), matrix_mut(&mut y, rows, cols));
                         alpha_dropout_forward(x, y, &dropout, &key, None).unwrap();
                     })

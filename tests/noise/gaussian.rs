@@ -8,7 +8,7 @@ use fused_dropout::philox::philox4x32_10;
 use fused_dropout::{
     Error, GaussianDropout, MaskKey, MatMut, MatRef, gaussian_dropout_backward,
     gaussian_dropout_backward_in_place, gaussian_dropout_forward,
-    gaussian_dropout_forward_in_place, reference, standard_normal,
+    gaussian_dropout_forward_in_place, reference, standard_normal, testing,
 };
 use proptest::prelude::*;
 
@@ -82,7 +82,7 @@ fn several_tasks_on_any_number_of_threads() {
             for threads in [1, 2, 3, 8] {
                 let mut y = vec![9.0; rows * cols];
                 with_threads(threads, || {
-                    level.install(|| {
+                    testing::at_level(level, || {
                         let (x, y) = (matrix(&x, rows, cols), matrix_mut(&mut y, rows, cols));
                         gaussian_dropout_forward(x, y, &dropout, &key).unwrap();
                     })

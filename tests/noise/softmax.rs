@@ -7,6 +7,7 @@ use super::{key, origins, shapes};
 use fused_dropout::{
     Dropout, Error, Mask, SoftmaxDropout, reference, softmax_dropout_backward,
     softmax_dropout_backward_in_place, softmax_dropout_forward, softmax_dropout_forward_in_place,
+    testing,
 };
 use proptest::prelude::*;
 
@@ -194,7 +195,7 @@ fn threads_do_not_show() {
                 let mut dx = vec![9.0; rows * cols];
                 let mut mask = Mask::new(rows, cols).unwrap();
                 with_threads(threads, || {
-                    level.install(|| {
+                    testing::at_level(level, || {
                         let to = matrix_mut(&mut y, rows, cols);
                         let p_to = Some(matrix_mut(&mut p, rows, cols));
                         let x = matrix(&x, rows, cols);

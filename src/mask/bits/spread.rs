@@ -1,38 +1,41 @@
 //! The decisions of a broadcast mask, spread over the elements that share them.
 
-use super::Mask;
-use super::bits::first_bits;
-use super::nest::{Axis, Nest};
+use super::words::{bits_at, first_bits};
+use crate::mask::nest::{Axis, Nest};
 
 /// A reduced mask, all its bits following each other, and the loops in which they are used.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Repeat {
+pub(crate) struct Spread {
     words: *const u32,
     len: usize,
     nest: Nest,
 }
 
 // SAFETY: the words are read only.
-unsafe impl Send for Repeat {}
+unsafe impl Send for Spread {}
 // SAFETY: as above.
-unsafe impl Sync for Repeat {}
+unsafe impl Sync for Spread {}
 
-impl Repeat {
+impl Spread {
     /// The mask of `words`, which outlives the operation.
-    pub(crate) fn new(words: &[u32], nest: Nest) -> Self {
+    pub(super) fn new(words: &[u32], nest: Nest) -> Self {
         Self { words: words.as_ptr(), len: words.len(), nest }
     }
 
-    /// The bits of `n` elements of the flat tensor from `first` on, as many words as they take.
+    /// Writes the bits of `n` elements of the flat tensor from `first` on, as many words as they take.
     ///
     /// # Safety
     ///
-    /// The words that `self` was made of are alive and not written.
+    /// The words that `self` was made of are alive and not written. `out` is valid for writes of
+    /// `n.div_ceil(32)` words.
     #[inline(never)]
-    pub(super) unsafe fn spread(&self, first: usize, n: usize, out: &mut [u32]) {
+    pub(super) unsafe fn write(&self, first: usize, n: usize, out: *mut u32) {
         // SAFETY: the caller's promise.
-        let words = unsafe { std::slice::from_raw_parts(self.words, self.len) };
-        spread(words, self.nest, first, n, &mut out[..n.div_ceil(32)]);
+        let (words, out) = unsafe {
+            let words = std::slice::from_raw_parts(self.words, self.len);
+            (words, std::slice::from_raw_parts_mut(out, n.div_ceil(32)))
+        };
+        spread(words, self.nest, first, n, out);
     }
 }
 
@@ -58,14 +61,6 @@ fn spread(words: &[u32], nest: Nest, first: usize, n: usize, out: &mut [u32]) {
         turns.advance();
     }
     writer.flush();
-}
-
-/// `n <= 32` bits from `bit` on; those past the end are 0.
-#[inline(always)]
-fn bits_at(words: &[u32], bit: usize, n: usize) -> u32 {
-    let word = |i| u64::from(words.get(i).copied().unwrap_or(0));
-    let pair = word(bit / 32) | word(bit / 32 + 1) << 32;
-    (pair >> (bit % 32)) as u32 & first_bits(n)
 }
 
 /// Bits that follow each other, written word by word.
@@ -168,72 +163,9 @@ impl Writer<'_> {
     }
 }
 
-impl Mask {
-    /// Whether there is no padding between rows.
-    pub(crate) fn is_compact(&self) -> bool {
-        self.cols.is_multiple_of(32) || self.rows <= 1
-    }
-
-    /// All bits, moved together: bit (r, c) becomes bit `r * cols + c`. After this the mask is only
-    /// room for another.
-    pub(crate) fn compact(&mut self) -> &[u32] {
-        compact(&mut self.words, self.rows, self.cols);
-        &self.words
-    }
-}
-
-/// Moves the bits of `rows` rows of `cols` bits, each padded to a whole word, together: bit (r, c)
-/// becomes bit `r * cols + c`.
-pub(super) fn compact(words: &mut [u32], rows: usize, cols: usize) {
-    if cols.is_multiple_of(32) || rows <= 1 {
-        return;
-    }
-    let per_row = cols.div_ceil(32);
-    let (mut bits, mut used, mut to) = (0u64, 0, 0);
-    for row in 0..rows {
-        for word in 0..per_row {
-            // What is written lies before what is read: bit `r * cols` before word `r * per_row`.
-            let n = (cols - 32 * word).min(32);
-            bits |= u64::from(words[row * per_row + word]) << used;
-            used += n;
-            if used >= 32 {
-                words[to] = bits as u32;
-                to += 1;
-                bits >>= 32;
-                used -= 32;
-            }
-        }
-    }
-    if used > 0 {
-        words[to] = bits as u32;
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn rows_move_together() {
-        for (rows, cols) in [(1usize, 5usize), (3, 1), (40, 33), (7, 31), (5, 64), (9, 95)] {
-            let bit = |r: usize, c: usize| (r * 31 + c * 17) % 5 < 2;
-            let per_row = cols.div_ceil(32);
-            let mut words = vec![0u32; rows * per_row];
-            for (r, row) in words.chunks_mut(per_row).enumerate() {
-                for c in 0..cols {
-                    row[c / 32] |= u32::from(bit(r, c)) << (c % 32);
-                }
-            }
-            compact(&mut words, rows, cols);
-            for i in 0..rows * cols {
-                assert_eq!(
-                    bits_at(&words, i, 1) == 1,
-                    bit(i / cols, i % cols),
-                    "{rows} {cols} {i}"
-                );
-            }
-        }
-    }
 
     #[test]
     fn decisions_are_spread() {

@@ -1,4 +1,4 @@
-//! Runs the example `train_digits` as a user does: what it prints, writes and refuses.
+//! Runs the example as a user does: what it prints, writes and refuses.
 
 use std::fs;
 use std::io::Write;
@@ -15,16 +15,6 @@ const FILES: [&str; 4] = [
     "t10k-labels-idx1-ubyte",
 ];
 
-/// The example that cargo built beside this test: `target/<profile>/examples/train_digits`.
-fn example() -> PathBuf {
-    let test = std::env::current_exe().expect("the path of this test");
-    let profile = test.ancestors().nth(2).expect("target/<profile>/deps/<test>");
-    let path = profile.join(format!("examples/train_digits{}", std::env::consts::EXE_SUFFIX));
-    let missing = "is not built: `cargo test` without --test does, as does `cargo test --examples`";
-    assert!(path.exists(), "{} {missing}", path.display());
-    path
-}
-
 /// An empty folder of this name, for one test.
 fn folder(name: &str) -> PathBuf {
     let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join("train_digits").join(name);
@@ -34,7 +24,11 @@ fn folder(name: &str) -> PathBuf {
 }
 
 fn run(folder: &Path, arguments: &[&str]) -> Output {
-    Command::new(example()).args(arguments).current_dir(folder).output().expect("the example runs")
+    Command::new(env!("CARGO_BIN_EXE_train-digits"))
+        .args(arguments)
+        .current_dir(folder)
+        .output()
+        .expect("the example runs")
 }
 
 /// Standard output of a run that succeeds.
@@ -250,6 +244,8 @@ fn bad_options_are_refused_in_one_line() {
     }
     fs::write(folder.join("file"), "").unwrap();
     refuse(&folder, &["--output", "file/picture.svg"], &["file/picture.svg: cannot be written"]);
+    let missing = ["--output", "no/such/picture.svg"];
+    refuse(&folder, &missing, &["--output no/such/picture.svg: there is no folder no/such"]);
     refuse(&folder, &["--data", "file"], &["file: is not a folder"]);
     assert!(!folder.join("target").exists(), "a refused run leaves nothing behind");
 }
@@ -333,6 +329,24 @@ fn regularisers_are_compared() {
     // Two sets of files work as well.
     let text = succeed(&data("compare-data"), &[&arguments[..7], &["--data", "."]].concat());
     assert!(text.contains("60 training and 30 test images of 4 x 4"), "{text}");
+}
+
+#[test]
+fn divergence_is_said_plainly() {
+    let folder = folder("diverged");
+    let quick = ["--seeds", "2", "--epochs", "2", "--layers", "8", "--learning-rate", "1e30"];
+    let text = succeed(&folder, &quick);
+    assert!(text.contains("Training diverged: 4 of 4 networks"), "{text}");
+    assert!(text.contains("Try a smaller --learning-rate."), "{text}");
+    assert_eq!(text.matches("2 of 2 runs diverged").count(), 2, "{text}");
+    assert!(!text.contains("Test error with dropout"), "{text}");
+    let svg = fs::read_to_string(folder.join("target/train_digits.svg")).unwrap();
+    assert!(svg.contains("4 networks diverged"), "no word of it in the picture");
+    let text = succeed(&folder, &[&quick[..], &["--mc", "2"]].concat());
+    assert!(text.contains("Training diverged: 2 of 2 networks"), "{text}");
+    let text = succeed(&folder, &[&quick[..], &["--compare"]].concat());
+    assert!(text.contains("Training diverged: 16 of 16 networks"), "{text}");
+    assert!(!text.contains("The lowest test error"), "{text}");
 }
 
 /// The margins are about half of what comes out, which is the same bits on every machine with FMA.

@@ -14,8 +14,10 @@ pub(crate) const CLASSES: usize = 10;
 /// How many of the embedded digits are for training: few, so that there is something to overfit.
 const EMBEDDED_TRAIN: usize = 300;
 
-const EMBEDDED_IMAGES: &[u8] = include_bytes!("data/digits-images-idx3-ubyte");
-const EMBEDDED_LABELS: &[u8] = include_bytes!("data/digits-labels-idx1-ubyte");
+const EMBEDDED_IMAGES: &[u8] =
+    include_bytes!("../../../tests/data/optdigits/digits-images-idx3-ubyte");
+const EMBEDDED_LABELS: &[u8] =
+    include_bytes!("../../../tests/data/optdigits/digits-labels-idx1-ubyte");
 
 /// Labelled images; a row of `images` has `pixels` values from 0 to 1.
 #[derive(Clone)]

@@ -48,14 +48,15 @@ pub(crate) fn heading(plan: &Plan, data: &Data) -> String {
 pub(crate) fn table(plan: &Plan, results: &Results) -> String {
     let baseline = Errors::new(&results[0]);
     let mut rows = row(&plan.settings[0].name, &baseline, false);
-    let mut findings = String::new();
+    let mut findings = warning(results.iter().flatten().map(|run| diverged(run)));
     for (setting, runs) in plan.settings.iter().zip(results).skip(1) {
         let errors = Errors::new(runs);
         rows += &row(&setting.name, &errors, false);
-        rows += &row("  paired difference", &errors.minus(&baseline), true);
-        findings += &finding(&plan.settings[0].name, &baseline, &setting.name, &errors);
+        if baseline.diverged + errors.diverged == 0 {
+            rows += &row("  paired difference", &errors.minus(&baseline), true);
+            findings += &finding(&plan.settings[0].name, &baseline, &setting.name, &errors);
+        }
     }
-    findings += &diverged(results);
     format!(
         "Errors in percent, mean over {}; sd: standard deviation of the test error over\n\
          the seeds; gap: test error - train error.\n\n\
@@ -69,14 +70,19 @@ pub(crate) fn table(plan: &Plan, results: &Results) -> String {
     )
 }
 
-/// A line on networks whose loss is not finite, if there are any.
-pub(crate) fn diverged(results: &Results) -> String {
-    let diverged = results.iter().flatten().filter(|run| !last(run).0.is_finite()).count();
-    match diverged {
+/// Whether the loss is infinite or not a number at the end of a run. The errors mean nothing then.
+pub(crate) fn diverged(run: &Run) -> bool {
+    !last(run).0.is_finite()
+}
+
+/// What to say of networks, for each of which it is told whether it diverged; nothing if none did.
+pub(crate) fn warning(diverged: impl Iterator<Item = bool> + Clone) -> String {
+    let networks = diverged.clone().count();
+    match diverged.filter(|&diverged| diverged).count() {
         0 => String::new(),
-        _ => format!(
-            "The loss of {diverged} of {} networks is not finite: try a smaller --learning-rate.\n",
-            results.iter().flatten().count()
+        count => format!(
+            "Training diverged: {count} of {networks} networks ended with a loss that is infinite or\n\
+             not a number, so their errors mean nothing. Try a smaller --learning-rate.\n"
         ),
     }
 }
@@ -101,6 +107,8 @@ pub(crate) struct Errors {
     pub(crate) test: Vec<f64>,
     pub(crate) train: Vec<f64>,
     gap: Vec<f64>,
+    /// Number of the runs that diverged.
+    pub(crate) diverged: usize,
 }
 
 impl Errors {
@@ -108,7 +116,8 @@ impl Errors {
         let test: Vec<f64> = runs.iter().map(|run| 100.0 * last(run).2).collect();
         let train: Vec<f64> = runs.iter().map(|run| 100.0 * last(run).1).collect();
         let gap = minus(&test, &train);
-        Self { test, train, gap }
+        let diverged = runs.iter().filter(|run| diverged(run)).count();
+        Self { test, train, gap, diverged }
     }
 
     fn minus(&self, other: &Self) -> Self {
@@ -116,7 +125,15 @@ impl Errors {
             test: minus(&self.test, &other.test),
             train: minus(&self.train, &other.train),
             gap: minus(&self.gap, &other.gap),
+            diverged: self.diverged + other.diverged,
         }
+    }
+
+    /// What stands in a table in the place of errors that mean nothing.
+    pub(crate) fn excuse(&self) -> Option<String> {
+        (self.diverged > 0).then(|| {
+            format!("{} of {} diverged", self.diverged, count(self.test.len() as u32, "run"))
+        })
     }
 }
 
@@ -127,6 +144,9 @@ fn last(run: &Run) -> (f64, f64, f64) {
 }
 
 fn row(name: &str, errors: &Errors, signed: bool) -> String {
+    if let Some(excuse) = errors.excuse() {
+        return format!("{name:<21}{excuse:>20}\n");
+    }
     let number = |value: f64| {
         // + 0.0 turns -0 into 0.
         let value = (value * 100.0).round() / 100.0 + 0.0;

@@ -2,8 +2,8 @@
 //! shows what dropout changes: a table of errors, and learning curves as an SVG picture.
 //!
 //! ```text
-//! cargo run --release --example train_digits
-//! cargo run --release --example train_digits -- --help
+//! cargo run --release -p train-digits
+//! cargo run --release -p train-digits -- --help
 //! ```
 //!
 //! It needs no network and no arguments: 1,797 small digits are embedded. `--data FOLDER` trains on
@@ -51,20 +51,23 @@ fn run(options: &Options) -> Result<(), String> {
         return compare::run(&plan, &data);
     }
     // Opened before the training, which may take long, so that a bad path is known at once.
-    let picture = Picture::create(&options.output)?;
+    let picture = match &options.output {
+        Some(path) => Picture::create(path)?,
+        None => Picture::create_default()?,
+    };
 
     print(&report::heading(&plan, &data))?;
     if let Some(passes) = options.mc {
         print(&monte_carlo::run(plan, &data, passes, &picture)?)?;
-        return print(&report::closing(&data, "Test errors", &options.output));
+        return print(&report::closing(&data, "Test errors", picture.path()));
     }
     let results = train::run(&plan, &data, |_, _, run| Ok(run))?;
     print(&report::table(&plan, &results))?;
     picture.draw(&plan, &results)?;
-    print(&report::closing(&data, "Learning curves", &options.output))
+    print(&report::closing(&data, "Learning curves", picture.path()))
 }
 
-/// Writes to standard output. A reader that went away, as in `train_digits | head`, is no error.
+/// Writes to standard output. A reader that went away, as in `train-digits | head`, is no error.
 fn print(text: &str) -> Result<(), String> {
     match std::io::stdout().write_all(text.as_bytes()) {
         Err(error) if error.kind() != ErrorKind::BrokenPipe => {

@@ -159,10 +159,14 @@ fn table(plan: &Plan, results: &Results) -> String {
         "better in",
     );
     for (i, (setting, errors)) in plan.settings.iter().zip(&all).enumerate() {
+        if let Some(excuse) = errors.excuse() {
+            let _ = writeln!(text, "{:<26}{excuse:>18}", setting.name);
+            continue;
+        }
         let sd = deviation(&errors.test).map_or("-".into(), |sd| format!("{sd:.2}"));
         let (error, train) = (mean(&errors.test), mean(&errors.train));
         let _ = write!(text, "{:<26}{error:>11.2}{sd:>7}{train:>13.2}", setting.name);
-        if i > 0 {
+        if i > 0 && all[0].diverged == 0 {
             let changes = minus(&errors.test, &all[0].test);
             let t = paired_t(&changes).map_or("-".into(), |t| format!("{t:.1}"));
             let better = changes.iter().filter(|change| **change < 0.0).count();
@@ -173,9 +177,11 @@ fn table(plan: &Plan, results: &Results) -> String {
         }
         text.push('\n');
     }
-    let least = all.iter().map(|errors| mean(&errors.test)).fold(f64::INFINITY, f64::min);
-    let best = plan.settings.iter().zip(&all).find(|(_, errors)| mean(&errors.test) == least);
-    let best = best.map_or("", |(setting, _)| &setting.name);
-    let _ = write!(text, "\nThe lowest test error is {least:.2}: {best}.\n");
-    text + &report::diverged(results)
+    let sound = plan.settings.iter().zip(&all).filter(|(_, errors)| errors.diverged == 0);
+    let errors = sound.map(|(setting, errors)| (mean(&errors.test), &setting.name));
+    text.push('\n');
+    if let Some((least, best)) = errors.min_by(|a, b| a.0.total_cmp(&b.0)) {
+        let _ = writeln!(text, "The lowest test error is {least:.2}: {best}.");
+    }
+    text + &report::warning(results.iter().flatten().map(|run| report::diverged(run)))
 }

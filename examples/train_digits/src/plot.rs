@@ -7,7 +7,7 @@ use std::path::Path;
 use plotters::element::DashedPathElement;
 use plotters::prelude::*;
 
-use crate::report::{count, mean};
+use crate::report::{count, diverged, mean};
 use crate::train::{Plan, Point, Results, Run};
 
 // All in pixels.
@@ -22,18 +22,33 @@ const GAP: u32 = 4;
 pub(crate) const COLORS: [RGBColor; 4] =
     [RGBColor(0, 114, 178), RGBColor(213, 94, 0), RGBColor(0, 158, 115), RGBColor(204, 121, 167)];
 
+/// Where the picture goes when no file is named: cargo's folder, which is made if it is missing.
+const DEFAULT: &str = "target/train_digits.svg";
+
 /// The file that the picture goes to.
 pub(crate) struct Picture<'a> {
     path: &'a Path,
 }
 
 impl<'a> Picture<'a> {
-    /// Makes sure that the file can be written, and makes its folder if there is none. What the
-    /// file has in it stays until there is a picture.
+    /// A picture in [`DEFAULT`].
+    pub(crate) fn create_default() -> Result<Self, String> {
+        let picture = Self { path: Path::new(DEFAULT) };
+        if let Some(folder) = picture.folder() {
+            fs::create_dir_all(folder).map_err(|error| picture.failed(&error))?;
+        }
+        Self::create(picture.path)
+    }
+
+    /// Makes sure that the file can be written. What it has in it stays until there is a picture.
     pub(crate) fn create(path: &'a Path) -> Result<Self, String> {
         let picture = Self { path };
-        if let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
-            fs::create_dir_all(folder).map_err(|error| picture.failed(&error))?;
+        if let Some(folder) = picture.folder().filter(|folder| !folder.exists()) {
+            return Err(format!(
+                "--output {}: there is no folder {}",
+                path.display(),
+                folder.display()
+            ));
         }
         OpenOptions::new()
             .write(true)
@@ -42,6 +57,16 @@ impl<'a> Picture<'a> {
             .open(path)
             .map_err(|error| picture.failed(&error))?;
         Ok(picture)
+    }
+
+    /// The file.
+    pub(crate) fn path(&self) -> &'a Path {
+        self.path
+    }
+
+    /// The folder of the file, unless that is the current one.
+    fn folder(&self) -> Option<&'a Path> {
+        self.path.parent().filter(|folder| !folder.as_os_str().is_empty())
     }
 
     /// Draws the learning curves into the file.
@@ -75,7 +100,11 @@ fn render(svg: &mut String, plan: &Plan, results: &Results) -> Result<(), Box<dy
     root.fill(&WHITE)?;
     // The legend stands beside the chart: inside, some curve would pass behind it.
     let (left, right) = root.split_horizontally(SIZE.0 - LEGEND_WIDTH);
-    let title = format!("Train and test error, mean over {}", count(plan.seeds, "seed"));
+    let mut title = format!("Train and test error, mean over {}", count(plan.seeds, "seed"));
+    match results.iter().flatten().filter(|run| diverged(run)).count() {
+        0 => {}
+        runs => title += &format!("; {} diverged", count(runs as u32, "network")),
+    }
     let mut chart = ChartBuilder::on(&left)
         .caption(title, ("sans-serif", 22))
         .margin(15)

@@ -21,7 +21,8 @@ enum Display {
 impl Progress {
     pub(crate) fn new(total: u64) -> Self {
         let display = if stderr().is_terminal() {
-            let template = "training [{bar:40}] {percent:>3} % of {len} epochs, {eta} to go";
+            // The bar takes what the rest of the line leaves of the terminal's width.
+            let template = "training [{wide_bar}] {percent:>3} %, {eta:>3} left";
             let style = ProgressStyle::with_template(template)
                 .unwrap_or_else(|_| ProgressStyle::default_bar())
                 .progress_chars("=> ");

@@ -14,7 +14,7 @@ use fused_dropout::{Activation, Error};
 /// Without options it trains 64-256-256-10 on 300 of the embedded optdigits and tests on the other
 /// 1497. Standard output is the same for any number of threads.
 #[derive(Parser)]
-#[command(name = "train_digits", version)]
+#[command(name = "train-digits", version)]
 pub(crate) struct Options {
     /// Folder with train-images, train-labels, t10k-images and t10k-labels in idx format, plain or
     /// .gz, such as MNIST or Fashion-MNIST [default: the embedded optdigits]
@@ -125,9 +125,9 @@ pub(crate) struct Options {
     #[arg(long, value_name = "N", value_parser = threads, allow_negative_numbers = true)]
     pub(crate) threads: Option<usize>,
 
-    /// Where to write the picture, as SVG
-    #[arg(long, value_name = "FILE", default_value = "target/train_digits.svg")]
-    pub(crate) output: PathBuf,
+    /// Where to write the picture, as SVG; its folder must exist [default: target/train_digits.svg]
+    #[arg(long, value_name = "FILE")]
+    pub(crate) output: Option<PathBuf>,
 }
 
 /// An activation, and the name it was asked for by.

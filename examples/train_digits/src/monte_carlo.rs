@@ -11,7 +11,7 @@ use plotters::prelude::*;
 
 use crate::data::{CLASSES, Data, Examples};
 use crate::plot::{COLORS, Picture};
-use crate::report::{count, mean};
+use crate::report::{self, count, mean};
 use crate::train::{self, Plan};
 
 // All in pixels.
@@ -27,6 +27,7 @@ struct Errors {
     /// For each number of passes: of averaged probabilities, and of a majority vote.
     passes: Vec<[f64; 2]>,
     scaled: f64,
+    diverged: bool,
 }
 
 /// Trains the setting with dropout with every seed, and predicts the test images in both ways: the
@@ -42,7 +43,8 @@ pub(crate) fn run(
     plan.settings.drain(..plan.settings.len() - 1);
     let errors = train::run(&plan, data, |mlp, split, run| {
         let scaled = 100.0 * run[run.len() - 1].test.error_rate();
-        Ok(Errors { passes: predict(&mlp, &split.test, &counts)?, scaled })
+        let diverged = report::diverged(&run);
+        Ok(Errors { passes: predict(&mlp, &split.test, &counts)?, scaled, diverged })
     })?;
     let errors: Vec<_> = errors.into_iter().flatten().collect();
     let means: Vec<[f64; 2]> = (0..counts.len())
@@ -53,7 +55,8 @@ pub(crate) fn run(
     let title = format!("Test error, mean over {}", count(plan.seeds, "seed"));
     render(&mut svg, &title, &counts, &means, scaled).map_err(|error| error.to_string())?;
     picture.save(&svg)?;
-    Ok(table(&plan, &counts, &means, scaled))
+    let warning = report::warning(errors.iter().map(|errors| errors.diverged));
+    Ok(table(&plan, &counts, &means, scaled) + &warning)
 }
 
 /// 1, 2, 5, 10, 20, 50, ... up to the number of passes, which is the last.

@@ -1,0 +1,194 @@
+//! The walk over the bit planes of a part of a mask.
+
+use super::threshold::{MAX_BLOCKS, Place, Threshold, Thresholds, VECTORS};
+use super::words::copy_bits;
+use crate::isa::{Isa, Kernel};
+use crate::mask::key::MaskKey;
+use crate::philox::LaneBlocks;
+use crate::threads::Part;
+
+/// Columns of the piece of a row that goes through a buffer.
+const PIECE: usize = 4096;
+
+/// Computes the bits of a part.
+pub(in crate::mask) struct Walk<T> {
+    key: MaskKey,
+    thresholds: T,
+    part: Part,
+    out: *mut u32,
+    stride: usize,
+}
+
+impl<T: Thresholds> Walk<T> {
+    /// The bits of `key` at the thresholds of `part`.
+    ///
+    /// # Safety
+    ///
+    /// `out` is valid for writes of the part's rows, each padded to a word, `stride` words apart. What the
+    /// thresholds were made of is alive, and covers the part.
+    #[inline(always)]
+    pub(super) unsafe fn new(
+        key: MaskKey,
+        thresholds: T,
+        part: Part,
+        out: *mut u32,
+        stride: usize,
+    ) -> Self {
+        Self { key, thresholds, part, out, stride }
+    }
+}
+
+/// The blocks of one walk: those from (`row`, `block`) of the mask on, along the row or down the rows.
+struct Blocks {
+    row: u64,
+    block: u64,
+    along: bool,
+}
+
+impl<T: Thresholds> Kernel for Walk<T> {
+    type Output = ();
+
+    // Lanes are blocks. They lie along a row, or down the rows of one block of columns, whichever
+    // takes fewer walks; a walk always does `blocks` blocks.
+    #[inline(always)]
+    fn run<I: Isa>(self, isa: I) {
+        let Part { rows, col, cols, .. } = self.part;
+        let blocks = VECTORS * I::WIDE;
+        let offset = ((self.key.col0() + col as u64) % 128) as usize;
+        let across = (offset + cols).div_ceil(128);
+        let lanes =
+            LaneBlocks::new(isa, self.key.philox_key(), self.key.step(), self.key.last_word());
+        if across * rows.div_ceil(blocks) < rows * across.div_ceil(blocks) {
+            self.down_rows(isa, &lanes, offset);
+        } else {
+            self.along_rows(isa, &lanes, offset);
+        }
+    }
+}
+
+impl<T: Thresholds> Walk<T> {
+    #[inline(always)]
+    fn along_rows<I: Isa>(&self, isa: I, lanes: &LaneBlocks<I>, offset: usize) {
+        let Part { row, rows, col, cols } = self.part;
+        let step = 4 * VECTORS * I::WIDE;
+        let first = (self.key.col0() + col as u64) / 128;
+        // Whole walks that start at a whole block go where they belong at once.
+        let direct = if offset == 0 { cols / 32 / step * step } else { 0 };
+        for r in 0..rows {
+            let logical_row = self.key.row0() + (row + r) as u64;
+            let blocks = |block: usize| {
+                let thresholds = self.thresholds.along(r, block);
+                (thresholds, Blocks { row: logical_row, block: first + block as u64, along: true })
+            };
+            for word in (0..direct).step_by(step) {
+                let (thresholds, blocks) = blocks(word / 4);
+                // SAFETY: `word + step` words lie in row `r`, which `new` was promised.
+                let at = unsafe {
+                    std::slice::from_raw_parts_mut(self.out.add(r * self.stride + word), step)
+                };
+                walk(isa, lanes, thresholds, blocks, at);
+            }
+            if 32 * direct == cols {
+                continue;
+            }
+            let mut buffer = [0u32; PIECE / 32 + 8 * MAX_BLOCKS];
+            for piece in (32 * direct..cols).step_by(PIECE) {
+                let piece_cols = (cols - piece).min(PIECE);
+                for word in (0..(offset + piece_cols).div_ceil(32)).step_by(step) {
+                    let (thresholds, blocks) = blocks(piece / 128 + word / 4);
+                    walk(isa, lanes, thresholds, blocks, &mut buffer[word..][..step]);
+                }
+                // SAFETY: the rest of row `r`, from a multiple of 32 columns on.
+                unsafe {
+                    let out = self.out.add(r * self.stride + piece / 32);
+                    copy_bits(&buffer, offset, piece_cols, out);
+                }
+            }
+        }
+    }
+
+    #[inline(always)]
+    fn down_rows<I: Isa>(&self, isa: I, lanes: &LaneBlocks<I>, offset: usize) {
+        let Part { row, rows, col, cols } = self.part;
+        let blocks = VECTORS * I::WIDE;
+        let first = (self.key.col0() + col as u64) / 128;
+        // Columns whose blocks fit in the buffers: one more where the first block is not whole.
+        let piece_cols = 128 * (MAX_BLOCKS - usize::from(offset > 0));
+        let mut columns = [[0u32; 4 * MAX_BLOCKS]; MAX_BLOCKS];
+        let mut buffer = [0u32; 4 * MAX_BLOCKS + 8];
+        for top in (0..rows).step_by(blocks) {
+            let logical_row = self.key.row0() + (row + top) as u64;
+            let thresholds = self.thresholds.rows(top, blocks);
+            for piece in (0..cols).step_by(piece_cols) {
+                let cols = (cols - piece).min(piece_cols);
+                let across = (offset + cols).div_ceil(128);
+                for (b, column) in columns[..across].iter_mut().enumerate() {
+                    let b = piece / 128 + b;
+                    let thresholds = self.thresholds.down(&thresholds, b);
+                    let place = Blocks { row: logical_row, block: first + b as u64, along: false };
+                    walk(isa, lanes, thresholds, place, &mut column[..4 * blocks]);
+                }
+                for r in top..rows.min(top + blocks) {
+                    for (b, column) in columns[..across].iter().enumerate() {
+                        buffer[4 * b..4 * b + 4].copy_from_slice(&column[4 * (r - top)..][..4]);
+                    }
+                    // SAFETY: columns of row `r` of the part, which `new` was promised, from a multiple
+                    // of 32 on.
+                    unsafe {
+                        let out = self.out.add(r * self.stride + piece / 32);
+                        copy_bits(&buffer, offset, cols, out);
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// The bits of `VECTORS * WIDE` blocks, four words each.
+#[inline(always)]
+fn walk<I: Isa, T: Threshold>(
+    isa: I,
+    lanes: &LaneBlocks<I>,
+    threshold: T,
+    Blocks { row, block, along }: Blocks,
+    out: &mut [u32],
+) {
+    let zero = isa.splat_u64(0);
+    let mut shared = [lanes.share(isa, zero, zero); VECTORS];
+    let (mut keep, mut undecided) = ([[zero; 2]; VECTORS], [[zero; 2]; VECTORS]);
+    for vector in 0..VECTORS {
+        let next = (vector * I::WIDE) as u64;
+        let (c0, c1) = if along {
+            (isa.iota_u64(block + next), isa.splat_u64(row))
+        } else {
+            (isa.splat_u64(block), isa.iota_u64(row + next))
+        };
+        shared[vector] = lanes.share(isa, c0, c1);
+        for half in 0..2 {
+            (keep[vector][half], undecided[vector][half]) =
+                threshold.start(isa, Place { vector, half });
+        }
+    }
+    for plane in 0..threshold.depth() {
+        let bits = lanes.plane(isa, &shared, plane);
+        let mut left = zero;
+        for vector in 0..VECTORS {
+            for half in 0..2 {
+                let (u, b) = (undecided[vector][half], bits[vector][half]);
+                let place = Place { vector, half };
+                let (below, equal) = threshold.compare(isa, plane, place, u, b);
+                keep[vector][half] = isa.or_u64(keep[vector][half], below);
+                undecided[vector][half] = equal;
+                left = isa.or_u64(left, equal);
+            }
+        }
+        if isa.is_zero(left) {
+            break;
+        }
+    }
+    for (vector, [low, high]) in keep.into_iter().enumerate() {
+        let at = &mut out[vector * 4 * I::WIDE..][..4 * I::WIDE];
+        // SAFETY: the slice has 4 * WIDE words.
+        unsafe { isa.store_zipped(at.as_mut_ptr(), low, high) };
+    }
+}
