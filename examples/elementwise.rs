@@ -36,7 +36,11 @@ fn main() -> Result<()> {
     // Two images of three channels of 2 x 2 pixels: whole channels are dropped.
     let mut images = vec![1.0f32; 2 * 3 * 4];
     let shape = BroadcastShape::channels_first(&[2, 3, 2, 2])?;
-    broadcast_dropout_forward(&BroadcastDropout::new(shape, half), &mut images[..], MaskSource::Key)?;
+    broadcast_dropout_forward(
+        &BroadcastDropout::new(shape, half),
+        &mut images[..],
+        MaskSource::Key,
+    )?;
     println!("channels                 {images:?}");
 
     // Noise of the variance of dropout with this rate, and no zeros.

@@ -75,7 +75,9 @@ pub enum Error {
     },
 
     /// A range of rows or columns that a matrix has not.
-    #[error("{count} {what}s from {what} {first} on were asked for, but the matrix has {all} {what}s")]
+    #[error(
+        "{count} {what}s from {what} {first} on were asked for, but the matrix has {all} {what}s"
+    )]
     Range {
         /// Rows or columns.
         what: &'static str,

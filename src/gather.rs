@@ -1,19 +1,19 @@
-//! Kept rows and columns of a matrix, by their indices: how they are read together, and what of a
-//! row they are written back to.
+//! Some rows and columns of a matrix, by their indices: how they are read together, and what of a row
+//! they are written back to.
 //!
-//! Rows are a matter of addresses. Columns are taken a vector at a time: the `LANES` kept columns from
+//! Rows are a matter of addresses. Columns are taken a vector at a time: the `LANES` listed columns from
 //! position `q * LANES` on lie in a few windows, stretches of `LANES` stored columns that begin at the
-//! first kept column not yet covered (the last one earlier, so that it ends with the vector's last).
+//! first listed column not yet covered (the last one earlier, so that it ends with the vector's last).
 //! A permutation moves the lanes of a window to those of the vector, and another one back.
 //!
 //! ```text
-//! stored    . a . . b c . d . e f . . . g h     a to h are kept, LANES = 8
+//! stored    . a . . b c . d . e f . . . g h     a to h are listed, LANES = 8
 //! window 1    a . . b c . d .                   -> a b c d
 //! window 2                  . e f . . . g h     -> e f g h: begins one earlier
 //! ```
 //!
 //! No window leaves the stretch from a vector's first to its last column, so what a window writes
-//! back beside its kept columns belongs to no other vector.
+//! back beside its listed columns belongs to no other vector.
 
 use std::ops::Range;
 
@@ -24,13 +24,13 @@ use crate::view::{Source, Target};
 
 /// Elements that are worth a task.
 const TASK: usize = 1 << 17;
-/// Rows that are asked for before they are gathered: no more than the ways of the level-1 cache, all
+/// Rows that are prefetched before they are gathered: no more than the ways of the level-1 cache, all
 /// of whose lines have one place where rows are a power of two apart.
 const ROWS_AHEAD: usize = 8;
 
-/// The windows of a list of kept columns; kept from call to call for their memory.
+/// The memory of a gather index: the windows of a list of columns, reused from call to call.
 #[derive(Debug, Default)]
-pub(crate) struct Windows {
+pub(crate) struct IndexBuffers {
     /// For each vector its first window, and the end of all.
     first: Vec<u32>,
     /// For each window its first stored column.
@@ -40,17 +40,17 @@ pub(crate) struct Windows {
     lanes: Vec<i32>,
 }
 
-impl Windows {
-    /// The kept rows and columns of a matrix with `rows` and `cols` (all where there is no list), for
-    /// operations on `level`. They are valid as long as the lists, and until the next call.
-    pub(crate) fn keep(
+impl IndexBuffers {
+    /// The index of these rows and columns, ascending lists, of a matrix (all where there is no list), for
+    /// operations on `level`. It is valid as long as the lists, and until the next call.
+    pub(crate) fn index(
         &mut self,
         level: Level,
         rows: Option<&[u32]>,
         cols: Option<&[u32]>,
-    ) -> Kept {
+    ) -> GatherIndex {
         if let Some(list) = cols {
-            level.vectorize(Build { list, windows: self });
+            level.vectorize(Build { list, buffers: self });
         }
         let cols = cols.map(|list| Columns {
             list: list.as_ptr(),
@@ -58,14 +58,14 @@ impl Windows {
             start: self.start.as_ptr(),
             lanes: self.lanes.as_ptr(),
         });
-        Kept { rows: rows.map(<[u32]>::as_ptr), cols }
+        GatherIndex { rows: rows.map(<[u32]>::as_ptr), cols }
     }
 }
 
 /// Finds the windows of a list.
 struct Build<'a> {
     list: &'a [u32],
-    windows: &'a mut Windows,
+    buffers: &'a mut IndexBuffers,
 }
 
 impl Kernel for Build<'_> {
@@ -73,7 +73,7 @@ impl Kernel for Build<'_> {
 
     #[inline(always)]
     fn run<I: Isa>(self, _: I) {
-        let Windows { first, start, lanes } = self.windows;
+        let IndexBuffers { first, start, lanes } = self.buffers;
         first.clear();
         start.clear();
         lanes.clear();
@@ -98,14 +98,14 @@ impl Kernel for Build<'_> {
     }
 }
 
-/// Kept rows and columns of a matrix whose rows are contiguous.
+/// Which rows and columns of a matrix whose rows are contiguous.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Kept {
+pub(crate) struct GatherIndex {
     rows: Option<*const u32>,
     pub(crate) cols: Option<Columns>,
 }
 
-/// A list of kept columns, and its windows.
+/// A list of columns, and its windows.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Columns {
     list: *const u32,
@@ -115,12 +115,15 @@ pub(crate) struct Columns {
 }
 
 // SAFETY: the pointers are shared borrows of lists that nobody writes while an operation runs.
-unsafe impl Send for Kept {}
+unsafe impl Send for GatherIndex {}
 // SAFETY: as above.
-unsafe impl Sync for Kept {}
+unsafe impl Sync for GatherIndex {}
 
-impl Kept {
-    /// Whether all rows and columns are kept.
+impl GatherIndex {
+    /// All rows and columns.
+    pub(crate) const ALL: Self = Self { rows: None, cols: None };
+
+    /// Whether these are all rows and columns.
     pub(crate) fn is_all(&self) -> bool {
         self.rows.is_none() && self.cols.is_none()
     }
@@ -143,7 +146,7 @@ impl Kept {
     ///
     /// # Safety
     ///
-    /// As for [`Kept::row`].
+    /// As for [`GatherIndex::row`].
     #[inline(always)]
     pub(crate) unsafe fn column(&self, col: usize) -> usize {
         match self.cols {
@@ -202,7 +205,7 @@ impl Columns {
         unsafe { isa.as_bits(isa.load(self.lanes.add(2 * window * I::LANES).cast())) }
     }
 
-    /// For each lane of the window its lane of the vector; negative where the column is not kept, or
+    /// For each lane of the window its lane of the vector; negative where the column is not listed, or
     /// in another window.
     ///
     /// # Safety
@@ -222,7 +225,7 @@ impl Columns {
     #[inline(always)]
     pub(crate) unsafe fn load<I: Isa>(&self, isa: I, row: *const f32, col: usize) -> I::F32 {
         let mut vector = isa.splat(0.0);
-        // SAFETY: the caller's promise; windows lie between kept columns.
+        // SAFETY: the caller's promise; windows lie between listed columns.
         unsafe {
             for window in self.windows(isa, col, col + I::LANES) {
                 let take = self.take(isa, window);
@@ -234,11 +237,11 @@ impl Columns {
     }
 }
 
-/// `out = source[kept] · scale`, `rows` x `cols` elements; the rows of both are contiguous.
+/// `out = source[index] · scale`, `rows` x `cols` elements; the rows of both are contiguous.
 pub(crate) fn gather(
     level: Level,
     source: Source,
-    kept: Kept,
+    index: GatherIndex,
     scale: f32,
     out: Target,
     (rows, cols): (usize, usize),
@@ -247,22 +250,41 @@ pub(crate) fn gather(
     let grid = Grid::with_parts(rows, cols, strip, cols);
     for_each(grid.len(), |i| {
         let part = grid.part(i);
-        // SAFETY: the part lies in the output.
-        let to = unsafe { out.at(part.row, part.col) };
-        level.vectorize(Gather { source, kept, scale, part, out: to, step: out.row_step });
+        // SAFETY: the part lies in the lists and in the output, where it is this task's alone.
+        level.vectorize(unsafe {
+            let to = out.in_row(part.row, part.col, part.cols);
+            Gather::new((source, index), part, scale, to, out.row_step)
+        });
     });
 }
 
-/// Writes the kept elements of a part times `scale`, row after row.
+/// Writes the listed elements of a part times `scale`, row after row.
 pub(crate) struct Gather {
-    pub(crate) source: Source,
-    pub(crate) kept: Kept,
-    pub(crate) scale: f32,
+    source: Source,
+    index: GatherIndex,
+    scale: f32,
     /// Positions in the lists.
-    pub(crate) part: Part,
+    part: Part,
     /// Where the part goes, and the distance from one of its rows to the next.
-    pub(crate) out: *mut f32,
-    pub(crate) step: usize,
+    out: *mut f32,
+    step: usize,
+}
+
+impl Gather {
+    /// # Safety
+    ///
+    /// - The part lies in the lists of the index, these in the source, and all are alive.
+    /// - The index was made for the level that the kernel runs on.
+    /// - `out` has room for the part, and no other task accesses it.
+    pub(crate) unsafe fn new(
+        (source, index): (Source, GatherIndex),
+        part: Part,
+        scale: f32,
+        out: *mut f32,
+        step: usize,
+    ) -> Self {
+        Self { source, index, scale, part, out, step }
+    }
 }
 
 impl Kernel for Gather {
@@ -270,24 +292,23 @@ impl Kernel for Gather {
 
     #[inline(always)]
     fn run<I: Isa>(self, isa: I) {
-        let Self { source, kept, part, out, step, .. } = self;
+        let Self { source, index, part, out, step, .. } = self;
         if part.rows == 0 || part.cols == 0 {
             return;
         }
-        // SAFETY: whoever made this kernel promised that the part lies in the lists, these in the
-        // matrix, and that `out` has room for the part.
+        // SAFETY: `Gather::new`.
         unsafe {
-            let (first, last) = (kept.column(part.col), kept.column(part.col + part.cols - 1));
+            let (first, last) = (index.column(part.col), index.column(part.col + part.cols - 1));
             for r in 0..part.rows {
                 if r + ROWS_AHEAD < part.rows {
-                    let next = kept.row(part.row + r + ROWS_AHEAD);
+                    let next = index.row(part.row + r + ROWS_AHEAD);
                     for line in (first..last + 1).step_by(16) {
                         isa.prefetch(source.near(next, line));
                     }
                 }
-                let row = source.at(kept.row(part.row + r), 0);
+                let row = source.at(index.row(part.row + r), 0);
                 let out = out.add(r * step);
-                match kept.cols {
+                match index.cols {
                     Some(columns) => self.columns(isa, columns, row, out),
                     None => self.row(isa, row.add(part.col), out),
                 }
@@ -312,11 +333,11 @@ impl Gather {
         }
     }
 
-    /// The kept columns of a row.
+    /// The listed columns of a row.
     ///
     /// # Safety
     ///
-    /// The kept columns lie in the row at `row`; `out` is valid for writes of the part's columns.
+    /// The listed columns lie in the row at `row`; `out` is valid for writes of the part's columns.
     #[inline(always)]
     unsafe fn columns<I: Isa>(&self, isa: I, columns: Columns, row: *const f32, out: *mut f32) {
         let Part { col, cols, .. } = self.part;

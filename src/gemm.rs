@@ -16,29 +16,24 @@
 
 mod block;
 mod blocking;
-mod deferred;
-mod dropped;
 pub(crate) mod epilogue;
-mod few_rows;
-mod operand;
+mod microkernel;
 mod pack;
-mod packed;
 mod scratch;
-mod task;
+mod skinny;
 mod tile;
 
-pub(crate) use operand::Operand;
-pub use packed::PackedWeight;
+pub(crate) use pack::{Operand, PackedPanels};
 
 use crate::Level;
 use crate::mask::Bits;
 use crate::threads::{Grid, for_each};
 use crate::view::Target;
-use epilogue::Epilogue;
+use epilogue::{End, Store};
 
-/// A product and what becomes of it.
+/// What a [`Product`] is made of.
 #[derive(Clone, Copy)]
-pub(crate) struct Product<E> {
+pub(crate) struct ProductArgs {
     pub(crate) m: usize,
     pub(crate) n: usize,
     pub(crate) k: usize,
@@ -48,16 +43,21 @@ pub(crate) struct Product<E> {
     pub(crate) bias: Option<*const f32>,
     /// Where partial sums wait for the next block of k; the epilogue may write the same elements.
     pub(crate) partial: Target,
-    pub(crate) epilogue: E,
+    pub(crate) end: End,
     /// The mask of the epilogue.
     pub(crate) bits: Bits,
 }
 
+/// A product and what becomes of it.
+pub(crate) struct Product {
+    args: ProductArgs,
+}
+
 // SAFETY: the pointers are borrows that live until `Product::run` returns; tasks write disjoint
 // blocks of the outputs.
-unsafe impl<E: Epilogue> Send for Product<E> {}
+unsafe impl Send for Product {}
 // SAFETY: as above.
-unsafe impl<E: Epilogue> Sync for Product<E> {}
+unsafe impl Sync for Product {}
 
 /// Columns whose mask bits are made together: a block of the mask, 8 panels of AVX2.
 const GROUP: usize = 128;
@@ -65,44 +65,59 @@ const GROUP: usize = 128;
 /// Multiply-adds that are worth a task of their own: some 20 microseconds.
 const TASK: usize = 1 << 20;
 
-impl<E: Epilogue> Product<E> {
-    /// The same product with another end.
-    pub(crate) fn with<F: Epilogue>(self, epilogue: F) -> Product<F> {
-        let Product { m, n, k, a, b, bias, partial, bits, .. } = self;
-        Product { m, n, k, a, b, bias, partial, epilogue, bits }
+impl Product {
+    /// The product of these arguments.
+    ///
+    /// # Safety
+    ///
+    /// Until [`Product::run`] returns:
+    ///
+    /// - A is m x k, B is k x n, the bias has n values, and all may be read.
+    /// - `partial` and the matrices of `end` are m x n, rows contiguous (those of the weights behind a
+    ///   gather index have its rows and columns), and nobody else accesses what is written.
+    /// - `bits` is a mask of m x n elements, if `end` has a mask.
+    /// - A gather index is ascending, and lies in its matrix.
+    pub(crate) unsafe fn new(args: ProductArgs) -> Self {
+        let partial = match args.end {
+            // Sums stay where they end.
+            End::Store(Store { c }) => c,
+            _ => args.partial,
+        };
+        Self { args: ProductArgs { partial, ..args } }
     }
 
     /// Computes the product.
     pub(crate) fn run(self, level: Level) {
-        if self.m == 0 || self.n == 0 {
+        if self.args.m == 0 || self.args.n == 0 {
             return;
         }
         let grid = self.grid(rayon::current_num_threads());
         for_each(grid.len(), |i| {
-            level.vectorize(block::Block { product: &self, part: grid.part(i) });
+            // SAFETY: the parts of the grid lie in C, and do not overlap.
+            level.vectorize(unsafe { block::Block::new(&self, grid.part(i)) });
         });
     }
 
     /// A grid of about one block a thread, of the shape that packs least.
     fn grid(&self, threads: usize) -> Grid {
-        let work = self.m.saturating_mul(self.n).saturating_mul(self.k.max(1));
+        let ProductArgs { m, n, k, .. } = self.args;
+        let work = m.saturating_mul(n).saturating_mul(k.max(1));
         let tasks = threads.min(work / TASK).max(1);
         // Columns of a block start at a whole word of mask bits.
         let part = |down: usize| {
             let across = tasks.div_ceil(down);
-            let rows = self.m.div_ceil(down);
-            let cols = self.n.div_ceil(across).next_multiple_of(32);
+            let rows = m.div_ceil(down);
+            let cols = n.div_ceil(across).next_multiple_of(32);
             (rows.max(1), cols.max(1))
         };
         // Packing an element takes about as long as 8 multiply-adds.
         let cost = |(rows, cols): (usize, usize)| {
-            let rounds = (self.m.div_ceil(rows) * self.n.div_ceil(cols)).div_ceil(threads);
+            let rounds = (m.div_ceil(rows) * n.div_ceil(cols)).div_ceil(threads);
             rounds.saturating_mul(
                 rows.saturating_mul(cols.saturating_add(8)).saturating_add(8 * cols),
             )
         };
-        let (rows, cols) =
-            (1..=tasks).map(part).min_by_key(|part| cost(*part)).unwrap_or((self.m, self.n));
-        Grid::with_parts(self.m, self.n, rows, cols)
+        let (rows, cols) = (1..=tasks).map(part).min_by_key(|part| cost(*part)).unwrap_or((m, n));
+        Grid::with_parts(m, n, rows, cols)
     }
 }

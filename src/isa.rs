@@ -81,6 +81,11 @@ pub(crate) trait Dispatch: Sized {
 /// The GEMM tile of an instruction set: `MR` rows of `NV` vectors, that is, of `NR = NV * LANES`
 /// columns.
 pub(crate) trait TileSize: Sized {
+    /// Rows of a tile.
+    const MR: usize;
+    /// Vectors in a row of a tile.
+    const NV: usize;
+
     /// Runs `kernel` with these sizes.
     fn tile<K: TileKernel>(self, kernel: K) -> K::Output;
 }

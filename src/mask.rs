@@ -51,5 +51,5 @@ pub(crate) use keyed::KeyedDropout;
 pub(crate) use nest::Nest;
 pub use rates::{RateAxis, Rates};
 pub use schedule::{RateSchedule, drawn_rate};
-pub(crate) use source::{ForwardMask, MaskSource};
+pub(crate) use source::MaskSource;
 pub(crate) use stored::Mask;

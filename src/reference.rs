@@ -40,7 +40,6 @@ mod softmax;
 
 pub use alpha::{alpha_dropout_backward, alpha_dropout_forward};
 pub use broadcast::{broadcast_dropout_backward, broadcast_dropout_forward};
-use elementwise::activate;
 pub use elementwise::{
     bias_activation_dropout_backward, bias_activation_dropout_forward, dropout_backward,
     dropout_forward,

@@ -1,14 +1,15 @@
 //! Parameter updates: stochastic gradient descent with momentum and the penalties L2 and L1, and the
 //! max-norm constraint of the dropout papers.
 
-mod kept_norm;
+mod max_norm;
 
 use crate::Level;
 use crate::error::{Error, Result, check_shape};
 use crate::isa::{Isa, Kernel, load, store};
 use crate::threads::{Grid, Part, for_each};
 use crate::view::{MatMut, MatRef, Source, Target};
-pub(crate) use kept_norm::kept_max_norm;
+pub use max_norm::max_norm;
+pub(crate) use max_norm::{check_limit, gathered_max_norm};
 
 /// Elements worth a task.
 const TASK: usize = 1 << 17;
@@ -97,7 +98,8 @@ pub fn sgd_update(
     }
     let grid = Grid::new(rows, cols, TASK, 1, 32);
     for_each(grid.len(), |i| {
-        level.vectorize(Update { part: grid.part(i), w, dw, velocity, step: *step });
+        // SAFETY: the part lies in the matrices, and is this task's alone.
+        level.vectorize(unsafe { Update::new(grid.part(i), w, dw, velocity, *step) });
     });
     Ok(())
 }
@@ -108,6 +110,22 @@ struct Update {
     dw: Source,
     velocity: Option<Target>,
     step: SgdStep,
+}
+
+impl Update {
+    /// # Safety
+    ///
+    /// The part lies in all matrices, which are alive, and no other task accesses it. The rows of `w` are
+    /// contiguous.
+    unsafe fn new(
+        part: Part,
+        w: Target,
+        dw: Source,
+        velocity: Option<Target>,
+        step: SgdStep,
+    ) -> Self {
+        Self { part, w, dw, velocity, step }
+    }
 }
 
 impl Kernel for Update {
@@ -122,7 +140,7 @@ impl Kernel for Update {
             while c < col + cols {
                 let most = if by_rows { I::LANES } else { 1 };
                 let n = most.min(col + cols - c);
-                // SAFETY: the part lies in the matrices and is this task's alone.
+                // SAFETY: `Update::new`.
                 unsafe {
                     let (w, dw) = (self.w.at(r, c), self.dw.at(r, c));
                     let g = load(isa, dw, n);
@@ -167,70 +185,5 @@ impl SgdStep {
             None => g,
         };
         (isa.neg_mul_add(isa.splat(self.learning_rate), v, w), v)
-    }
-}
-
-/// Scales each unit's incoming weights, a column of `w` [inputs, units], back to the norm `limit`
-/// where they are longer (Srebro and Shraibman 2005; Srivastava et al. 2014, section 5.1).
-///
-/// The squared norm of a column is one chain of fused multiply-adds, inputs ascending.
-///
-/// # Errors
-///
-/// When `limit` is NaN or not positive.
-pub fn max_norm(mut w: MatMut<'_>, limit: f32) -> Result<()> {
-    check_limit(limit)?;
-    let level = Level::current()?;
-    let (rows, cols) = (w.rows(), w.cols());
-    let w = w.target();
-    let strip = (TASK / rows.max(1)).max(1).next_multiple_of(64);
-    let grid = Grid::with_parts(rows, cols, rows, strip);
-    for_each(grid.len(), |i| {
-        level.vectorize(MaxNorm { part: grid.part(i), w, limit });
-    });
-    Ok(())
-}
-
-pub(crate) fn check_limit(limit: f32) -> Result<()> {
-    if limit > 0.0 {
-        return Ok(());
-    }
-    Err(Error::Parameter { name: "max_norm", value: limit.into(), expected: "positive" })
-}
-
-struct MaxNorm {
-    part: Part,
-    w: Target,
-    limit: f32,
-}
-
-impl Kernel for MaxNorm {
-    type Output = ();
-
-    #[inline(always)]
-    fn run<I: Isa>(self, isa: I) {
-        let Part { rows, col, cols, .. } = self.part;
-        let mut c = col;
-        while c < col + cols {
-            let by_rows = self.w.col_step == 1;
-            let n = if by_rows { I::LANES.min(col + cols - c) } else { 1 };
-            let limit = isa.splat(self.limit);
-            // SAFETY: the columns lie in the matrix and are this task's alone.
-            unsafe {
-                let mut squares = isa.splat(0.0);
-                for r in 0..rows {
-                    let w = load(isa, self.w.at(r, c).cast_const(), n);
-                    squares = isa.mul_add(w, w, squares);
-                }
-                let norm = isa.sqrt(squares);
-                let longer = isa.lt(limit, norm);
-                let factor = isa.select(longer, isa.div(limit, norm), isa.splat(1.0));
-                for r in 0..rows {
-                    let w = self.w.at(r, c);
-                    store(isa, w, n, isa.mul(load(isa, w.cast_const(), n), factor));
-                }
-            }
-            c += n;
-        }
     }
 }

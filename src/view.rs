@@ -74,6 +74,10 @@ impl Shape {
         Self { rows: self.cols, cols: self.rows, row_step: self.col_step, col_step: self.row_step }
     }
 
+    fn extents(&self) -> Extents {
+        Extents::new(self.rows, self.cols)
+    }
+
     fn index(&self, row: usize, col: usize) -> Option<usize> {
         (row < self.rows && col < self.cols).then(|| row * self.row_step + col * self.col_step)
     }
@@ -200,7 +204,7 @@ impl<'a, T> MatRef<'a, T> {
     /// Where the elements are.
     pub(crate) fn source(&self) -> Source<T> {
         let Shape { row_step, col_step, .. } = self.shape;
-        Source { ptr: self.data.as_ptr(), row_step, col_step }
+        Source { ptr: self.data.as_ptr(), row_step, col_step, extents: self.shape.extents() }
     }
 }
 
@@ -313,7 +317,7 @@ impl<'a, T> MatMut<'a, T> {
     /// Where the elements are.
     pub(crate) fn target(&mut self) -> Target<T> {
         let Shape { row_step, col_step, .. } = self.shape;
-        Target { ptr: self.data.as_mut_ptr(), row_step, col_step }
+        Target { ptr: self.data.as_mut_ptr(), row_step, col_step, extents: self.shape.extents() }
     }
 }
 
@@ -407,12 +411,71 @@ impl<T> InOut<'_, T> {
     }
 }
 
+/// Rows and columns of a matrix behind a pointer, known where debug assertions are on: each address is
+/// checked there, so that the ordinary tests are a test of bounds.
+#[derive(Clone, Copy, Debug)]
+struct Extents {
+    #[cfg(debug_assertions)]
+    rows: usize,
+    #[cfg(debug_assertions)]
+    cols: usize,
+}
+
+#[cfg(debug_assertions)]
+impl Extents {
+    fn new(rows: usize, cols: usize) -> Self {
+        Self { rows, cols }
+    }
+
+    fn t(self) -> Self {
+        Self { rows: self.cols, cols: self.rows }
+    }
+
+    /// A row as a matrix with rows of `cols` elements.
+    fn in_rows_of(self, cols: usize) -> Self {
+        assert!(self.rows <= 1, "{self:?} has more than one row");
+        Self { rows: (self.rows * self.cols).div_ceil(cols.max(1)), cols }
+    }
+
+    /// Panics where the elements from (row, col) on, `n` of the row, are not in the matrix. No elements
+    /// may be at the end of a row, or of the matrix.
+    #[track_caller]
+    fn check(self, row: usize, col: usize, n: usize) {
+        let Self { rows, cols } = self;
+        let within = row < rows && n <= cols && col <= cols - n;
+        let past_the_last = row == rows && col == 0 && n == 0;
+        assert!(within || past_the_last, "{n} elements at ({row}, {col}) of {rows} x {cols}");
+    }
+}
+
+#[cfg(not(debug_assertions))]
+impl Extents {
+    #[inline(always)]
+    fn new(_: usize, _: usize) -> Self {
+        Self {}
+    }
+
+    #[inline(always)]
+    fn t(self) -> Self {
+        self
+    }
+
+    #[inline(always)]
+    fn in_rows_of(self, _: usize) -> Self {
+        self
+    }
+
+    #[inline(always)]
+    fn check(self, _: usize, _: usize, _: usize) {}
+}
+
 /// The elements of a [`MatRef`], for kernels: element (r, c) is at `r * row_step + c * col_step`.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Source<T = f32> {
     ptr: *const T,
     pub(crate) row_step: usize,
     pub(crate) col_step: usize,
+    extents: Extents,
 }
 
 /// The elements of a [`MatMut`], for kernels whose tasks write disjoint parts of it.
@@ -421,6 +484,7 @@ pub(crate) struct Target<T = f32> {
     ptr: *mut T,
     pub(crate) row_step: usize,
     pub(crate) col_step: usize,
+    extents: Extents,
 }
 
 // SAFETY: a Source is a shared borrow without its lifetime; whoever dereferences it promises that
@@ -440,7 +504,7 @@ impl<T> Source<T> {
         self.ptr == other.ptr
     }
 
-    /// The address that element (row, col) has or would have, for prefetching.
+    /// The address that element (row, col) has or would have, for prefetching: it is not checked.
     #[inline(always)]
     pub(crate) fn near(self, row: usize, col: usize) -> *const T {
         let offset = row.wrapping_mul(self.row_step).wrapping_add(col.wrapping_mul(self.col_step));
@@ -451,9 +515,11 @@ impl<T> Source<T> {
     ///
     /// # Safety
     ///
-    /// The element lies in the matrix, or one past its last.
+    /// The element lies in the matrix, or one past a row's last, or one past the last row's first.
     #[inline(always)]
+    #[cfg_attr(debug_assertions, track_caller)]
     pub(crate) unsafe fn at(self, row: usize, col: usize) -> *const T {
+        self.extents.check(row, col, 0);
         // SAFETY: the view's constructor checked that the whole matrix lies in its slice.
         unsafe { self.ptr.add(row * self.row_step + col * self.col_step) }
     }
@@ -475,15 +541,30 @@ impl<T> Source<T> {
         }
     }
 
+    /// The address of `n` elements of a row, from (row, col) on, of a matrix whose rows are contiguous.
+    ///
+    /// # Safety
+    ///
+    /// The elements lie in the matrix; the column step is 1.
+    #[inline(always)]
+    #[cfg_attr(debug_assertions, track_caller)]
+    pub(crate) unsafe fn in_row(self, row: usize, col: usize, n: usize) -> *const T {
+        debug_assert_eq!(self.col_step, 1);
+        self.extents.check(row, col, n);
+        // SAFETY: as for `at`.
+        unsafe { self.ptr.add(row * self.row_step + col) }
+    }
+
     /// The same elements, in transposed order.
     pub(crate) fn t(self) -> Self {
-        Self { ptr: self.ptr, row_step: self.col_step, col_step: self.row_step }
+        let Self { ptr, row_step, col_step, extents } = self;
+        Self { ptr, row_step: col_step, col_step: row_step, extents: extents.t() }
     }
 
     /// Elements that follow each other without gaps as a matrix with rows of `cols` elements, as many
     /// of them as there are.
     pub(crate) fn in_rows_of(self, cols: usize) -> Self {
-        Self { row_step: cols, col_step: 1, ..self }
+        Self { row_step: cols, col_step: 1, extents: self.extents.in_rows_of(cols), ..self }
     }
 }
 
@@ -492,21 +573,25 @@ impl<T> Target<T> {
     ///
     /// # Safety
     ///
-    /// The element lies in the matrix, or one past its last.
+    /// As for [`Source::at`].
     #[inline(always)]
+    #[cfg_attr(debug_assertions, track_caller)]
     pub(crate) unsafe fn at(self, row: usize, col: usize) -> *mut T {
+        self.extents.check(row, col, 0);
         // SAFETY: the view's constructor checked that the whole matrix lies in its slice.
         unsafe { self.ptr.add(row * self.row_step + col * self.col_step) }
     }
 
-    /// The address of element (row, col) of a matrix whose rows are contiguous.
+    /// The address of `n` elements of a row, from (row, col) on, of a matrix whose rows are contiguous.
     ///
     /// # Safety
     ///
-    /// As for [`Target::at`]; the column step is 1.
+    /// As for [`Source::in_row`].
     #[inline(always)]
-    pub(crate) unsafe fn in_row(self, row: usize, col: usize) -> *mut T {
+    #[cfg_attr(debug_assertions, track_caller)]
+    pub(crate) unsafe fn in_row(self, row: usize, col: usize, n: usize) -> *mut T {
         debug_assert_eq!(self.col_step, 1);
+        self.extents.check(row, col, n);
         // SAFETY: as for `at`.
         unsafe { self.ptr.add(row * self.row_step + col) }
     }
@@ -530,17 +615,19 @@ impl<T> Target<T> {
 
     /// The same elements, to read: for operations in place.
     pub(crate) fn source(self) -> Source<T> {
-        Source { ptr: self.ptr, row_step: self.row_step, col_step: self.col_step }
+        let Self { ptr, row_step, col_step, extents } = self;
+        Source { ptr, row_step, col_step, extents }
     }
 
     /// The same elements, in transposed order.
     pub(crate) fn t(self) -> Self {
-        Self { ptr: self.ptr, row_step: self.col_step, col_step: self.row_step }
+        let Self { ptr, row_step, col_step, extents } = self;
+        Self { ptr, row_step: col_step, col_step: row_step, extents: extents.t() }
     }
 
     /// Elements that follow each other without gaps as a matrix with rows of `cols` elements, as many
     /// of them as there are.
     pub(crate) fn in_rows_of(self, cols: usize) -> Self {
-        Self { row_step: cols, col_step: 1, ..self }
+        Self { row_step: cols, col_step: 1, extents: self.extents.in_rows_of(cols), ..self }
     }
 }

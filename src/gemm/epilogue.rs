@@ -1,195 +1,200 @@
 //! What happens to the accumulators of a product, before they are ever stored.
+//!
+//! [`End`] is what callers choose. A kernel does not match on it: for each epilogue there is a type with
+//! the trait [`Epilogue`], and the loop nest gets two trait objects of it, [`MemoryEnd`] for sums in
+//! memory and, where it pays, [`RegisterEnd`] for a whole tile whose sums never leave the registers.
 
-mod update;
+mod activate;
+mod pipeline;
+mod store;
+mod weight_update;
 
-use crate::activation::Function;
-use crate::isa::{Isa, load, store};
+use super::ProductArgs;
+use super::tile::{Area, MemoryEnd, RegisterEnd};
+use crate::isa::{Isa, Kernel, load};
 use crate::threads::Part;
-use crate::view::{Source, Target};
-pub(crate) use update::{DropUpdate, KeptUpdate, Update};
+pub(crate) use activate::Activate;
+pub(super) use activate::with_activation;
+pub(super) use pipeline::{Pipeline, Pipelined};
+pub(crate) use store::{MaskEnd, Store};
+pub(crate) use weight_update::{GatheredUpdate, MaskedUpdate, Update};
 
-/// The last step of a product, on one vector of accumulators.
-pub(crate) trait Epilogue: Copy + Send + Sync {
+/// The last step of a product.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum End {
+    /// `c = sum`.
+    Store(Store),
+    /// `c = keep ? sum · scale : 0`.
+    Mask(MaskEnd),
+    /// `y = [residual +] (keep ? act(sum) · scale : 0)`.
+    Activate(Activate),
+    /// A step of gradient descent whose gradient is the sum.
+    Update(Update),
+    /// The same, with the gradient `keep ? sum · scale : 0`.
+    MaskedUpdate(MaskedUpdate),
+    /// The same as `Update`, for some rows and columns of the weights.
+    GatheredUpdate(GatheredUpdate),
+}
+
+impl End {
+    /// Whether the mask bits matter.
+    pub(super) fn is_masked(&self) -> bool {
+        matches!(self, End::Mask(_) | End::Activate(_) | End::MaskedUpdate(_))
+    }
+
+    /// Whether the elements that the epilogue writes may hold partial sums before.
+    pub(super) fn overwrites(&self) -> bool {
+        matches!(self, End::Store(_) | End::Mask(_) | End::Activate(_))
+    }
+}
+
+/// Where some vectors side by side are in C. They are whole, or there is one with the columns that are
+/// left at the right edge.
+#[derive(Clone, Copy)]
+pub(super) struct Place {
+    pub(super) row: usize,
+    pub(super) col: usize,
+    pub(super) cols: usize,
+}
+
+impl Place {
+    /// The columns of vector `v` of `V`: all lanes, or what is left.
+    #[inline(always)]
+    fn vector<I: Isa, const V: usize>(self, _: I, v: usize) -> (usize, usize) {
+        let n = if V == 1 { self.cols } else { I::LANES };
+        (self.col + v * I::LANES, n)
+    }
+}
+
+/// An epilogue as a type, for kernels compiled once for each.
+pub(super) trait Epilogue: Copy + Send + Sync {
     /// Whether the mask bits matter.
     const MASKED: bool;
-    /// Whether the work on a vector is so long that a loop over a tile in memory beats code for
-    /// each accumulator register.
-    const LONG: bool;
-    /// Whether the elements that the epilogue writes may hold partial sums before.
-    const OVERWRITES: bool = true;
-    /// Whether whole tiles are finished a row at a time while the next one's sums are made. Only for
-    /// products of one block of k, that is, where nothing is overwritten.
-    const DEFERRED: bool = false;
+    /// Whether the work on a vector is one long chain of operations: two vectors are worked on side by
+    /// side then, with sums from memory, and no copy of it stands in a register tile.
+    const LONG: bool = false;
 
-    /// Asks for what the epilogue will read of a part of C, whose sums are about to be made.
+    /// Prefetches what [`Epilogue::finish`] will read and is far from what it reads before. Outputs that
+    /// are only written need nothing.
     ///
     /// # Safety
     ///
-    /// As for `finish`; the part is not empty.
+    /// The part, which is not empty, lies in every matrix of the epilogue.
     #[inline(always)]
     unsafe fn prefetch<I: Isa>(self, _: I, _: Part) {}
 
-    /// Finishes a part whose sums are in memory, rows `step` apart, in an order of its own; whether it
-    /// did.
-    ///
-    /// # Safety
-    ///
-    /// As for `finish`; `sums` is valid for reads of the part, in whole vectors.
-    #[inline(always)]
-    unsafe fn finish_part<I: Isa>(self, _: I, _: Part, _: *const f32, _step: usize) -> bool {
-        false
-    }
-
-    /// Turns the sums of `NV` whole vectors of a row, from column `col` on, into outputs.
-    ///
-    /// # Safety
-    ///
-    /// As for `finish`; `sums` is valid for reads of the vectors.
-    #[inline(always)]
-    unsafe fn finish_row<I: Isa, const NV: usize>(
-        self,
-        isa: I,
-        row: usize,
-        col: usize,
-        sums: *const f32,
-        keep: I::Word,
-    ) {
-        // SAFETY: the caller's promise.
-        unsafe { finish_vectors::<I, Self, NV>(self, isa, row, col, sums, keep) }
-    }
-
-    /// Turns the sums of row `row`, columns `col..col + n`, into outputs; `n` is `LANES`, or less at
-    /// the right edge.
+    /// Turns the sums of `V` vectors of a row into outputs. The mask bits of `keep` are those from the
+    /// place's first column on.
     ///
     /// # Safety
     ///
     /// The elements lie in every matrix of the epilogue, whose rows are contiguous, and no other
     /// task accesses them.
-    unsafe fn finish<I: Isa>(
+    unsafe fn finish<I: Isa, const V: usize>(
         self,
         isa: I,
-        row: usize,
-        col: usize,
-        n: usize,
-        sum: I::F32,
-        keep: I::Mask,
+        place: Place,
+        sums: [I::F32; V],
+        keep: I::Word,
     );
 }
 
-/// The vectors of a row, one after the other.
-///
-/// # Safety
-///
-/// As for `Epilogue::finish_row`.
-#[inline(always)]
-unsafe fn finish_vectors<I: Isa, E: Epilogue, const NV: usize>(
-    epilogue: E,
-    isa: I,
-    row: usize,
-    col: usize,
-    sums: *const f32,
-    keep: I::Word,
-) {
-    let mut at = 0;
-    while at < NV * I::LANES {
+/// The end of tiles whose sums are in memory.
+pub(super) struct InMemory<E>(pub(super) E);
+
+impl<I: Isa, E: Epilogue> MemoryEnd<I> for InMemory<E> {
+    unsafe fn prefetch(&self, isa: I, part: Part) {
         // SAFETY: the caller's promise.
+        unsafe { self.0.prefetch(isa, part) }
+    }
+
+    unsafe fn finish(&self, isa: I, area: &Area, sums: *const f32, step: usize) {
+        // SAFETY: the caller's promise.
+        isa.vectorize(unsafe { FinishArea::new(self.0, area, sums, step) });
+    }
+}
+
+/// The end of whole tiles of `MR` or `LESS` rows and `NV` vectors whose sums are in registers.
+pub(super) struct InRegisters<E, const MR: usize, const LESS: usize, const NV: usize>(pub(super) E);
+
+impl<I: Isa, E: Epilogue, const MR: usize, const LESS: usize, const NV: usize> RegisterEnd<I>
+    for InRegisters<E, MR, LESS, NV>
+{
+    unsafe fn tile(
+        &self,
+        isa: I,
+        product: &ProductArgs,
+        task: &super::tile::Task,
+        _: &mut Pipeline,
+    ) {
+        use super::tile::RegisterTile;
+        let epilogue = self.0;
+        // SAFETY: the caller's promise; there is no other number of rows.
         unsafe {
-            let sum = isa.load(sums.add(at));
-            epilogue.finish(isa, row, col + at, I::LANES, sum, isa.lanes(keep, at));
-        }
-        at += I::LANES;
-    }
-}
-
-/// `c = sum`.
-#[derive(Clone, Copy)]
-pub(crate) struct Store {
-    pub(crate) c: Target,
-}
-
-impl Epilogue for Store {
-    const MASKED: bool = false;
-    const LONG: bool = false;
-
-    #[inline(always)]
-    unsafe fn finish<I: Isa>(
-        self,
-        isa: I,
-        row: usize,
-        col: usize,
-        n: usize,
-        sum: I::F32,
-        _: I::Mask,
-    ) {
-        // SAFETY: the caller's promise.
-        unsafe { store(isa, self.c.in_row(row, col), n, sum) }
-    }
-}
-
-/// `c = keep ? sum · scale : 0`: the gradient through an input dropout.
-#[derive(Clone, Copy)]
-pub(crate) struct Drop {
-    pub(crate) c: Target,
-    pub(crate) scale: f32,
-}
-
-impl Epilogue for Drop {
-    const MASKED: bool = true;
-    const LONG: bool = false;
-
-    #[inline(always)]
-    unsafe fn finish<I: Isa>(
-        self,
-        isa: I,
-        row: usize,
-        col: usize,
-        n: usize,
-        sum: I::F32,
-        keep: I::Mask,
-    ) {
-        let c = isa.keep(keep, isa.mul(sum, isa.splat(self.scale)));
-        // SAFETY: the caller's promise.
-        unsafe { store(isa, self.c.in_row(row, col), n, c) }
-    }
-}
-
-/// `z = sum, y = [residual +] (keep ? act(z) · scale : 0)`, storing z on request.
-#[derive(Clone, Copy)]
-pub(crate) struct Activate<F> {
-    pub(crate) f: F,
-    pub(crate) scale: f32,
-    pub(crate) y: Target,
-    /// Where z goes, if it is saved.
-    pub(crate) z: Option<Target>,
-    /// What is added to y.
-    pub(crate) residual: Option<Source>,
-}
-
-impl<F: Function> Epilogue for Activate<F> {
-    const MASKED: bool = true;
-    const LONG: bool = F::LONG;
-
-    #[inline(always)]
-    unsafe fn finish<I: Isa>(
-        self,
-        isa: I,
-        row: usize,
-        col: usize,
-        n: usize,
-        sum: I::F32,
-        keep: I::Mask,
-    ) {
-        let y = isa.keep(keep, isa.mul(self.f.value(isa, sum), isa.splat(self.scale)));
-        // SAFETY: the caller's promise.
-        unsafe {
-            if let Some(z) = self.z {
-                store(isa, z.in_row(row, col), n, sum);
+            if task.area.part.rows == MR {
+                isa.vectorize(RegisterTile::<E, MR, NV>::new(epilogue, product, task));
+            } else {
+                isa.vectorize(RegisterTile::<E, LESS, NV>::new(epilogue, product, task));
             }
-            let y = match self.residual {
-                Some(residual) => isa.add(load(isa, residual.at(row, col), n), y),
-                None => y,
-            };
-            store(isa, self.y.in_row(row, col), n, y);
+        }
+    }
+}
+
+/// The epilogue for sums in memory: the one place for what does not fill a vector.
+struct FinishArea<'a, E> {
+    epilogue: E,
+    area: &'a Area,
+    sums: *const f32,
+    step: usize,
+}
+
+impl<'a, E: Epilogue> FinishArea<'a, E> {
+    /// # Safety
+    ///
+    /// - The area lies in every matrix of the epilogue, whose rows are contiguous, and no other task
+    ///   accesses it.
+    /// - If the epilogue is masked, the area's bits are valid for reads.
+    /// - `sums` is valid for reads of the area's rows, `step` floats apart.
+    unsafe fn new(epilogue: E, area: &'a Area, sums: *const f32, step: usize) -> Self {
+        Self { epilogue, area, sums, step }
+    }
+
+    /// The rows, a vector of `isa` at a time.
+    #[inline(always)]
+    fn rows<I: Isa>(&self, isa: I) {
+        let Area { part, bits, shift } = *self.area;
+        for r in 0..part.rows {
+            let mut words = bits.words.wrapping_add(r * bits.stride);
+            let mut shift = shift;
+            let mut col = 0;
+            while col < part.cols {
+                let cols = I::LANES.min(part.cols - col);
+                let place = Place { row: part.row + r, col: part.col + col, cols };
+                // SAFETY: `FinishArea::new`; bits follow each other from `shift` on.
+                unsafe {
+                    let keep = isa.word(if E::MASKED { *words >> shift } else { 0 });
+                    let sum = load(isa, self.sums.add(r * self.step + col), cols);
+                    self.epilogue.finish::<I, 1>(isa, place, [sum], keep);
+                }
+                col += I::LANES;
+                shift += I::LANES;
+                if shift == 32 {
+                    (words, shift) = (words.wrapping_add(1), 0);
+                }
+            }
+        }
+    }
+}
+
+impl<E: Epilogue> Kernel for FinishArea<'_, E> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<I: Isa>(self, isa: I) {
+        if E::LONG {
+            self.rows(crate::isa::Twice(isa));
+        } else {
+            self.rows(isa);
         }
     }
 }

@@ -28,6 +28,9 @@ impl<I: Isa> Dispatch for Twice<I> {
 }
 
 impl<I: Isa> TileSize for Twice<I> {
+    const MR: usize = I::MR;
+    const NV: usize = I::NV;
+
     #[inline(always)]
     fn tile<K: TileKernel>(self, kernel: K) -> K::Output {
         self.0.tile(kernel)

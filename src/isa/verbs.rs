@@ -83,6 +83,9 @@ macro_rules! always_there {
 macro_rules! tile_size {
     ($isa:ident: $mr:literal x $nv:literal) => {
         impl $crate::isa::TileSize for $isa {
+            const MR: usize = $mr;
+            const NV: usize = $nv;
+
             #[inline(always)]
             fn tile<K: $crate::isa::TileKernel>(self, kernel: K) -> K::Output {
                 kernel.run::<Self, $mr, { $mr - 1 }, $nv>(self)

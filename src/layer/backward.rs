@@ -235,8 +235,7 @@ fn mask_kept(layer: &DenseLayer<'_>, dw: &mut MatMut<'_>) -> Result<()> {
         None => n,
     };
     let (rows, cols) = (layer.input.list(), layer.output.list());
-    let mask =
-        Mask::generate(last(rows, dw.rows()), last(cols, dw.cols()), &layer.weight_dropout)?;
+    let mask = Mask::generate(last(rows, dw.rows()), last(cols, dw.cols()), &layer.weight_dropout)?;
     let scale = layer.weight_dropout.dropout().scale();
     let stored = |list: Option<&[u32]>, i: usize| list.map_or(i, |list| list[i] as usize);
     for i in 0..dw.rows() {

@@ -1,12 +1,12 @@
 //! The forward pass of a dense layer.
 
-use super::product::{LayerBuffers, weights};
+use super::product::{self, LayerBuffers, weights};
 use super::rows::{Rows, RowsMut};
 use super::{DenseArgs, Shape};
 use crate::Level;
 use crate::error::{Result, check_shape};
 use crate::gemm::epilogue::{Activate, End};
-use crate::gemm::{Operand, Product};
+use crate::gemm::{Operand, ProductArgs};
 use crate::mask::MaskSource;
 use crate::view::MatMut;
 
@@ -73,11 +73,11 @@ fn run(
         None => weights(&args.layer, args.w, level, index, masked)?,
     };
     let bias = match (args.bias, args.layer.output.list()) {
-        (Some(bias), Some(list)) => Some(super::product::pick(bias, list, kept_bias)?.as_ptr()),
+        (Some(bias), Some(list)) => Some(product::pick(bias, list, kept_bias)?.as_ptr()),
         (bias, _) => bias.map(<[f32]>::as_ptr),
     };
     let target = y.target()?;
-    Product {
+    let of_output = ProductArgs {
         m: shape.batch,
         n: shape.units,
         k: shape.inputs,
@@ -93,8 +93,8 @@ fn run(
             residual: residual.as_ref().map(Rows::source).transpose()?,
         }),
         bits: mask.bits(&args.layer.output.elements()),
-    }
-    .run(level);
+    };
+    product::run(level, of_output);
     y.finish();
     if let Some(z) = z {
         z.finish();

@@ -1,7 +1,7 @@
 //! Weights packed once, for callers whose weights do not change between passes.
 
-use super::product::weights;
 use super::DenseLayer;
+use super::product::{prepack, weights};
 use crate::Level;
 use crate::buffers::AlignedBuffer;
 use crate::error::{Error, Result, check_shape};
@@ -97,8 +97,8 @@ impl PackedWeight {
         let (mut index, mut masked) = (IndexBuffers::default(), AlignedBuffer::default());
         let b = weights(layer, w, level, &mut index, &mut masked)?;
         let panels = match use_ {
-            Use::Forward => PackedPanels::new(level, b, inputs, units)?,
-            Use::InputGradient => PackedPanels::new(level, b.t(), units, inputs)?,
+            Use::Forward => prepack(level, b, inputs, units)?,
+            Use::InputGradient => prepack(level, b.t(), units, inputs)?,
         };
         Ok(Self {
             panels,
@@ -174,6 +174,9 @@ impl std::fmt::Debug for PackedWeight {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let Self { inputs, units, use_, .. } = self;
         let level = self.level();
-        write!(f, "PackedWeight {{ inputs: {inputs}, units: {units}, use: {use_:?}, level: {level} }}")
+        write!(
+            f,
+            "PackedWeight {{ inputs: {inputs}, units: {units}, use: {use_:?}, level: {level} }}"
+        )
     }
 }

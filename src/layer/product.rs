@@ -9,7 +9,7 @@ use crate::elementwise::dropout_forward;
 use crate::error::Result;
 use crate::gather::IndexBuffers;
 use crate::gemm::epilogue::{End, MaskEnd, Store};
-use crate::gemm::{Operand, Product};
+use crate::gemm::{Operand, PackedPanels, Product, ProductArgs};
 use crate::mask::{Bits, KeyedDropout, MaskSource};
 use crate::view::{MatMut, MatRef, Target};
 
@@ -38,6 +38,20 @@ impl LayerBuffers {
         BUFFERS.set(buffers);
         result
     }
+}
+
+/// Computes a product of this layer.
+pub(super) fn run(level: Level, product: ProductArgs) {
+    // SAFETY: only the passes of a layer come here, with operands and outputs whose shapes they have
+    // checked, by rows, from views that are borrowed until they return. Lists of kept units are ascending and
+    // below the number of units, which `KeptUnits` sees to.
+    unsafe { Product::new(product) }.run(level);
+}
+
+/// Packs a factor of this layer, which has `k` rows and `n` columns.
+pub(super) fn prepack(level: Level, b: Operand, k: usize, n: usize) -> Result<PackedPanels> {
+    // SAFETY: as for `run`.
+    unsafe { PackedPanels::new(level, b, k, n) }
 }
 
 /// The values of the units in the list, which are below the number of values.
@@ -92,7 +106,7 @@ pub(super) fn input_gradient(
         true => End::Mask(MaskEnd { c: dx, scale: dropout.dropout().scale() }),
         false => End::Store(Store { c: dx }),
     };
-    Product {
+    let product = ProductArgs {
         m: shape.batch,
         n: shape.inputs,
         k: shape.units,
@@ -102,8 +116,8 @@ pub(super) fn input_gradient(
         partial: dx,
         end,
         bits: Bits::generate(dropout, None),
-    }
-    .run(level);
+    };
+    run(level, product);
 }
 
 /// `x~ᵀ · dz` as a product whose output has contiguous rows: dW, or where the columns of dW are
@@ -149,6 +163,7 @@ impl WeightGradient {
     /// Hands the gradient to `end`, which writes to `partial`.
     pub(super) fn run(&self, level: Level, end: End, bits: Bits, partial: Target) {
         let Self { a, b, m, n, k, .. } = *self;
-        Product { m, n, k, a, b, bias: None, partial, end, bits }.run(level);
+        let product = ProductArgs { m, n, k, a, b, bias: None, partial, end, bits };
+        run(level, product);
     }
 }

@@ -3,7 +3,7 @@
 use super::backward::{OutputGradient, output_gradient, weight_gradient};
 use super::product::{LayerBuffers, WeightGradient, input_gradient, pick, weights};
 use super::rows::RowsMut;
-use super::{DenseArgs, DenseLayer, Gradients, PackedWeight, Shape};
+use super::{DenseArgs, DenseLayer, PackedWeight, Shape};
 use crate::Level;
 use crate::buffers::AlignedBuffer;
 use crate::error::{Result, check_equal, check_shape};

@@ -67,9 +67,6 @@ unsafe impl Send for Tile {}
 unsafe impl Sync for Tile {}
 
 impl Bits {
-    /// Everything is kept, and nothing is stored.
-    pub(crate) const ALL: Bits = Bits::Made(Generator::Uniform(true), None);
-
     /// The bits of a dropout, stored in `save` if it is there.
     pub(super) fn keyed(dropout: &KeyedDropout, save: Option<WordsMut>) -> Self {
         let generator = match dropout.dropout().threshold() {

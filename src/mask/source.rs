@@ -1,4 +1,4 @@
-//! Where the mask of a forward pass comes from, and where it goes.
+//! Where the mask of a pass comes from, and where it goes.
 
 use super::bits::Bits;
 use super::dropout::Dropout;
@@ -6,65 +6,6 @@ use super::key::MaskKey;
 use super::keyed::KeyedDropout;
 use super::stored::Mask;
 use crate::error::Result;
-
-/// What a forward pass does about its mask.
-///
-/// Functions take it as `impl Into<ForwardMask>`, so that the argument is written
-///
-/// | | |
-/// |---|---|
-/// | `None` | the mask is made from the key, and forgotten |
-/// | `&mut mask` or `Some(&mut mask)` | it is made from the key, and stored |
-/// | `&mask` | it is given: the mask decides, and the dropout says only how to scale |
-#[derive(Debug, Default)]
-pub enum ForwardMask<'a> {
-    /// The mask is made from the key, and forgotten.
-    #[default]
-    Forget,
-    /// The mask is made from the key, and stored here.
-    Store(&'a mut Mask),
-    /// The mask is this one; the key and the threshold of the dropout are not looked at.
-    Given(&'a Mask),
-}
-
-impl<'a> From<Option<&'a mut Mask>> for ForwardMask<'a> {
-    fn from(mask: Option<&'a mut Mask>) -> Self {
-        mask.map_or(ForwardMask::Forget, ForwardMask::Store)
-    }
-}
-
-impl<'a> From<&'a mut Mask> for ForwardMask<'a> {
-    fn from(mask: &'a mut Mask) -> Self {
-        ForwardMask::Store(mask)
-    }
-}
-
-impl<'a> From<&'a Mask> for ForwardMask<'a> {
-    fn from(mask: &'a Mask) -> Self {
-        ForwardMask::Given(mask)
-    }
-}
-
-impl ForwardMask<'_> {
-    /// `Ok` when a mask that is stored or given has the shape of the matrix, given as name, rows and
-    /// columns.
-    pub(crate) fn check(&self, matrix: (&'static str, usize, usize)) -> Result<()> {
-        match self {
-            ForwardMask::Forget => Ok(()),
-            ForwardMask::Store(mask) => mask.check(matrix),
-            ForwardMask::Given(mask) => mask.check(matrix),
-        }
-    }
-
-    /// The bits of the operation; a mask that is there has its shape.
-    pub(crate) fn bits(self, dropout: &Dropout, key: &MaskKey) -> Bits {
-        match self {
-            ForwardMask::Forget => Bits::generate(&dropout.with_key(*key), None),
-            ForwardMask::Store(mask) => Bits::generate(&dropout.with_key(*key), Some(mask)),
-            ForwardMask::Given(mask) => Bits::stored(mask),
-        }
-    }
-}
 
 /// Where the mask of a pass comes from, forward or backward, and whether it is stored on the way.
 ///

@@ -4,8 +4,8 @@ use rand_xoshiro::Xoshiro256PlusPlus;
 use rand_xoshiro::rand_core::Rng;
 
 use crate::buffers::AlignedBuffer;
-use crate::layer::Parameters;
 use crate::error::Result;
+use crate::layer::Parameters;
 use crate::math::normal::pair_from_uniform;
 use crate::view::MatMut;
 

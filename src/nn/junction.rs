@@ -7,8 +7,8 @@ use crate::elementwise::{
     GaussianDropout, dropout_forward, gaussian_dropout_backward, gaussian_dropout_forward,
 };
 use crate::error::{Error, Result};
-use crate::mask::{Dropout, MaskKey, MaskSource, Scaling};
 use crate::layer::{KeptUnits, Side, gather_units};
+use crate::mask::{Dropout, MaskKey, MaskSource, Scaling};
 use crate::view::{MatMut, MatRef};
 
 /// The noise before the first layer (junction 0) or after a hidden one.
@@ -73,7 +73,9 @@ impl Junction {
         let dropout = Dropout::with_scaling(rate, self.scaling)?;
         match &mut self.noise {
             Drawn::Elements(drawn) => *drawn = dropout,
-            Drawn::Units(kept, Granularity::UnitExact) => kept.redraw_exact(&dropout.with_key(*key))?,
+            Drawn::Units(kept, Granularity::UnitExact) => {
+                kept.redraw_exact(&dropout.with_key(*key))?
+            }
             Drawn::Units(kept, _) => kept.redraw_bernoulli(&dropout.with_key(*key))?,
             Drawn::Gaussian(drawn) => *drawn = GaussianDropout::new(rate)?,
         }
@@ -113,7 +115,12 @@ impl Junction {
     }
 
     /// Makes the copy of `x` that the next layer reads, if it reads one.
-    pub(super) fn apply(&self, x: MatRef<'_>, key: &MaskKey, copy: &mut AlignedBuffer) -> Result<()> {
+    pub(super) fn apply(
+        &self,
+        x: MatRef<'_>,
+        key: &MaskKey,
+        copy: &mut AlignedBuffer,
+    ) -> Result<()> {
         match &self.noise {
             Drawn::Units(kept, _) if self.first => {
                 gather_units(x, kept, room(copy, x.rows(), kept.len())?)

@@ -313,7 +313,7 @@ impl Mlp {
         let (rows, classes, widest) = (labels.len(), self.classes(), self.widest());
         let Buffers { outputs, gradients, .. } = &mut self.buffers;
         for gradient in &mut *gradients {
-            room(gradient, rows, widest)?;
+            gradient.room(rows, widest)?;
         }
         let [gradient, _] = gradients;
         let logits = MatRef::new(&outputs[self.layers.len() - 1], rows, classes)?;
@@ -363,9 +363,8 @@ impl Mlp {
         for row in (0..x.rows()).step_by(EVALUATION_ROWS) {
             let rows = EVALUATION_ROWS.min(x.rows() - row);
             result = self.infer_rows(x.rows_from(row, rows)?, &mut buffers);
-            result = result.and_then(|()| {
-                f(row, MatRef::new(&buffers.input, rows, self.classes())?)
-            });
+            result =
+                result.and_then(|()| f(row, MatRef::new(&buffers.input, rows, self.classes())?));
             if result.is_err() {
                 break;
             }
@@ -397,10 +396,6 @@ impl Mlp {
 }
 
 /// The last output, of `cols` columns, or `x` where there is none.
-fn last_or<'a>(
-    x: MatRef<'a>,
-    outputs: &'a [AlignedBuffer],
-    cols: usize,
-) -> Result<MatRef<'a>> {
+fn last_or<'a>(x: MatRef<'a>, outputs: &'a [AlignedBuffer], cols: usize) -> Result<MatRef<'a>> {
     outputs.last().map_or(Ok(x), |output| MatRef::new(output, x.rows(), cols))
 }

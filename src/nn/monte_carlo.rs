@@ -90,7 +90,13 @@ impl<'a> Passes<'a> {
         let first = mlp.junctions.iter().position(Junction::may_change);
         let first = first.unwrap_or(mlp.layers().len() - 1);
         let junctions = mlp.junctions.clone();
-        Self { mlp, first, junctions, shared: AlignedBuffer::default(), buffers: Buffers::default() }
+        Self {
+            mlp,
+            first,
+            junctions,
+            shared: AlignedBuffer::default(),
+            buffers: Buffers::default(),
+        }
     }
 
     /// The weights of the layers after the first noise, for stacked passes; nothing where units are

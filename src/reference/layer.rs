@@ -158,8 +158,7 @@ pub fn dense_update<'d, 'm, T: Real>(
 ) -> Result<()> {
     let dy = dy.into();
     let shape = args.check(&parameters, saved, &dy.as_ref(), dx.as_ref())?;
-    let (mut dw, mut db) =
-        (vec![T::ZERO; shape.inputs * shape.units], vec![T::ZERO; shape.units]);
+    let (mut dw, mut db) = (vec![T::ZERO; shape.inputs * shape.units], vec![T::ZERO; shape.units]);
     let dw_view = MatMut::new(&mut dw, shape.inputs, shape.units)?;
     let gradients = Gradients { dx, dw: Some(dw_view), db: Some(&mut db) };
     dense_backward(&args.args(&parameters), saved, dy, gradients, mask)?;

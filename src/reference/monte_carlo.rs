@@ -42,8 +42,9 @@ pub fn predict_monte_carlo<T: Real>(
             let last = l + 1 == layers.len();
             let activation = if last { Activation::Identity } else { mlp.spec().activation };
             let x = MatRef::new(&values, rows, inputs)?;
-            let args = DenseArgs::new(DenseLayer::new(activation), x, MatRef::new(&w, inputs, units)?)
-                .with_bias(&bias);
+            let args =
+                DenseArgs::new(DenseLayer::new(activation), x, MatRef::new(&w, inputs, units)?)
+                    .with_bias(&bias);
             let mut y = vec![T::ZERO; rows * units];
             dense_forward(&args, MatMut::new(&mut y, rows, units)?, None, MaskSource::Key)?;
             values = y;

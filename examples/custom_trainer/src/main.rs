@@ -85,7 +85,9 @@ impl Network {
         let layer = DenseLayer::new(Activation::Tanh);
         Ok(match step {
             None => layer,
-            Some(step) => layer.with_output(self.dropout.with_key(MaskKey::new(42, l as u32, step)?)),
+            Some(step) => {
+                layer.with_output(self.dropout.with_key(MaskKey::new(42, l as u32, step)?))
+            }
         })
     }
 
@@ -95,7 +97,8 @@ impl Network {
         for (l, layer) in self.layers.iter().enumerate() {
             let mut y = Array2::zeros((x.nrows(), layer.w.ncols()));
             let x = view(outputs.last().unwrap_or(x))?;
-            let args = DenseArgs::new(self.layer(l, step)?, x, view(&layer.w)?).with_bias(&layer.bias);
+            let args =
+                DenseArgs::new(self.layer(l, step)?, x, view(&layer.w)?).with_bias(&layer.bias);
             dense_forward(&args, view_mut(&mut y)?, None, MaskSource::Key)?;
             outputs.push(y);
         }

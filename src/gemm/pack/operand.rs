@@ -1,9 +1,9 @@
 //! A matrix that a product reads: as it is, or changed on its way into the panels.
 
-use super::dropped::{Apply, Dropped};
-use crate::gather::{Gather, Kept};
+use super::masked::{Apply, MaskedOperand};
+use crate::gather::{Gather, GatherIndex};
 use crate::isa::Isa;
-use crate::mask::{Dropout, MaskKey};
+use crate::mask::KeyedDropout;
 use crate::threads::Part;
 use crate::view::Source;
 
@@ -22,9 +22,9 @@ enum Form {
     /// The elements themselves.
     Plain,
     /// The elements after a dropout.
-    Dropped(Dropped),
+    Masked(MaskedOperand),
     /// Some of the rows and columns of the stored matrix.
-    Kept(Kept),
+    Gathered(GatherIndex),
     /// Panels of B that were packed before.
     Packed(*const f32),
 }
@@ -36,25 +36,23 @@ impl Operand {
     }
 
     /// A matrix whose panels of B, for the same level, are at `panels`.
-    pub(super) fn packed(source: Source, panels: *const f32) -> Self {
+    pub(in crate::gemm) fn packed(source: Source, panels: *const f32) -> Self {
         Self { source, form: Form::Packed(panels), transposed: false }
     }
 
-    /// The kept rows and columns of a matrix whose rows are contiguous.
-    pub(crate) fn kept(source: Source, kept: Kept) -> Self {
-        let form = if kept.is_all() { Form::Plain } else { Form::Kept(kept) };
+    /// The rows and columns of a gather index, of a matrix whose rows are contiguous.
+    pub(crate) fn gathered(source: Source, index: GatherIndex) -> Self {
+        let form = if index.is_all() { Form::Plain } else { Form::Gathered(index) };
         Self { source, form, transposed: false }
     }
 
-    /// `keep ? x · scale : 0` in place of the matrix; or the matrix itself.
-    pub(crate) fn dropped(source: Source, dropout: Option<(Dropout, MaskKey)>) -> Self {
-        match dropout {
-            Some((dropout, key)) if dropout.drops() => {
-                let (dropped, transposed) = Dropped::new(source, &dropout, &key);
-                Self { source: dropped.source, form: Form::Dropped(dropped), transposed }
-            }
-            _ => Self::new(source),
+    /// `keep ? x · scale : 0` in place of the matrix, or the matrix itself if nothing is dropped.
+    pub(crate) fn masked(source: Source, dropout: &KeyedDropout) -> Self {
+        if !dropout.drops() {
+            return Self::new(source);
         }
+        let (masked, transposed) = MaskedOperand::new(source, dropout);
+        Self { source: masked.source(), form: Form::Masked(masked), transposed }
     }
 
     /// The transposed matrix.
@@ -63,24 +61,24 @@ impl Operand {
     }
 
     /// Whether rows, as the product reads them, are contiguous, and only have to be copied.
-    pub(super) fn is_copied(&self) -> bool {
+    pub(in crate::gemm) fn is_copied(&self) -> bool {
         matches!(self.form, Form::Plain) && self.source().col_step == 1
     }
 
     /// Whether columns, as the product reads them, are contiguous, and only have to be transposed.
-    pub(super) fn is_transposed(&self) -> bool {
+    pub(in crate::gemm) fn is_transposed(&self) -> bool {
         matches!(self.form, Form::Plain) && self.source().row_step == 1
     }
 
     /// Whether elements are computed before they are packed.
-    pub(super) fn is_computed(&self) -> bool {
-        matches!(self.form, Form::Dropped(_) | Form::Kept(_))
+    pub(in crate::gemm) fn is_computed(&self) -> bool {
+        matches!(self.form, Form::Masked(_) | Form::Gathered(_))
     }
 
     /// The dropout, if the rows that it is applied to are those that the product reads.
-    pub(super) fn dropped_rows(&self) -> Option<Dropped> {
+    pub(in crate::gemm) fn masked_rows(&self) -> Option<MaskedOperand> {
         match self.form {
-            Form::Dropped(dropped) if !self.transposed => Some(dropped),
+            Form::Masked(masked) if !self.transposed => Some(masked),
             _ => None,
         }
     }
@@ -93,12 +91,17 @@ impl Operand {
     /// The part lies in the operand, of which no other is read through the result. `scratch` has room
     /// for its bits, rows or columns padded to a word, and holds them as long as the result is used.
     #[inline(always)]
-    pub(super) unsafe fn with_bits<I: Isa>(self, isa: I, part: Part, scratch: &mut [u32]) -> Self {
+    pub(in crate::gemm) unsafe fn with_bits<I: Isa>(
+        self,
+        isa: I,
+        part: Part,
+        scratch: &mut [u32],
+    ) -> Self {
         match self.form {
-            Form::Dropped(dropped) => {
+            Form::Masked(masked) => {
                 // SAFETY: the caller's promise.
-                let dropped = unsafe { dropped.with_bits(isa, self.stored(part), scratch) };
-                Self { form: Form::Dropped(dropped), ..self }
+                let masked = unsafe { masked.with_bits(isa, self.stored(part), scratch) };
+                Self { form: Form::Masked(masked), ..self }
             }
             _ => self,
         }
@@ -114,7 +117,7 @@ impl Operand {
     }
 
     /// The panels of B, if they were packed before.
-    pub(super) fn panels(&self) -> Option<*const f32> {
+    pub(in crate::gemm) fn panels(&self) -> Option<*const f32> {
         match self.form {
             Form::Packed(panels) => Some(panels),
             _ => None,
@@ -122,7 +125,7 @@ impl Operand {
     }
 
     /// The stored elements in the order in which the product reads them.
-    pub(super) fn source(&self) -> Source {
+    pub(in crate::gemm) fn source(&self) -> Source {
         if self.transposed { self.source.t() } else { self.source }
     }
 
@@ -133,7 +136,7 @@ impl Operand {
     ///
     /// The part lies in the operand; `buffer` has room for its elements.
     #[inline(always)]
-    pub(super) unsafe fn elements<I: Isa>(
+    pub(in crate::gemm) unsafe fn elements<I: Isa>(
         &self,
         isa: I,
         part: Part,
@@ -148,10 +151,12 @@ impl Operand {
                 let first = unsafe { source.at(part.row, part.col) };
                 return (first, source.row_step, source.col_step);
             }
-            Form::Dropped(dropped) => isa.vectorize(Apply { dropped, part: stored, out }),
-            Form::Kept(kept) => {
-                let step = stored.cols;
-                isa.vectorize(Gather { source, kept, scale: 1.0, part: stored, out, step });
+            // SAFETY: the caller's promise.
+            Form::Masked(masked) => isa.vectorize(unsafe { Apply::new(masked, stored, out) }),
+            Form::Gathered(index) => {
+                // SAFETY: the caller's promise.
+                let gather = unsafe { Gather::new((source, index), stored, 1.0, out, stored.cols) };
+                isa.vectorize(gather);
             }
         }
         if self.transposed { (buffer, 1, stored.cols) } else { (buffer, stored.cols, 1) }

@@ -1,20 +1,21 @@
-//! Products of a few rows, for which B is read where it is.
+//! Skinny products, of so few rows that B is read where it is.
 //!
-//! Packing reads and writes every element of B once; with up to [`FEW_ROWS`] rows each element
+//! Packing reads and writes every element of B once; with up to [`SKINNY_ROWS`] rows each element
 //! is used no more often than that. Instead a few rows of B at a time are streamed along C, whose
 //! sums wait in memory, for the most part in the level-1 cache.
 //!
 //! Where B itself lies in the level-1 cache ([`SMALL`]), packing does not pay for more rows either, and
 //! sums need not wait: a tile goes through all of k.
 
+use super::ProductArgs;
 use super::blocking::panels;
-use super::dropped::Dropped;
+use super::pack::MaskedOperand;
 use crate::isa::{Isa, Kernel, load, store};
-use crate::mask::{TILE_COLS, TILE_WORDS};
+use crate::mask::{TILE_COLS, TILE_WORDS, Tile};
 use crate::threads::Part;
 
 /// Up to so many rows B is read in place.
-pub(super) const FEW_ROWS: usize = 4;
+pub(super) const SKINNY_ROWS: usize = 4;
 /// Rows of B that are streamed together: the hardware prefetchers follow so many.
 const STREAMS: usize = 8;
 /// AlignedBuffer of a B that is small: half of a level-1 cache of 32 KiB.
@@ -22,52 +23,79 @@ pub(super) const SMALL: usize = 4096;
 /// Up to so many rows a small B is read in place.
 pub(super) const SMALL_ROWS: usize = 16;
 
-/// `c = a · b` from where sums start, for few rows; rows of B and C are contiguous. B may have a dropout,
-/// which is applied to what is loaded.
-pub(super) struct FewRows {
-    pub(super) a: *const f32,
-    pub(super) a_row_step: usize,
-    pub(super) a_k_step: usize,
-    pub(super) b: *const f32,
-    pub(super) b_step: usize,
-    pub(super) dropped: Option<Dropped>,
-    /// B's first column, a multiple of 32, in the matrix that is dropped.
-    pub(super) col: usize,
+/// `c = a · b` from where sums start, for few rows; rows of B and C are contiguous. B may be masked: its
+/// dropout is applied to what is loaded.
+pub(super) struct Skinny {
+    a: *const f32,
+    a_row_step: usize,
+    a_k_step: usize,
+    b: *const f32,
+    b_step: usize,
+    masked: Option<MaskedOperand>,
+    /// B's first column, a multiple of 32, in the masked matrix.
+    col: usize,
     /// Where sums start, one value a column; 0 where there is none.
-    pub(super) bias: Option<*const f32>,
-    pub(super) c: *mut f32,
-    pub(super) c_step: usize,
-    pub(super) rows: usize,
-    pub(super) cols: usize,
-    pub(super) k: usize,
+    bias: Option<*const f32>,
+    c: *mut f32,
+    c_step: usize,
+    rows: usize,
+    cols: usize,
+    k: usize,
 }
 
-/// The bits of some rows of B, and the scale of what is kept.
+impl Skinny {
+    /// The product for a part of C, whose rows of A are at `a`, with the steps to the next row and step
+    /// of k.
+    ///
+    /// # Safety
+    ///
+    /// - The part lies in C, and no other task accesses it.
+    /// - The rows of A are valid for reads; A and B have `product.k` steps of k.
+    /// - Rows of B, which is plain or masked by rows, are contiguous.
+    pub(super) unsafe fn new(
+        product: &ProductArgs,
+        part: Part,
+        (a, a_row_step, a_k_step): (*const f32, usize, usize),
+    ) -> Self {
+        let Part { row, rows, col, cols } = part;
+        let (b, c) = (product.b.source(), product.partial);
+        // SAFETY: the caller's promise.
+        let (first_b, first_c, bias) = unsafe {
+            let bias = product.bias.map(|bias| bias.add(col));
+            (b.in_row(0, col, cols), c.in_row(row, col, cols), bias)
+        };
+        let (masked, k) = (product.b.masked_rows(), product.k);
+        let (b, b_step, c, c_step) = (first_b, b.row_step, first_c, c.row_step);
+        Self { a, a_row_step, a_k_step, b, b_step, masked, col, bias, c, c_step, rows, cols, k }
+    }
+}
+
+/// The mask bits of some rows of B, and the scale of what they keep.
 #[derive(Clone, Copy)]
-struct Factor {
+struct RowBits {
     words: *const u32,
     stride: usize,
     scale: f32,
 }
 
-impl Kernel for FewRows {
+impl Kernel for Skinny {
     type Output = ();
 
     #[inline(always)]
     fn run<I: Isa>(self, isa: I) {
-        for (row, rows) in panels(self.rows, FEW_ROWS) {
-            // SAFETY: whoever made this kernel promised that the matrices have these shapes.
+        for (row, rows) in panels(self.rows, SKINNY_ROWS) {
+            // SAFETY: `Skinny::new`.
             unsafe {
-                match (rows, self.dropped) {
+                match (rows, self.masked) {
                     (1, None) => self.rows::<I, 1, 8>(isa, row),
                     (2, None) => self.rows::<I, 2, 4>(isa, row),
                     (3, None) => self.rows::<I, 3, 3>(isa, row),
                     (4, None) => self.rows::<I, 4, 3>(isa, row),
-                    (1, Some(b)) => self.dropped_rows::<I, 1, 8>(isa, row, b),
-                    (2, Some(b)) => self.dropped_rows::<I, 2, 4>(isa, row, b),
-                    (3, Some(b)) => self.dropped_rows::<I, 3, 2>(isa, row, b),
-                    (4, Some(b)) => self.dropped_rows::<I, 4, 2>(isa, row, b),
-                    _ => {}
+                    (1, Some(b)) => self.masked_rows::<I, 1, 8>(isa, row, b),
+                    (2, Some(b)) => self.masked_rows::<I, 2, 4>(isa, row, b),
+                    (3, Some(b)) => self.masked_rows::<I, 3, 2>(isa, row, b),
+                    (4, Some(b)) => self.masked_rows::<I, 4, 2>(isa, row, b),
+                    _ => unreachable!("panels have 1 to {SKINNY_ROWS} rows, not {rows}"),
                 }
             }
         }
@@ -82,13 +110,13 @@ struct Steps {
     depth: usize,
 }
 
-impl FewRows {
+impl Skinny {
     /// # Safety
     ///
     /// The matrices have these shapes, with `R` rows from `row` on; C is not accessed by others.
     #[inline(always)]
     unsafe fn rows<I: Isa, const R: usize, const V: usize>(&self, isa: I, row: usize) {
-        let none = Factor { words: std::ptr::null(), stride: 0, scale: 1.0 };
+        let none = RowBits { words: std::ptr::null(), stride: 0, scale: 1.0 };
         let deep = if self.k * self.cols <= SMALL { self.k.max(1) } else { STREAMS };
         for p in (0..self.k).step_by(deep) {
             let steps = Steps { row, p, depth: deep.min(self.k - p) };
@@ -99,13 +127,13 @@ impl FewRows {
 
     /// # Safety
     ///
-    /// As for `rows`; B is a part of the matrix of `dropped`.
+    /// As for `rows`; B is a part of the matrix of `masked`.
     #[inline(always)]
-    unsafe fn dropped_rows<I: Isa, const R: usize, const V: usize>(
+    unsafe fn masked_rows<I: Isa, const R: usize, const V: usize>(
         &self,
         isa: I,
         row: usize,
-        dropped: Dropped,
+        masked: MaskedOperand,
     ) {
         let mut scratch = [0u32; TILE_WORDS];
         // As many columns as have room for the bits of all streams.
@@ -116,11 +144,11 @@ impl FewRows {
                 let part = Part { row: p, rows: depth, col: self.col + col, cols };
                 // SAFETY: the caller's promise.
                 unsafe {
-                    let bits = dropped.bits.tile(isa, part, &mut scratch);
-                    let factor =
-                        Factor { words: bits.words, stride: bits.stride, scale: dropped.scale };
+                    let bits = masked.bits.tile(isa, part, &mut scratch);
+                    let Tile { words, stride } = bits;
+                    let bits = RowBits { words, stride, scale: masked.scale };
                     let steps = Steps { row, p, depth };
-                    self.streams::<I, R, V, true>(isa, steps, (col, cols), factor);
+                    self.streams::<I, R, V, true>(isa, steps, (col, cols), bits);
                 }
             }
         }
@@ -132,29 +160,29 @@ impl FewRows {
     ///
     /// As for `rows`; the range lies in the matrices.
     #[inline(always)]
-    unsafe fn streams<I: Isa, const R: usize, const V: usize, const DROPPED: bool>(
+    unsafe fn streams<I: Isa, const R: usize, const V: usize, const MASKED: bool>(
         &self,
         isa: I,
         steps: Steps,
         (first, cols): (usize, usize),
-        factor: Factor,
+        bits: RowBits,
     ) {
         let width = V * I::LANES;
         let mut at = 0;
         // SAFETY: the caller's promise; `at + n <= cols`.
         unsafe {
             while at + width <= cols {
-                self.tile::<I, R, V, DROPPED>(isa, steps, (first, at), width, factor);
+                self.tile::<I, R, V, MASKED>(isa, steps, (first, at), width, bits);
                 at += width;
             }
             // Sums that start and end here may be made twice.
-            if !DROPPED && steps.depth == self.k && at < cols && width <= cols {
-                self.tile::<I, R, V, DROPPED>(isa, steps, (first, cols - width), width, factor);
+            if !MASKED && steps.depth == self.k && at < cols && width <= cols {
+                self.tile::<I, R, V, MASKED>(isa, steps, (first, cols - width), width, bits);
                 at = cols;
             }
             while at < cols {
                 let n = I::LANES.min(cols - at);
-                self.tile::<I, R, 1, DROPPED>(isa, steps, (first, at), n, factor);
+                self.tile::<I, R, 1, MASKED>(isa, steps, (first, at), n, bits);
                 at += n;
             }
         }
@@ -164,19 +192,19 @@ impl FewRows {
     ///
     /// # Safety
     ///
-    /// As for `rows`; the range lies in the matrices; `n` is `V * LANES`, or less if `V` is 1. The factor
-    /// has the bits from `first` on.
+    /// As for `rows`; the range lies in the matrices; `n` is `V * LANES`, or less if `V` is 1. The bits
+    /// are those from `first` on.
     #[inline(always)]
-    unsafe fn tile<I: Isa, const R: usize, const V: usize, const DROPPED: bool>(
+    unsafe fn tile<I: Isa, const R: usize, const V: usize, const MASKED: bool>(
         &self,
         isa: I,
         Steps { row, p, depth }: Steps,
         (first, at): (usize, usize),
         n: usize,
-        factor: Factor,
+        bits: RowBits,
     ) {
         let (lanes, col) = (n.min(I::LANES), first + at);
-        let scale = isa.splat(factor.scale);
+        let scale = isa.splat(bits.scale);
         let mut acc = [[isa.splat(0.0); V]; R];
         // SAFETY: the caller's promise.
         unsafe {
@@ -193,12 +221,12 @@ impl FewRows {
             }
             let mut a = self.a.add(row * self.a_row_step + p * self.a_k_step);
             let mut b = self.b.add(p * self.b_step + col);
-            let mut words = factor.words;
+            let mut words = bits.words;
             for _ in 0..depth {
                 let mut line = [isa.splat(0.0); V];
                 for (v, b_v) in line.iter_mut().enumerate() {
                     *b_v = load(isa, b.add(v * I::LANES), lanes);
-                    if DROPPED {
+                    if MASKED {
                         let at = at + v * I::LANES;
                         let keep = isa.lanes(isa.word(*words.add(at / 32)), at % 32);
                         *b_v = isa.keep(keep, isa.mul(*b_v, scale));
@@ -212,7 +240,7 @@ impl FewRows {
                 }
                 a = a.wrapping_add(self.a_k_step);
                 b = b.wrapping_add(self.b_step);
-                words = words.wrapping_add(factor.stride);
+                words = words.wrapping_add(bits.stride);
             }
             for (r, sums) in acc.into_iter().enumerate() {
                 for (v, sum) in sums.into_iter().enumerate() {

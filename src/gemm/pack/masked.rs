@@ -1,28 +1,29 @@
 //! `keep ? x · scale : 0` in place of a factor's elements: dropout of an input or of weights.
 
-use super::tile::Keep;
+use super::ahead::{PackAhead, RowMask};
 use crate::isa::{Isa, Kernel};
-use crate::mask::{Bits, Dropout, MaskKey, TILE_COLS, TILE_WORDS};
+use crate::mask::{Bits, KeyedDropout, TILE_COLS, TILE_WORDS};
 use crate::threads::Part;
 use crate::view::Source;
 
 /// A matrix whose rows are contiguous, and its dropout.
 #[derive(Clone, Copy)]
-pub(super) struct Dropped {
-    pub(super) source: Source,
+pub(in crate::gemm) struct MaskedOperand {
+    source: Source,
     /// The bits, in the coordinates of the source.
-    pub(super) bits: Bits,
-    pub(super) scale: f32,
+    pub(in crate::gemm) bits: Bits,
+    pub(in crate::gemm) scale: f32,
 }
 
-/// Rows of B that are asked for before they are read: rows a power of two apart evict each other from
+/// Rows of B that are prefetched before they are read: rows a power of two apart evict each other from
 /// the level-1 cache when there are more.
 const ROWS_AHEAD: usize = 8;
 
-impl Dropped {
+impl MaskedOperand {
     /// The dropout of a matrix, and whether the source of the result is its transposed: the one of the two
     /// whose rows are contiguous.
-    pub(super) fn new(source: Source, dropout: &Dropout, key: &MaskKey) -> (Self, bool) {
+    pub(super) fn new(source: Source, dropout: &KeyedDropout) -> (Self, bool) {
+        let (dropout, key) = (dropout.dropout(), dropout.key());
         let (scale, transposed) = (dropout.scale(), source.col_step != 1);
         let (source, bits) = if transposed {
             (source.t(), Bits::generate_transposed(&dropout.with_key(*key)))
@@ -30,6 +31,11 @@ impl Dropped {
             (source, Bits::generate(&dropout.with_key(*key), None))
         };
         (Self { source, bits, scale }, transposed)
+    }
+
+    /// The matrix before the dropout.
+    pub(super) fn source(&self) -> Source {
+        self.source
     }
 
     /// The same with the bits of `part`, whose first column is a multiple of 32, made in advance.
@@ -40,16 +46,22 @@ impl Dropped {
     /// used for anything else as long as the result is.
     #[inline(always)]
     pub(super) unsafe fn with_bits<I: Isa>(self, isa: I, part: Part, scratch: &mut [u32]) -> Self {
-        // SAFETY: the caller's promise; bits made from a key may be asked for anywhere.
+        // SAFETY: the caller's promise; bits can be made from a key for any part.
         let tile = unsafe { self.bits.tile(isa, part, scratch) };
         Self { bits: Bits::made(tile, part), ..self }
     }
 
-    /// What becomes of the elements from a place on, if the bits of their rows were made in advance.
-    pub(super) fn keep(&self, row: usize, col: usize) -> Option<Keep> {
+    /// Adds the dropout of the elements from a place on to a panel that is packed ahead, if the bits of its
+    /// rows were made in advance.
+    pub(in crate::gemm) fn pack_ahead(
+        &self,
+        copy: PackAhead,
+        row: usize,
+        col: usize,
+    ) -> Option<PackAhead> {
         let bits = self.bits.in_memory(row, col)?;
         let (words, step) = (bits.words, bits.stride);
-        Some(Keep { words, step, shift: col % 32, scale: self.scale })
+        Some(copy.masked(RowMask { words, step, shift: col % 32, scale: self.scale }))
     }
 
     /// Packs a panel of `nr` columns, of which `part` has as many or fewer, the others zeros.
@@ -95,13 +107,21 @@ impl Dropped {
 }
 
 /// Writes a part with dropout applied, row after row.
-///
-/// The part lies in the matrix, and its bits, if they were made in advance, among those; then its
-/// first column is a multiple of 32. `out` has room for it.
 pub(super) struct Apply {
-    pub(super) dropped: Dropped,
-    pub(super) part: Part,
-    pub(super) out: *mut f32,
+    masked: MaskedOperand,
+    part: Part,
+    out: *mut f32,
+}
+
+impl Apply {
+    /// # Safety
+    ///
+    /// - The part lies in the matrix, which is alive, and its bits, if they were made in advance, among
+    ///   those; then its first column is a multiple of 32.
+    /// - `out` has room for the part.
+    pub(super) unsafe fn new(masked: MaskedOperand, part: Part, out: *mut f32) -> Self {
+        Self { masked, part, out }
+    }
 }
 
 impl Kernel for Apply {
@@ -121,10 +141,9 @@ impl Kernel for Apply {
                     col: col + c,
                     cols: tile_cols,
                 };
-                // SAFETY: what this kernel's maker promised; bits made from a key may start at any
-                // column.
+                // SAFETY: `Apply::new`; bits made from a key may start at any column.
                 unsafe {
-                    let bits = self.dropped.bits.tile(isa, tile, &mut scratch);
+                    let bits = self.masked.bits.tile(isa, tile, &mut scratch);
                     for i in 0..tile.rows {
                         let words = bits.words.add(i * bits.stride);
                         let out = self.out.add((r + i) * cols + c);
@@ -150,7 +169,7 @@ impl Apply {
         words: *const u32,
         out: *mut f32,
     ) {
-        let Dropped { source, scale, .. } = self.dropped;
+        let MaskedOperand { source, scale, .. } = self.masked;
         let factor = isa.splat(scale);
         // SAFETY: the caller's promise.
         unsafe {
