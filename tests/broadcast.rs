@@ -3,7 +3,7 @@
 
 mod common;
 
-use common::{RATES, bits, for_each_level, generate, matrix, matrix_mut, numbers, with_threads};
+use common::{RATES, bits, for_each_level, matrix, matrix_mut, numbers, with_threads};
 use fused_dropout::elementwise::{
     BroadcastDropout, broadcast_dropout_backward, broadcast_dropout_forward, dropout_forward,
 };
@@ -170,7 +170,7 @@ fn elements_are_plain_dropout() {
 /// What is expected of a large tensor, by the definition of the mask's shape.
 fn expected(args: &BroadcastDropout, x: &[f32]) -> Vec<u32> {
     let (rows, cols) = args.shape.mask_shape();
-    let mask = generate(rows, cols, &args.dropout).unwrap();
+    let mask = Mask::generate(rows, cols, &args.dropout).unwrap();
     let mut indices = vec![0; args.shape.dims().len()];
     let mut y = Vec::with_capacity(x.len());
     for x in x {

@@ -4,8 +4,8 @@
 mod common;
 
 use common::{
-    ACTIVATIONS, Padded, RATES, assert_same, bits, for_each_level, generate, matrix, matrix_mut,
-    numbers, with_threads,
+    ACTIVATIONS, Padded, RATES, assert_same, bits, for_each_level, matrix, matrix_mut, numbers,
+    with_threads,
 };
 use fused_dropout::elementwise::{
     BiasActivationDropout, bias_activation_dropout_backward, bias_activation_dropout_forward,
@@ -13,7 +13,8 @@ use fused_dropout::elementwise::{
 };
 use fused_dropout::{
     Activation, Dropout, Error, KeyedDropout, Mask, MaskKey, MaskSource, MatRef, Saved, Scaling,
-    reference, testing};
+    reference, testing,
+};
 use proptest::prelude::*;
 
 /// One operation with everything on it.
@@ -157,7 +158,7 @@ impl Case {
         let with_residual = self.with_residual(tensors);
         reference::bias_activation_dropout_forward(&with_residual, (x, to), MaskSource::Key)
             .unwrap();
-        let mask = generate(rows, cols, &args.dropout).unwrap();
+        let mask = Mask::generate(rows, cols, &args.dropout).unwrap();
         let saved = self.saved(x, matrix(&a, rows, cols));
         let (dy, to) = (tensors.dy.view(), matrix_mut(&mut dz, rows, cols));
         reference::bias_activation_dropout_backward(
@@ -463,7 +464,7 @@ fn backward_stores_its_mask() {
     let (rows, cols) = (3, 70);
     let dropout =
         Dropout::new(0.4).unwrap().with_key(MaskKey::new(1, 2, 3).unwrap().with_origin(4, 5));
-    let expected = generate(rows, cols, &dropout).unwrap();
+    let expected = Mask::generate(rows, cols, &dropout).unwrap();
     let x = numbers(rows * cols, 1);
     for_each_level(|level| {
         for activation in ACTIVATIONS {

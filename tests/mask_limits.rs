@@ -2,7 +2,8 @@
 //! numbers that are refused, and what the errors say.
 
 use fused_dropout::mask::{BroadcastShape, Rates};
-use fused_dropout::{Dropout, Error, KeptUnits, KeyedDropout, Mask, MaskKey};
+use fused_dropout::layer::KeptUnits;
+use fused_dropout::{Dropout, Error, KeyedDropout, Mask, MaskKey};
 
 fn key() -> MaskKey {
     MaskKey::new(8, 2, 5).unwrap()

@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::{Padded, bits, for_each_level, generate, matrix, matrix_mut, numbers, with_threads};
+use common::{Padded, bits, for_each_level, matrix, matrix_mut, numbers, with_threads};
 use fused_dropout::elementwise::{dropout_forward, rates_dropout_backward, rates_dropout_forward};
 use fused_dropout::mask::{RateAxis, RateSchedule, Rates, drawn_rate};
 use fused_dropout::philox::philox4x32_10;
@@ -118,7 +118,7 @@ fn equal_rates_are_one_rate() {
     let x = numbers(rows * cols, 1);
     for rate in [0.0, 0.1, 0.5, 1.0] {
         let dropout = Dropout::new(rate).unwrap().with_key(key());
-        let mask = generate(rows, cols, &dropout).unwrap();
+        let mask = Mask::generate(rows, cols, &dropout).unwrap();
         let (mut expected, mut y) = (vec![9.0; x.len()], vec![9.0; x.len()]);
         let to = matrix_mut(&mut expected, rows, cols);
         dropout_forward((matrix(&x, rows, cols), to), &dropout, MaskSource::Key).unwrap();
@@ -143,8 +143,8 @@ fn threads_and_shards_do_not_show() {
         let generate = |threads| {
             with_threads(threads, || Mask::generate_with_rates(rows, cols, &rates, &key()).unwrap())
         };
-        let whole = generate(1);
-        assert!(generate(2) == whole && generate(8) == whole, "{axis:?}");
+        let whole = Mask::generate(1);
+        assert!(Mask::generate(2) == whole && Mask::generate(8) == whole, "{axis:?}");
         let (row0, col0, part_rows, part_cols) = (33, 77, 100, 300);
         let part = match axis {
             RateAxis::Row => &all[row0..row0 + part_rows],

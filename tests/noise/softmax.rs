@@ -1,8 +1,7 @@
 //! Softmax with dropout.
 
 use super::common::{
-    Padded, RATES, assert_same, bits, for_each_level, generate, matrix, matrix_mut, numbers,
-    with_threads,
+    Padded, RATES, assert_same, bits, for_each_level, matrix, matrix_mut, numbers, with_threads,
 };
 use super::{key, origins, shapes};
 use fused_dropout::softmax::{SoftmaxDropout, softmax_dropout_backward, softmax_dropout_forward};
@@ -275,7 +274,7 @@ fn special_rows() {
     // Row i sees 0..=i + 10.
     x[4 * cols + 15] = f32::NAN;
     x[4 * cols + 16] = f32::INFINITY;
-    let mask = generate(rows, cols, &args.dropout).unwrap();
+    let mask = Mask::generate(rows, cols, &args.dropout).unwrap();
     for_each_level(|level| {
         let (mut y, mut p) = (vec![9.0; rows * cols], vec![9.0; rows * cols]);
         let (to, p_to) = (matrix_mut(&mut y, rows, cols), matrix_mut(&mut p, rows, cols));
