@@ -14,10 +14,12 @@ mod support;
 use std::cell::RefCell;
 
 use criterion::{BenchmarkId, Criterion, Throughput};
+use fused_dropout::elementwise::{
+    BroadcastDropout, broadcast_dropout_forward, dropout_forward, rates_dropout_forward,
+};
+use fused_dropout::mask::{BroadcastShape, RateAxis, Rates};
 use fused_dropout::{
-    BroadcastDropout, BroadcastShape, Dropout, Mask, MaskKey, RateAxis, Rates, Scaling,
-    broadcast_dropout_forward, broadcast_dropout_forward_in_place, dropout_forward,
-    rates_dropout_forward, reference, testing,
+    Dropout, KeyedDropout, Mask, MaskKey, MaskSource, Scaling, reference, testing,
 };
 use support::{Candidate, Options, Table, assert_same, matrix, matrix_mut};
 
@@ -45,7 +47,7 @@ fn shapes() -> Vec<(&'static str, BroadcastShape)> {
     let (last, small) = ([64, 28, 28, 256], [4096, 64, 7, 7]);
     let cases = [
         ("channels first", BroadcastShape::channels_first(&first)),
-        ("rows", BroadcastShape::rows(&first)),
+        ("rows", BroadcastShape::per_sample(&first)),
         ("whole", BroadcastShape::whole(&first)),
         ("channels last", BroadcastShape::channels_last(&last)),
         ("time steps, 784 of 256", BroadcastShape::time_steps(&[64, 784, 256])),
@@ -65,22 +67,17 @@ struct Tensor {
 
 impl Tensor {
     fn new(options: &Options, shape: BroadcastShape, rate: f64) -> Self {
-        let dropout = Dropout::new(rate).expect("a rate");
-        let args = BroadcastDropout { shape, dropout, key: key() };
+        let dropout = Dropout::new(rate).expect("a rate").with_key(key());
+        let args = BroadcastDropout::new(shape, dropout);
         let mut tensor =
             Self { args, x: support::uniform(shape.len(), 1), y: vec![0.0; shape.len()] };
         let mut dims = shape.dims().to_vec();
         dims[0] = 1;
         let head = BroadcastShape::new(&dims, shape.shared()).expect("a smaller shape");
-        let head = BroadcastDropout { shape: head, ..args };
+        let head = BroadcastDropout::new(head, dropout);
         let mut expected = vec![0.0; head.shape.len()];
-        reference::broadcast_dropout_forward(
-            &head,
-            &tensor.x[..expected.len()],
-            &mut expected,
-            None,
-        )
-        .expect("equal lengths");
+        let xy = (&tensor.x[..expected.len()], &mut expected[..]);
+        reference::broadcast_dropout_forward(&head, xy, MaskSource::Key).expect("equal lengths");
         for level in &options.levels {
             tensor.y.fill(f32::NAN);
             testing::at_level(*level, || tensor.forward()).expect("an available level");
@@ -90,11 +87,13 @@ impl Tensor {
     }
 
     fn forward(&mut self) {
-        broadcast_dropout_forward(&self.args, &self.x, &mut self.y, None).expect("equal lengths");
+        let xy = (&self.x[..], &mut self.y[..]);
+        broadcast_dropout_forward(&self.args, xy, MaskSource::Key).expect("equal lengths");
     }
 
     fn in_place(&mut self) {
-        broadcast_dropout_forward_in_place(&self.args, &mut self.y, None).expect("equal lengths");
+        let y = &mut self.y[..];
+        broadcast_dropout_forward(&self.args, y, MaskSource::Key).expect("equal lengths");
     }
 
     fn copy(&mut self) {
@@ -133,7 +132,7 @@ fn broadcast_table(options: &Options, threads: usize) {
 /// A matrix whose rows or columns have rates around one that all may have.
 struct Layer {
     rates: [Rates; 2],
-    dropout: Dropout,
+    dropout: KeyedDropout,
     x: Vec<f32>,
     y: Vec<f32>,
 }
@@ -148,7 +147,8 @@ impl Layer {
             Rates::new(axis, &rates, Scaling::Inverted).expect("rates")
         });
         let (x, y) = (support::uniform(ROWS * COLS, 1), vec![0.0; ROWS * COLS]);
-        let mut layer = Self { rates, dropout: Dropout::new(rate).expect("a rate"), x, y };
+        let dropout = Dropout::new(rate).expect("a rate").with_key(key());
+        let mut layer = Self { rates, dropout, x, y };
         for level in &options.levels {
             for (i, axis) in AXES.into_iter().enumerate() {
                 testing::at_level(*level, || layer.forward(i)).expect("an available level");
@@ -157,7 +157,7 @@ impl Layer {
                 for (at, y) in layer.y.iter().enumerate().step_by(97) {
                     let (r, c) = (at / COLS, at % COLS);
                     let own = layer.rates[i].get([r, c][i]).expect("a rate");
-                    let kept = reference::keeps(&own, &key(), r, c);
+                    let kept = reference::keeps(&own.with_key(key()), r, c);
                     assert_eq!(mask.get(r, c), Some(kept));
                     let expected = if kept { layer.x[at] * own.scale() } else { 0.0 };
                     assert!(*y == expected, "{level}: {axis:?}, element {at}");
@@ -169,12 +169,13 @@ impl Layer {
 
     fn forward(&mut self, axis: usize) {
         let (x, y) = (matrix(&self.x, ROWS, COLS), matrix_mut(&mut self.y, ROWS, COLS));
-        rates_dropout_forward(x, y, &self.rates[axis], &key(), None).expect("equal shapes");
+        let rates = &self.rates[axis];
+        rates_dropout_forward((x, y), rates, &key(), MaskSource::Key).expect("equal shapes");
     }
 
     fn plain(&mut self) {
         let (x, y) = (matrix(&self.x, ROWS, COLS), matrix_mut(&mut self.y, ROWS, COLS));
-        dropout_forward(x, y, &self.dropout, &key(), None).expect("equal shapes");
+        dropout_forward((x, y), &self.dropout, MaskSource::Key).expect("equal shapes");
     }
 
     fn copy(&mut self) {

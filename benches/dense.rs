@@ -18,8 +18,10 @@ use std::cell::RefCell;
 use std::sync::Mutex;
 
 use criterion::{BenchmarkId, Criterion, Throughput};
+use fused_dropout::elementwise::dropout_forward;
+use fused_dropout::layer::{DenseArgs, DenseLayer, dense_forward};
 use fused_dropout::{
-    Activation, DenseArgs, Dropout, Level, MaskKey, dense_forward, reference, testing,
+    Activation, Dropout, KeyedDropout, Level, MaskKey, MaskSource, MatRef, reference, testing,
 };
 use support::scaling::Scaling;
 use support::{Candidate, Options, Table, assert_same, matrix, matrix_mut, peak};
@@ -56,6 +58,20 @@ fn main() {
     }
 }
 
+/// A dropout whose mask starts at this row and column.
+fn keyed(rate: f64, row: usize, col: usize) -> KeyedDropout {
+    let key = MaskKey::new(7, 3, 5).expect("a small layer").with_origin(row as u64, col as u64);
+    Dropout::new(rate).expect("a rate").with_key(key)
+}
+
+/// What a layer does, from this row and column on.
+fn does(layer: usize, row: usize, col: usize) -> DenseLayer<'static> {
+    match LAYERS[layer] {
+        _ if layer == 0 => DenseLayer::default(),
+        (_, activation, rate) => DenseLayer::new(activation).with_output(keyed(rate, row, col)),
+    }
+}
+
 /// The operands of one shape.
 struct Case {
     shape: (usize, usize, usize),
@@ -88,19 +104,14 @@ impl Case {
 
     fn args(&self, layer: usize) -> DenseArgs<'_> {
         let (m, k, n) = self.shape;
-        let args = DenseArgs::new(matrix(&self.x, m, k), matrix(&self.w, k, n));
-        let (_, activation, rate) = LAYERS[layer];
-        if layer == 0 {
-            return args;
-        }
-        let dropout = Dropout::new(rate).expect("a rate");
-        let key = MaskKey::new(7, 3, 5).expect("a small layer");
-        DenseArgs { bias: Some(&self.bias), activation, dropout, key, ..args }
+        let (x, w) = (matrix(&self.x, m, k), matrix(&self.w, k, n));
+        let args = DenseArgs::new(does(layer, 0, 0), x, w);
+        if layer == 0 { args } else { args.with_bias(&self.bias) }
     }
 
     fn run(&self, layer: usize, y: &mut [f32]) {
         let y = matrix_mut(y, self.shape.0, self.shape.2);
-        dense_forward(&self.args(layer), y, None, None).expect("shapes that agree");
+        dense_forward(&self.args(layer), y, None, MaskSource::Key).expect("shapes that agree");
     }
 
     /// Compares the last two rows and five columns of each layer with the reference, and each peer
@@ -111,18 +122,15 @@ impl Case {
         let mut y = vec![0.0; m * n];
         for level in levels {
             for layer in (0..LAYERS.len()).rev() {
-                let args = self.args(layer);
-                let corner = DenseArgs {
-                    x: matrix(&self.x[(m - rows) * k..], rows, k),
-                    w: fused_dropout::MatRef::with_stride(&self.w[n - cols..], k, cols, n)
-                        .expect("the last columns"),
-                    bias: args.bias.map(|bias| &bias[n - cols..]),
-                    key: args.key.with_origin((m - rows) as u64, (n - cols) as u64),
-                    ..args
-                };
+                let x = matrix(&self.x[(m - rows) * k..], rows, k);
+                let w = MatRef::with_stride(&self.w[n - cols..], k, cols, n);
+                let w = w.expect("the last columns");
+                let mut corner = DenseArgs::new(does(layer, m - rows, n - cols), x, w);
+                corner.bias = self.args(layer).bias.map(|bias| &bias[n - cols..]);
                 let mut expected = vec![0.0; rows * cols];
                 let to = matrix_mut(&mut expected, rows, cols);
-                reference::dense_forward(&corner, to, None, None).expect("shapes that agree");
+                reference::dense_forward(&corner, to, None, MaskSource::Key)
+                    .expect("shapes that agree");
                 testing::at_level(*level, || self.run(layer, &mut y)).expect("an available level");
                 let tail = y.chunks(n).skip(m - rows).flat_map(|row| &row[n - cols..]);
                 let got: Vec<f32> = tail.copied().collect();
@@ -341,23 +349,24 @@ fn weights(options: &Options, threads: usize) {
     for shape in shapes {
         let case = &Case::new(shape);
         let (m, k, n) = shape;
-        let key = MaskKey::new(7, 3, 5).expect("a small layer");
         let run = |rate: f64, y: &mut [f32]| {
-            let dropout = Dropout::new(rate).expect("a rate");
-            let args = DenseArgs { weight_dropout: Some((dropout, key)), ..case.args(0) };
-            dense_forward(&args, matrix_mut(y, m, n), None, None).expect("shapes that agree");
+            let mut args = case.args(0);
+            args.layer = args.layer.with_weight_dropout(keyed(rate, 0, 0));
+            let y = matrix_mut(y, m, n);
+            dense_forward(&args, y, None, MaskSource::Key).expect("shapes that agree");
         };
         let y = &RefCell::new(vec![0.0; m * n]);
         for level in options.fast_levels() {
             // The dropped weights as a matrix give the same bits.
             let mut w = case.w.clone();
-            let (dropout, to) = (Dropout::new(0.5).expect("a rate"), matrix_mut(&mut w, k, n));
-            fused_dropout::dropout_forward_in_place(to, &dropout, &key, None).expect("a matrix");
-            let args = DenseArgs { w: matrix(&w, k, n), ..case.args(0) };
+            let to = matrix_mut(&mut w, k, n);
+            dropout_forward(to, &keyed(0.5, 0, 0), MaskSource::Key).expect("a matrix");
+            let mut args = case.args(0);
+            args.w = matrix(&w, k, n);
             let (mut expected, mut got) = (vec![0.0; m * n], vec![0.0; m * n]);
             testing::at_level(level, || {
-                dense_forward(&args, matrix_mut(&mut expected, m, n), None, None)
-                    .expect("shapes that agree");
+                let to = matrix_mut(&mut expected, m, n);
+                dense_forward(&args, to, None, MaskSource::Key).expect("shapes that agree");
                 run(0.5, &mut got);
             })
             .expect("an available level");

@@ -15,10 +15,12 @@ mod support;
 use std::cell::RefCell;
 
 use criterion::{BenchmarkId, Criterion, Throughput};
+use fused_dropout::elementwise::{
+    BiasActivationDropout, bias_activation_dropout_backward, bias_activation_dropout_forward,
+    dropout_backward, dropout_forward,
+};
 use fused_dropout::{
-    Activation, BiasActivationDropout, Dropout, Level, Mask, MaskKey, MatMut, MatRef, Saved,
-    bias_activation_dropout_backward, bias_activation_dropout_forward, dropout_backward,
-    dropout_forward, dropout_forward_in_place, reference, testing,
+    Activation, Dropout, KeyedDropout, Level, Mask, MaskKey, MaskSource, Saved, reference, testing,
 };
 use rand_xoshiro::Xoshiro256PlusPlus;
 use rand_xoshiro::rand_core::SeedableRng;
@@ -37,8 +39,9 @@ fn main() {
     support::main(table, groups);
 }
 
-fn key() -> MaskKey {
-    MaskKey::new(7, 3, 5).expect("a small layer")
+fn keyed(rate: f64) -> KeyedDropout {
+    let key = MaskKey::new(7, 3, 5).expect("a small layer");
+    Dropout::new(rate).expect("a rate").with_key(key)
 }
 
 fn table(options: &Options, threads: usize) {
@@ -49,7 +52,7 @@ fn table(options: &Options, threads: usize) {
 
 /// A slice, its image under dropout, and the mask, as the four passes use them.
 struct Flat {
-    dropout: Dropout,
+    dropout: KeyedDropout,
     x: Vec<f32>,
     y: Vec<f32>,
     mask: Mask,
@@ -58,14 +61,13 @@ struct Flat {
 impl Flat {
     /// With every pass checked against the reference, at every level that is measured.
     fn new(options: &Options, rate: f64, len: usize) -> Self {
-        let dropout = Dropout::new(rate).expect("a rate");
+        let dropout = keyed(rate);
         let mask = Mask::new(1, len).expect("a mask that fits");
         let mut flat = Self { dropout, x: support::uniform(len, 1), y: vec![0.0; len], mask };
         let head = len.min(4096);
         let mut expected = vec![0.0; head];
-        let x = MatRef::row_vector(&flat.x[..head]);
-        reference::dropout_forward(x, MatMut::row_vector(&mut expected), &dropout, &key(), None)
-            .expect("equal shapes");
+        let xy = (&flat.x[..head], &mut expected[..]);
+        reference::dropout_forward(xy, &dropout, MaskSource::Key).expect("equal shapes");
         for level in &options.levels {
             let check = |flat: &mut Self, what: &str, pass: fn(&mut Self)| {
                 flat.y.copy_from_slice(&flat.x);
@@ -82,30 +84,28 @@ impl Flat {
     }
 
     fn forward(&mut self) {
-        let (x, y) = (MatRef::row_vector(&self.x), MatMut::row_vector(&mut self.y));
-        dropout_forward(x, y, &self.dropout, &key(), None).expect("equal shapes");
+        let xy = (&self.x[..], &mut self.y[..]);
+        dropout_forward(xy, &self.dropout, MaskSource::Key).expect("equal shapes");
     }
 
     /// Where the values are those of the last pass: after a few, zeros and infinities.
     fn forward_in_place(&mut self) {
-        let y = MatMut::row_vector(&mut self.y);
-        dropout_forward_in_place(y, &self.dropout, &key(), None).expect("a valid key");
+        dropout_forward(&mut self.y[..], &self.dropout, MaskSource::Key).expect("a valid key");
     }
 
     fn forward_storing(&mut self) {
-        let (x, y) = (MatRef::row_vector(&self.x), MatMut::row_vector(&mut self.y));
-        let mask = Some(&mut self.mask);
-        dropout_forward(x, y, &self.dropout, &key(), mask).expect("equal shapes");
+        let xy = (&self.x[..], &mut self.y[..]);
+        dropout_forward(xy, &self.dropout, &mut self.mask).expect("equal shapes");
     }
 
     fn backward(&mut self) {
-        let (x, y) = (MatRef::row_vector(&self.x), MatMut::row_vector(&mut self.y));
-        dropout_backward(x, y, &self.dropout, &key(), None).expect("equal shapes");
+        let dy_dx = (&self.x[..], &mut self.y[..]);
+        dropout_backward(dy_dx, &self.dropout, MaskSource::Key).expect("equal shapes");
     }
 
     fn backward_stored(&mut self) {
-        let (x, y) = (MatRef::row_vector(&self.x), MatMut::row_vector(&mut self.y));
-        dropout_backward(x, y, &self.dropout, &key(), Some(&self.mask)).expect("equal shapes");
+        let dy_dx = (&self.x[..], &mut self.y[..]);
+        dropout_backward(dy_dx, &self.dropout, &self.mask).expect("equal shapes");
     }
 
     fn copy(&mut self) {
@@ -113,7 +113,7 @@ impl Flat {
     }
 
     fn plain(&mut self, random: &mut Xoshiro256PlusPlus) {
-        plain::dropout(random, &self.dropout, &self.x, &mut self.y);
+        plain::dropout(random, self.dropout.dropout(), &self.x, &mut self.y);
     }
 }
 
@@ -175,11 +175,11 @@ struct Layer {
 impl Layer {
     /// With forward and backward checked against the reference, at every level that is measured.
     fn new(options: &Options, activation: Activation, rate: f64) -> Self {
-        let dropout = Dropout::new(rate).expect("a rate");
+        let dropout = keyed(rate);
         // The benches run a few layers and end: a leak keeps the arguments free of lifetimes.
         let bias: &'static [f32] = support::uniform(COLS, 3).leak();
-        let args = BiasActivationDropout { bias: Some(bias), activation, dropout, key: key() };
-        let mask = Mask::generate(ROWS, COLS, &dropout, &key()).expect("a mask that fits");
+        let args = BiasActivationDropout::new(activation, dropout).with_bias(bias);
+        let mask = Mask::generate(ROWS, COLS, &dropout).expect("a mask that fits");
         let [x, residual] = [1, 2].map(|seed| support::uniform(ROWS * COLS, seed));
         let (y, db) = (vec![0.0; ROWS * COLS], vec![0.0; COLS]);
         let mut layer = Self { args, x, residual, mask, y, db };
@@ -187,11 +187,14 @@ impl Layer {
         let mut expected = [0; 2].map(|_| vec![0.0; HEAD * COLS]);
         let [x, residual] = [&layer.x, &layer.residual].map(|data| matrix(data, HEAD, COLS));
         let [y, dz] = expected.each_mut().map(|data| matrix_mut(data, HEAD, COLS));
-        let residual_of = (activation == Activation::Relu).then_some(residual);
-        reference::bias_activation_dropout_forward(&args, x, residual_of, y, None)
+        let forward = match activation {
+            Activation::Relu => args.with_residual(residual),
+            _ => args,
+        };
+        reference::bias_activation_dropout_forward(&forward, (x, y), MaskSource::Key)
             .expect("equal shapes");
-        let saved = Saved::pre_activation(x);
-        reference::bias_activation_dropout_backward(&args, &saved, residual, dz, None)
+        let (saved, dy_dz, mask) = (Saved::PreActivation(x), (residual, dz), MaskSource::Key);
+        reference::bias_activation_dropout_backward(&args, &saved, dy_dz, None, mask)
             .expect("equal shapes");
         for level in &options.levels {
             let check = |layer: &mut Self, what: &str, pass: fn(&mut Self), expected: &[f32]| {
@@ -212,29 +215,28 @@ impl Layer {
     }
 
     fn forward(&mut self) {
-        let residual = (self.args.activation == Activation::Relu).then_some(matrix(
-            &self.residual,
-            ROWS,
-            COLS,
-        ));
-        let (x, y) = (matrix(&self.x, ROWS, COLS), matrix_mut(&mut self.y, ROWS, COLS));
-        bias_activation_dropout_forward(&self.args, x, residual, y, None).expect("equal shapes");
+        let args = match self.args.activation {
+            Activation::Relu => self.args.with_residual(matrix(&self.residual, ROWS, COLS)),
+            _ => self.args,
+        };
+        let xy = (matrix(&self.x, ROWS, COLS), matrix_mut(&mut self.y, ROWS, COLS));
+        bias_activation_dropout_forward(&args, xy, MaskSource::Key).expect("equal shapes");
     }
 
     /// The same in two passes: dropout after the rest. (With a residual it is not quite the same.)
     fn forward_in_two(&mut self) {
-        let dropout = std::mem::replace(&mut self.args.dropout, Dropout::NONE);
+        let dropout = std::mem::take(&mut self.args.dropout);
         self.forward();
         self.args.dropout = dropout;
         let y = matrix_mut(&mut self.y, ROWS, COLS);
-        dropout_forward_in_place(y, &dropout, &key(), None).expect("a valid key");
+        dropout_forward(y, &dropout, MaskSource::Key).expect("a valid key");
     }
 
     fn backward_from(&mut self, stored: bool) {
-        let saved = Saved::pre_activation(matrix(&self.x, ROWS, COLS));
-        let saved = if stored { saved.with_mask(&self.mask) } else { saved };
-        let (dy, dz) = (matrix(&self.residual, ROWS, COLS), matrix_mut(&mut self.y, ROWS, COLS));
-        bias_activation_dropout_backward(&self.args, &saved, dy, dz, Some(&mut self.db))
+        let saved = Saved::PreActivation(matrix(&self.x, ROWS, COLS));
+        let mask = stored.then_some(&self.mask);
+        let dy_dz = (matrix(&self.residual, ROWS, COLS), matrix_mut(&mut self.y, ROWS, COLS));
+        bias_activation_dropout_backward(&self.args, &saved, dy_dz, Some(&mut self.db), mask)
             .expect("equal shapes");
     }
 
@@ -252,7 +254,8 @@ impl Layer {
 
     fn plain(&mut self, random: &mut Xoshiro256PlusPlus) {
         let inputs = (&*self.x, self.args.bias.unwrap_or_default(), &*self.residual);
-        plain::bias_relu_dropout_residual(random, &self.args.dropout, inputs, &mut self.y);
+        let dropout = self.args.dropout.dropout();
+        plain::bias_relu_dropout_residual(random, dropout, inputs, &mut self.y);
     }
 }
 

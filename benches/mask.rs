@@ -15,7 +15,7 @@ use std::cell::RefCell;
 use std::hint::black_box;
 
 use criterion::{BenchmarkId, Criterion, Throughput};
-use fused_dropout::{Dropout, Mask, MaskKey, reference, testing};
+use fused_dropout::{Dropout, KeyedDropout, Mask, MaskKey, reference, testing};
 use rand_xoshiro::Xoshiro256PlusPlus;
 use rand_xoshiro::rand_core::SeedableRng;
 use support::{Candidate, Options, Table, plain, size_name};
@@ -27,16 +27,17 @@ fn main() {
     support::main(table, groups);
 }
 
-fn key() -> MaskKey {
-    MaskKey::new(7, 3, 5).expect("a small layer")
+fn keyed(rate: f64) -> KeyedDropout {
+    let key = MaskKey::new(7, 3, 5).expect("a small layer");
+    Dropout::new(rate).expect("a rate").with_key(key)
 }
 
 /// A mask whose start is checked against the reference, at every level that is measured.
-fn checked(options: &Options, dropout: &Dropout, len: usize) -> Mask {
+fn checked(options: &Options, dropout: &KeyedDropout, len: usize) -> Mask {
     let mut mask = Mask::new(1, len).expect("a small mask");
-    let expected = reference::mask(1, len.min(4096), dropout, &key()).expect("a small mask");
+    let expected = reference::mask(1, len.min(4096), dropout).expect("a small mask");
     for level in &options.levels {
-        let filled = testing::at_level(*level, || mask.fill(dropout, &key()));
+        let filled = testing::at_level(*level, || mask.fill(dropout));
         filled.expect("an available level").expect("a valid key");
         let same = (0..expected.len()).all(|c| mask.get(0, c) == Some(expected[c]));
         assert!(same, "{level}: the mask differs from the reference");
@@ -64,22 +65,23 @@ fn table(options: &Options, threads: usize) {
     let mut table = Table::new(header);
     for &len in options.cases(&SIZES, 2) {
         for &rate in options.cases(&RATES, 2) {
-            let dropout = Dropout::new(rate).expect("a rate");
+            let dropout = keyed(rate);
             let mask = RefCell::new(checked(options, &dropout, len));
             let mut random = Xoshiro256PlusPlus::seed_from_u64(1);
-            let mut words = plain_words(&mut random, &dropout, len);
+            let mut words = plain_words(&mut random, dropout.dropout(), len);
             let (from, mut to) = (vec![1.0f32; len], vec![0.0f32; len]);
             let mut candidates: Vec<_> = options
                 .levels
                 .iter()
                 .map(|level| {
                     Candidate::at(*level, || {
-                        mask.borrow_mut().fill(&dropout, &key()).expect("a valid key");
+                        mask.borrow_mut().fill(&dropout).expect("a valid key");
                     })
                 })
                 .collect();
             candidates.push(Candidate::new(|| black_box(&mut to).copy_from_slice(&from)));
-            candidates.push(Candidate::new(|| plain::mask(&mut random, &dropout, &mut words)));
+            candidates
+                .push(Candidate::new(|| plain::mask(&mut random, dropout.dropout(), &mut words)));
             let count = candidates.len();
             let times = options.measure(candidates);
             let mut row = vec![size_name(len), rate.to_string()];
@@ -99,21 +101,21 @@ fn groups(criterion: &mut Criterion, options: &Options, threads: usize) {
         let mut group = criterion.benchmark_group(format!("mask/{}/{threads}t", size_name(len)));
         group.throughput(Throughput::Elements(len as u64));
         for rate in [0.5, 0.25, 0.1] {
-            let dropout = Dropout::new(rate).expect("a rate");
+            let dropout = keyed(rate);
             let mut mask = checked(options, &dropout, len);
             for level in &options.levels {
                 group.bench_function(BenchmarkId::new(level.to_string(), rate), |b| {
                     testing::at_level(*level, || {
-                        b.iter(|| mask.fill(&dropout, &key()).expect("a valid key"))
+                        b.iter(|| mask.fill(&dropout).expect("a valid key"))
                     })
                     .expect("an available level");
                 });
             }
             if threads == 1 && rate == 0.5 {
                 let mut random = Xoshiro256PlusPlus::seed_from_u64(1);
-                let mut words = plain_words(&mut random, &dropout, len);
+                let mut words = plain_words(&mut random, dropout.dropout(), len);
                 group.bench_function(BenchmarkId::new("xoshiro", rate), |b| {
-                    b.iter(|| plain::mask(&mut random, &dropout, &mut words));
+                    b.iter(|| plain::mask(&mut random, dropout.dropout(), &mut words));
                 });
             }
         }

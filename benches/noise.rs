@@ -13,11 +13,13 @@ mod support;
 use std::cell::RefCell;
 
 use criterion::{BenchmarkId, Criterion, Throughput};
+use fused_dropout::elementwise::{
+    AlphaDropout, GaussianDropout, alpha_dropout_backward, alpha_dropout_forward, dropout_forward,
+    gaussian_dropout_backward, gaussian_dropout_forward, standard_normal,
+};
+use fused_dropout::softmax::{SoftmaxDropout, softmax_dropout_backward, softmax_dropout_forward};
 use fused_dropout::{
-    AlphaDropout, Dropout, GaussianDropout, MaskKey, MatMut, MatRef, SoftmaxDropout,
-    alpha_dropout_backward, alpha_dropout_forward, dropout_forward, gaussian_dropout_backward,
-    gaussian_dropout_forward, reference, softmax_dropout_backward, softmax_dropout_forward,
-    standard_normal, testing,
+    Dropout, KeyedDropout, MaskKey, MaskSource, MatMut, MatRef, reference, testing,
 };
 use support::{Candidate, Options, Table, assert_same, matrix, matrix_mut, size_name};
 
@@ -61,18 +63,15 @@ impl Data {
     }
 
     fn dropout(&mut self) {
-        let (x, y) = self.views();
-        dropout_forward(x, y, &plain(), &key(), None).expect("equal shapes");
+        dropout_forward(self.views(), &plain(), MaskSource::Key).expect("equal shapes");
     }
 
     fn gaussian(&mut self) {
-        let (x, y) = self.views();
-        gaussian_dropout_forward(x, y, &gaussian(), &key()).expect("equal shapes");
+        gaussian_dropout_forward(self.views(), &gaussian(), &key()).expect("equal shapes");
     }
 
     fn gaussian_backward(&mut self) {
-        let (x, y) = self.views();
-        gaussian_dropout_backward(x, y, &gaussian(), &key()).expect("equal shapes");
+        gaussian_dropout_backward(self.views(), &gaussian(), &key()).expect("equal shapes");
     }
 
     fn normal(&mut self) {
@@ -80,36 +79,37 @@ impl Data {
     }
 
     fn alpha(&mut self) {
-        let (x, y) = self.views();
-        alpha_dropout_forward(x, y, &alpha(), &key(), None).expect("equal shapes");
+        let xy = self.views();
+        alpha_dropout_forward(xy, &alpha(), &key(), MaskSource::Key).expect("equal shapes");
     }
 
     fn alpha_backward(&mut self) {
-        let (x, y) = self.views();
-        alpha_dropout_backward(x, y, &alpha(), &key(), None).expect("equal shapes");
+        let dy_dx = self.views();
+        alpha_dropout_backward(dy_dx, &alpha(), &key(), MaskSource::Key).expect("equal shapes");
     }
 
     fn softmax(&mut self) {
-        let (x, y) = self.views();
-        softmax_dropout_forward(&attention(), x, y, None, None).expect("equal shapes");
+        let xy = self.views();
+        softmax_dropout_forward(&attention(), xy, None, MaskSource::Key).expect("equal shapes");
     }
 
     fn softmax_storing(&mut self) {
         let (x, y) = (matrix(&self.x, self.rows, self.cols), &mut self.y);
         let [y, p] = [y, &mut self.p].map(|data| matrix_mut(data, self.rows, self.cols));
-        softmax_dropout_forward(&attention(), x, y, Some(p), None).expect("equal shapes");
+        softmax_dropout_forward(&attention(), (x, y), Some(p), MaskSource::Key)
+            .expect("equal shapes");
     }
 
     fn softmax_backward(&mut self) {
         let p = matrix(&self.p, self.rows, self.cols);
         let dy = matrix(&self.x, self.rows, self.cols);
         let dx = matrix_mut(&mut self.y, self.rows, self.cols);
-        softmax_dropout_backward(&attention(), p, dy, dx, None).expect("equal shapes");
+        softmax_dropout_backward(&attention(), p, (dy, dx), MaskSource::Key).expect("equal shapes");
     }
 }
 
-fn plain() -> Dropout {
-    Dropout::new(RATE).expect("a rate")
+fn plain() -> KeyedDropout {
+    Dropout::new(RATE).expect("a rate").with_key(key())
 }
 
 fn gaussian() -> GaussianDropout {
@@ -121,7 +121,7 @@ fn alpha() -> AlphaDropout {
 }
 
 fn attention() -> SoftmaxDropout {
-    SoftmaxDropout { causal: None, dropout: plain(), key: key() }
+    SoftmaxDropout::new(plain())
 }
 
 const FLAT: [Pass; 6] = [
@@ -146,11 +146,11 @@ fn assert_right(options: &Options) {
     let mut expected = [0; 4].map(|_| vec![0.0; 8 * 512]);
     let [g, a, s, b] = expected.each_mut().map(|data| matrix_mut(data, 8, 512));
     let (x, p) = (matrix(&data.x, 8, 512), matrix(&data.p, 8, 512));
-    reference::gaussian_dropout_forward(x, g, &gaussian(), &key()).expect("equal shapes");
-    reference::alpha_dropout_forward(x, a, &alpha(), &key(), None).expect("equal shapes");
-    let args = attention();
-    reference::softmax_dropout_forward(&args, x, s, None, None).expect("equal shapes");
-    reference::softmax_dropout_backward(&args, p, x, b, None).expect("equal shapes");
+    let (args, mask) = (attention(), || MaskSource::Key);
+    reference::gaussian_dropout_forward((x, g), &gaussian(), &key()).expect("equal shapes");
+    reference::alpha_dropout_forward((x, a), &alpha(), &key(), mask()).expect("equal shapes");
+    reference::softmax_dropout_forward(&args, (x, s), None, mask()).expect("equal shapes");
+    reference::softmax_dropout_backward(&args, p, (x, b), mask()).expect("equal shapes");
     let passes = [Data::gaussian, Data::alpha, Data::softmax, Data::softmax_backward];
     for level in options.levels.iter().filter(|level| level.has_fma()) {
         for (pass, expected) in passes.into_iter().zip(&expected) {

@@ -21,8 +21,9 @@ mod support;
 use std::sync::Mutex;
 
 use criterion::{BenchmarkId, Criterion};
+use fused_dropout::layer::{DenseArgs, DenseLayer, dense_forward};
 use fused_dropout::nn::{Granularity, Mlp, MlpSpec, Prediction, Sgd};
-use fused_dropout::{Activation, DenseArgs, Dropout, Level, MaskKey, dense_forward, testing};
+use fused_dropout::{Activation, Dropout, Level, MaskKey, MaskSource, testing};
 use support::layer::Layer;
 use support::plain_network::PlainNetwork;
 use support::scaling::Scaling;
@@ -67,11 +68,15 @@ fn work() -> f64 {
 }
 
 fn sgd() -> Sgd {
-    Sgd { momentum: 0.9, ..Sgd::new(0.05) }
+    Sgd::new(0.05).with_momentum(0.9)
 }
 
 fn spec(activation: Activation, (input_rate, hidden_rate): (f64, f64)) -> MlpSpec {
-    MlpSpec { activation, input_rate, hidden_rate, seed: 7, ..MlpSpec::new(&SIZES) }
+    MlpSpec::new(&SIZES)
+        .with_activation(activation)
+        .with_input_rate(input_rate)
+        .with_hidden_rate(hidden_rate)
+        .with_seed(7)
 }
 
 /// A network and a mini-batch.
@@ -252,24 +257,27 @@ impl MonteCarlo {
     fn separate(&mut self) -> Prediction {
         let mut prediction = self.prediction();
         let spec = self.mlp.spec();
-        let dropout = |rate| Dropout::new(rate).expect("a rate");
         for step in 0..PASSES {
-            let key = |l: usize| MaskKey::new(spec.seed, l as u32, step).expect("a small layer");
+            let dropout = |rate, l: usize| {
+                let key = MaskKey::new(spec.seed, l as u32, step).expect("a small layer");
+                Dropout::new(rate).expect("a rate").with_key(key)
+            };
             for (l, layer) in self.mlp.layers().iter().enumerate() {
                 let (before, after) = self.outputs.split_at_mut(l);
                 let x = before.last().unwrap_or(&self.x);
                 let x = matrix(x, self.rows, layer.inputs());
-                let last = l + 1 == SIZES.len() - 1;
-                let args = DenseArgs {
-                    bias: Some(layer.bias()),
-                    activation: if last { Activation::Identity } else { spec.activation },
-                    dropout: if last { Dropout::NONE } else { dropout(spec.hidden_rate) },
-                    key: key(l + 1),
-                    input_dropout: (l == 0).then(|| (dropout(spec.input_rate), key(0))),
-                    ..DenseArgs::new(x, matrix(layer.weights(), layer.inputs(), layer.units()))
-                };
+                let mut does = DenseLayer::new(Activation::Identity);
+                if l + 1 < SIZES.len() - 1 {
+                    let hidden = dropout(spec.hidden_rate, l + 1);
+                    does = DenseLayer::new(spec.activation).with_output(hidden);
+                }
+                if l == 0 {
+                    does = does.with_input(dropout(spec.input_rate, 0));
+                }
+                let w = matrix(layer.weights(), layer.inputs(), layer.units());
+                let args = DenseArgs::new(does, x, w).with_bias(layer.bias());
                 let y = matrix_mut(&mut after[0], self.rows, layer.units());
-                dense_forward(&args, y, None, None).expect("shapes that agree");
+                dense_forward(&args, y, None, MaskSource::Key).expect("shapes that agree");
             }
             let logits = matrix(&self.outputs[2], self.rows, SIZES[3]);
             prediction.add(logits).expect("shapes that agree");
@@ -335,7 +343,10 @@ fn step_line() {
     let level = Level::current().expect("an available level");
     let mut line = format!("level={level}");
     let elements = spec(Activation::Relu, RATES);
-    let units = elements.clone().with_granularity(Granularity::Unit);
+    let units = elements
+        .clone()
+        .with_granularity(Granularity::Unit)
+        .with_input_granularity(Granularity::Unit);
     for threads in [1, 2] {
         support::pool(threads).install(|| {
             let candidates = [&elements, &units].map(|spec| {

@@ -1,4 +1,4 @@
-//! Unit dropout as a thinned network: the time of a training step against the share that is kept.
+//! Dropout of whole units, of inputs too: the time of a training step against the share that is kept.
 //!
 //! ```text
 //! cargo bench -p fused-dropout-benches --bench unit
@@ -57,8 +57,13 @@ impl Network {
 
     fn step(&self, hidden_rate: f64, granularity: Granularity) -> Step {
         let Network { sizes, input_rate } = *self;
-        let spec = MlpSpec { input_rate, hidden_rate, seed: 7, ..MlpSpec::new(&sizes) };
-        let mlp = Mlp::new(&spec.with_granularity(granularity)).expect("a valid network");
+        let spec = MlpSpec::new(&sizes)
+            .with_input_rate(input_rate)
+            .with_hidden_rate(hidden_rate)
+            .with_granularity(granularity)
+            .with_input_granularity(granularity)
+            .with_seed(7);
+        let mlp = Mlp::new(&spec).expect("a valid network");
         let x = support::uniform(BATCH * sizes[0], 1);
         Step { mlp, x, labels: (0..BATCH as u32).map(|i| i * 7 % 10).collect() }
     }
@@ -84,7 +89,7 @@ struct Step {
 
 impl Step {
     fn run(&mut self) -> f32 {
-        let sgd = Sgd { momentum: 0.9, ..Sgd::new(0.05) };
+        let sgd = Sgd::new(0.05).with_momentum(0.9);
         let x = matrix(&self.x, BATCH, self.x.len() / BATCH);
         self.mlp.train_step(x, &self.labels, &sgd).expect("shapes that agree")
     }

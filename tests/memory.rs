@@ -9,11 +9,9 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use common::{ACTIVATIONS, for_each_level, matrix, matrix_mut, numbers, with_threads};
+use fused_dropout::layer::{DenseArgs, DenseLayer, Gradients, dense_backward, dense_forward};
 use fused_dropout::nn::{Mlp, MlpSpec, Noise, Prediction, Sgd};
-use fused_dropout::{
-    Activation, DenseArgs, Dropout, Error, Gradients, Mask, MaskKey, Saved, SavedValues,
-    dense_backward, dense_forward, testing,
-};
+use fused_dropout::{Activation, Dropout, Error, Mask, MaskKey, Saved, testing};
 
 /// The system's allocator, which counts the bytes in use and the most there have been.
 struct Counting;
@@ -101,13 +99,12 @@ fn a_training_step_takes_what_it_says() {
         (Activation::Relu, Noise::Gaussian),
     ] {
         everywhere(|place, panels| {
-            let spec = MlpSpec {
-                activation,
-                input_rate: 0.2,
-                hidden_rate: 0.5,
-                ..MlpSpec::new(&[20, 4000, 100, 10])
-            };
-            let mut mlp = Mlp::new(&spec.with_noise(noise)).unwrap();
+            let spec = MlpSpec::new(&[20, 4000, 100, 10])
+                .with_activation(activation)
+                .with_input_rate(0.2)
+                .with_hidden_rate(0.5)
+                .with_noise(noise);
+            let mut mlp = Mlp::new(&spec).unwrap();
             let said = mlp.step_size_in_bytes(BATCH).unwrap();
             let z = if activation == Activation::Gelu { BATCH * 4100 * 4 } else { 0 };
             let noisy = if noise == Noise::Gaussian { BATCH * 4120 * 4 } else { 0 };
@@ -127,8 +124,7 @@ fn a_training_step_takes_what_it_says() {
 #[test]
 fn monte_carlo_passes_take_what_they_say() {
     let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
-    let mlp = MlpSpec { hidden_rate: 0.5, ..MlpSpec::new(&[20, 4000, 100, 10]) };
-    let mlp = Mlp::new(&mlp).unwrap();
+    let mlp = Mlp::new(&MlpSpec::new(&[20, 4000, 100, 10]).with_hidden_rate(0.5)).unwrap();
     let (matrix_bytes, weights) = (512 * 4000 * 4, (4000 * 128 + 100 * 32) * 4);
     for (rows, passes) in [(40, 60), (600, 5)] {
         let x = numbers(rows * 20, 1);
@@ -164,12 +160,10 @@ fn forward_and_backward_take_what_is_saved() {
             everywhere(|place, panels| {
                 let mut gradients = gradients.lock().unwrap();
                 let (dx, dw, db) = &mut *gradients;
-                let args = DenseArgs {
-                    activation,
-                    dropout: Dropout::new(0.4).unwrap(),
-                    key,
-                    ..DenseArgs::new(matrix(&x, BATCH, INPUTS), matrix(&w, INPUTS, UNITS))
-                };
+                let layer = DenseLayer::new(activation)
+                    .with_output(Dropout::new(0.4).unwrap().with_key(key));
+                let (x, w) = (matrix(&x, BATCH, INPUTS), matrix(&w, INPUTS, UNITS));
+                let args = DenseArgs::new(layer, x, w);
                 let needs_z = activation == Activation::Silu;
                 let said = Saved::<f32>::size_for(activation, BATCH, UNITS, stored).unwrap();
                 let mut saved_bytes = 0;
@@ -182,19 +176,19 @@ fn forward_and_backward_take_what_is_saved() {
                     dense_forward(&args, y_to, z_to, mask.as_mut()).unwrap();
                     // The output is saved by some activations only, and goes else.
                     let y = Some(y).filter(|_| activation != Activation::Identity && !needs_z);
-                    let values = match &y {
-                        Some(y) => SavedValues::Output(matrix(y, BATCH, UNITS)),
-                        None if needs_z => SavedValues::PreActivation(matrix(&z, BATCH, UNITS)),
-                        None => SavedValues::None,
+                    let saved = match &y {
+                        Some(y) => Saved::Output(matrix(y, BATCH, UNITS)),
+                        None if needs_z => Saved::PreActivation(matrix(&z, BATCH, UNITS)),
+                        None => Saved::Nothing,
                     };
-                    let saved = Saved { values, mask: mask.as_ref() };
-                    saved_bytes = saved.size_in_bytes();
-                    let gradients = Gradients {
-                        dx: Some(matrix_mut(dx, BATCH, INPUTS)),
-                        dw: Some(matrix_mut(dw, INPUTS, UNITS)),
-                        db: Some(db),
-                    };
-                    dense_backward(&args, &saved, matrix(&dy, BATCH, UNITS), gradients).unwrap();
+                    let mask_bytes = mask.as_ref().map_or(0, Mask::size_in_bytes);
+                    saved_bytes = saved.size_in_bytes() + mask_bytes;
+                    let gradients = Gradients::default()
+                        .with_dx(matrix_mut(dx, BATCH, INPUTS))
+                        .with_dw(matrix_mut(dw, INPUTS, UNITS))
+                        .with_db(db);
+                    let dy = matrix(&dy, BATCH, UNITS);
+                    dense_backward(&args, &saved, dy, gradients, mask.as_ref()).unwrap();
                 });
                 let what = format!("{activation}, stored mask {stored}, {place}");
                 assert_eq!(saved_bytes, said, "{what}");

@@ -4,34 +4,58 @@
 mod common;
 #[path = "common/digits.rs"]
 mod digits;
+#[cfg(target_os = "linux")]
+#[path = "network/limits.rs"]
+mod limits;
 #[path = "network/monte_carlo.rs"]
 mod monte_carlo;
+#[path = "network/not_finite.rs"]
+mod not_finite;
 #[path = "network/options.rs"]
 mod options;
 
 use common::{bits, for_each_level, matrix, matrix_mut, numbers, with_threads};
 use digits::{CLASSES, Digits, PIXELS, random, shuffled};
-use fused_dropout::nn::{Granularity, Mlp, MlpSpec, Schedule, Sgd};
+use fused_dropout::layer::{DenseArgs, DenseLayer, KeptUnits};
+use fused_dropout::nn::{Granularity, LearningRateSchedule, Mlp, MlpSpec, Noise, Sgd};
 use fused_dropout::{
-    Activation, DenseArgs, Dropout, Error, KeptUnits, Level, MaskKey, MatRef, Scaling, reference,
-    testing,
+    Activation, Dropout, Error, Level, MaskKey, MaskSource, MatRef, Scaling, reference, testing,
 };
 
 const SIZES: [usize; 4] = [PIXELS, 256, 192, CLASSES];
 
 fn spec(activation: Activation) -> MlpSpec {
-    MlpSpec { activation, input_rate: 0.2, hidden_rate: 0.5, seed: 17, ..MlpSpec::new(&SIZES) }
+    MlpSpec::new(&SIZES)
+        .with_activation(activation)
+        .with_input_rate(0.2)
+        .with_hidden_rate(0.5)
+        .with_seed(17)
 }
 
 fn sgd() -> Sgd {
-    Sgd {
-        momentum: 0.9,
-        weight_decay: 1e-4,
-        l1: 1e-5,
-        max_norm: Some(2.0),
-        schedule: Schedule::Cosine { steps: 60 },
-        ..Sgd::new(0.05)
-    }
+    Sgd::new(0.05)
+        .with_momentum(0.9)
+        .with_weight_decay(1e-4)
+        .with_l1(1e-5)
+        .with_max_norm(2.0)
+        .with_schedule(LearningRateSchedule::Cosine { steps: 60 })
+}
+
+/// The same with this granularity for inputs and hidden layers.
+fn of_units(spec: MlpSpec, granularity: Granularity) -> MlpSpec {
+    spec.with_granularity(granularity).with_input_granularity(granularity)
+}
+
+/// The same with a granularity of the inputs, then of each hidden layer.
+fn with_granularities(mut spec: MlpSpec, granularity: &[Granularity]) -> MlpSpec {
+    spec.granularity = granularity.to_vec();
+    spec
+}
+
+/// The same with a kind of noise for the inputs, then for each hidden layer.
+fn with_noises(mut spec: MlpSpec, noise: &[Noise]) -> MlpSpec {
+    spec.noise = noise.to_vec();
+    spec
 }
 
 /// All parameters, layer after layer.
@@ -89,12 +113,12 @@ fn logits_of_reference(mlp: &Mlp, x: MatRef<'_>, keep: [f32; 2]) -> Vec<f32> {
         let w: Vec<f32> = layer.weights().iter().map(|w| w * keep).collect();
         let (rows, inputs, units) = (x.rows(), layer.inputs(), layer.units());
         let mut y = vec![9.0; rows * units];
-        let args = DenseArgs {
-            bias: Some(layer.bias()),
-            activation: if l + 1 < count { mlp.spec().activation } else { Activation::Identity },
-            ..DenseArgs::new(matrix(&input, rows, inputs), matrix(&w, inputs, units))
-        };
-        reference::dense_forward(&args, matrix_mut(&mut y, rows, units), None, None).unwrap();
+        let hidden = l + 1 < count;
+        let activation = if hidden { mlp.spec().activation } else { Activation::Identity };
+        let (x, w) = (matrix(&input, rows, inputs), matrix(&w, inputs, units));
+        let args = DenseArgs::new(DenseLayer::new(activation), x, w).with_bias(layer.bias());
+        let y_view = matrix_mut(&mut y, rows, units);
+        reference::dense_forward(&args, y_view, None, MaskSource::Key).unwrap();
         input = y;
     }
     input
@@ -107,14 +131,11 @@ fn inference_is_without_dropout() {
     let some = digits.pick(&(0..600).collect::<Vec<_>>());
     for scaling in [Scaling::Inverted, Scaling::Classical] {
         for activation in [Activation::Relu, Activation::Silu] {
-            let (mlp, _) = train(&MlpSpec { scaling, ..spec(activation) }, 12, &digits);
-            let keep = match scaling {
-                Scaling::Inverted => [1.0, 1.0],
-                Scaling::Classical => [0.8, 0.5],
-            };
+            let (mlp, _) = train(&spec(activation).with_scaling(scaling), 12, &digits);
+            let keep = if scaling == Scaling::Classical { [0.8, 0.5] } else { [1.0, 1.0] };
             let expected = logits_of_reference(&mlp, some.x(), keep);
             for_each_level(|level| {
-                let (mut mlp, mut logits) = (mlp.clone(), vec![9.0; 600 * CLASSES]);
+                let mut logits = vec![9.0; 600 * CLASSES];
                 mlp.predict(some.x(), matrix_mut(&mut logits, 600, CLASSES)).unwrap();
                 // Sums of 256 terms, thrice, where a level rounds twice.
                 let what = format!("logits with {scaling:?} scaling");
@@ -138,7 +159,7 @@ fn granularities_by_layer() {
     ];
     for granularity in mixtures {
         for activation in [Activation::Relu, Activation::Silu] {
-            let spec = MlpSpec { granularity: granularity.clone(), ..spec(activation) };
+            let spec = with_granularities(spec(activation), &granularity);
             let mut of_fma: Option<Vec<u32>> = None;
             for level in Level::available() {
                 for threads in [1, 2, 8] {
@@ -156,9 +177,40 @@ fn granularities_by_layer() {
             }
         }
     }
-    let too_many = MlpSpec { granularity: vec![Unit; 4], ..spec(Activation::Relu) };
+    let too_many = with_granularities(spec(Activation::Relu), &[Unit; 4]);
     assert!(matches!(Mlp::new(&too_many), Err(Error::Parameter { .. })));
-    assert_eq!(spec(Activation::Relu).with_granularity(Unit).granularity, [Unit; 3]);
+}
+
+/// One granularity for all hidden layers leaves inputs as they are: dropped by element, unless something
+/// else was said about them.
+#[test]
+fn a_granularity_is_that_of_hidden_layers() {
+    use Granularity::{Element, Unit, UnitExact};
+    let spec = || spec(Activation::Relu);
+    assert_eq!(spec().with_granularity(Unit).granularity, [Element, Unit, Unit]);
+    assert_eq!(spec().with_input_granularity(Unit).granularity, [Unit]);
+    for both in [
+        spec().with_granularity(UnitExact).with_input_granularity(Unit),
+        spec().with_input_granularity(Unit).with_granularity(UnitExact),
+    ] {
+        assert_eq!(both.granularity, [Unit, UnitExact, UnitExact]);
+    }
+    let without_hidden = MlpSpec::new(&[PIXELS, CLASSES]).with_granularity(Unit);
+    assert_eq!(without_hidden.granularity, [Element]);
+
+    // A step changes weights of every input that some example shows.
+    let digits = Digits::all().pick(&(0..100).collect::<Vec<_>>());
+    let mut mlp = Mlp::new(&spec().with_granularity(Unit)).unwrap();
+    let before = mlp.clone();
+    mlp.train_step(digits.x(), &digits.labels, &Sgd::new(0.1)).unwrap();
+    let weights = |mlp: &Mlp| mlp.layers()[0].weights().to_vec();
+    let (now, before) = (weights(&mlp), weights(&before));
+    let rows = now.chunks(SIZES[1]).zip(before.chunks(SIZES[1]));
+    for (pixel, (now, before)) in rows.enumerate() {
+        let shown = digits.images.iter().skip(pixel).step_by(PIXELS).filter(|x| **x > 0.0).count();
+        // At rate 0.2, ten examples in which the pixel is dropped are one case of 10^7.
+        assert!(now != before || shown < 10, "the weights of pixel {pixel}");
+    }
 }
 
 /// What is removed is restored: a step changes the weights between kept units, and no others. At
@@ -171,20 +223,20 @@ fn removed_units_are_restored() {
         [(0.5, Granularity::Unit), (0.5, Granularity::UnitExact), (0.999, Granularity::Unit)]
     {
         let sizes = [PIXELS, 30, 20, CLASSES];
-        let spec = MlpSpec { input_rate: rate, hidden_rate: rate, seed: 3, ..MlpSpec::new(&sizes) };
-        let mut mlp = Mlp::new(&spec.with_granularity(granularity)).unwrap();
+        let spec = MlpSpec::new(&sizes).with_input_rate(rate).with_hidden_rate(rate).with_seed(3);
+        let mut mlp = Mlp::new(&of_units(spec, granularity)).unwrap();
         for step in 0..3 {
             let before = mlp.clone();
-            let sgd = Sgd { max_norm: Some(0.5), weight_decay: 0.1, l1: 0.1, ..sgd() };
+            let sgd = sgd().with_max_norm(0.5).with_weight_decay(0.1).with_l1(0.1);
             mlp.train_step(matrix(&x, 8, PIXELS), &labels, &sgd).unwrap();
             let dropout = Dropout::new(rate).unwrap();
             let kept: Vec<KeptUnits> = (0..4)
                 .map(|l| {
-                    let key = MaskKey::new(3, l as u32, step).unwrap();
+                    let dropout = dropout.with_key(MaskKey::new(3, l as u32, step).unwrap());
                     match granularity {
                         _ if l == 3 => KeptUnits::all(sizes[l]),
-                        Granularity::Unit => KeptUnits::bernoulli(sizes[l], &dropout, &key),
-                        _ => KeptUnits::exact(sizes[l], &dropout, &key),
+                        Granularity::Unit => KeptUnits::bernoulli(sizes[l], &dropout),
+                        _ => KeptUnits::exact(sizes[l], &dropout),
                     }
                     .unwrap()
                 })
@@ -206,7 +258,7 @@ fn removed_units_are_restored() {
 #[test]
 fn evaluation_counts_what_predictions_say() {
     let digits = Digits::all();
-    let (mut mlp, _) = train(&spec(Activation::Tanh), 20, &digits);
+    let (mlp, _) = train(&spec(Activation::Tanh), 20, &digits);
     let mut logits = vec![9.0; digits.len() * CLASSES];
     mlp.predict(digits.x(), matrix_mut(&mut logits, digits.len(), CLASSES)).unwrap();
     let (mut errors, mut loss) = (0, 0.0);
@@ -219,9 +271,10 @@ fn evaluation_counts_what_predictions_say() {
     assert_eq!((evaluation.errors, evaluation.examples), (errors, 1797));
     assert_eq!(evaluation.error_rate(), errors as f64 / 1797.0);
     assert!(errors > 0 && errors < 900, "{errors} errors of a network that has learnt a little");
-    assert!((evaluation.loss - loss / 1797.0).abs() < 1e-5, "{} {loss}", evaluation.loss);
+    let mean = evaluation.mean();
+    assert!((mean - loss / 1797.0).abs() < 1e-5, "{mean} {loss}");
     let nothing = mlp.evaluate(matrix(&[], 0, PIXELS), &[]).unwrap();
-    assert_eq!((nothing.loss, nothing.errors, nothing.examples), (0.0, 0, 0));
+    assert_eq!((nothing.mean(), nothing.errors, nothing.examples), (0.0, 0, 0));
     assert_eq!(nothing.error_rate(), 0.0);
     mlp.predict(matrix(&[], 0, PIXELS), matrix_mut(&mut [], 0, CLASSES)).unwrap();
 }
@@ -243,11 +296,13 @@ fn a_failed_step_changes_nothing() {
     failed(&mut mlp, x, &[1], &sgd());
     failed(&mut mlp, matrix(&digits.images, 2, PIXELS - 1), &[1, 2], &sgd());
     for bad in [-1.0, f32::NAN, f32::INFINITY] {
+        let mut bad_rate = sgd();
+        bad_rate.step.learning_rate = bad;
         for (name, options) in [
-            ("learning_rate", Sgd { learning_rate: bad, ..sgd() }),
-            ("momentum", Sgd { momentum: bad, ..sgd() }),
-            ("weight_decay", Sgd { weight_decay: bad, ..sgd() }),
-            ("l1", Sgd { l1: bad, ..sgd() }),
+            ("learning_rate", bad_rate),
+            ("momentum", sgd().with_momentum(bad)),
+            ("weight_decay", sgd().with_weight_decay(bad)),
+            ("l1", sgd().with_l1(bad)),
         ] {
             let error = failed(&mut mlp, x, &[1, 2], &options);
             assert!(
@@ -257,7 +312,7 @@ fn a_failed_step_changes_nothing() {
         }
     }
     for bad in [0.0, -1.0, f32::NAN] {
-        let error = failed(&mut mlp, x, &[1, 2], &Sgd { max_norm: Some(bad), ..sgd() });
+        let error = failed(&mut mlp, x, &[1, 2], &sgd().with_max_norm(bad));
         assert!(matches!(error, Error::Parameter { name: "max_norm", .. }), "{error}");
     }
     // The next step is what it would have been.
@@ -268,12 +323,63 @@ fn a_failed_step_changes_nothing() {
 }
 
 #[test]
+fn an_empty_batch_is_no_step() {
+    let digits = Digits::all();
+    let (mut mlp, _) = train(&spec(Activation::Gelu), 3, &digits);
+    let mut other = mlp.clone();
+    let loss = mlp.train_step(matrix(&[], 0, PIXELS), &[], &sgd()).unwrap();
+    assert_eq!((loss.to_bits(), mlp.steps()), (0, 3));
+    assert_eq!(bits(&parameters(&mlp)), bits(&parameters(&other)));
+    // The next step is what it would have been, its velocities and masks too.
+    let batch = digits.pick(&[1, 2, 3]);
+    for mlp in [&mut mlp, &mut other] {
+        mlp.train_step(batch.x(), &batch.labels, &sgd()).unwrap();
+    }
+    assert_eq!(bits(&parameters(&mlp)), bits(&parameters(&other)));
+    // What is wrong is wrong for no example too.
+    let narrow = matrix(&[], 0, PIXELS - 1);
+    assert!(matches!(mlp.train_step(narrow, &[], &sgd()), Err(Error::Mismatch { .. })));
+    let x = matrix(&[], 0, PIXELS);
+    assert!(matches!(mlp.train_step(x, &[1], &sgd()), Err(Error::Mismatch { .. })));
+    let wrong = sgd().with_momentum(-1.0);
+    assert!(matches!(mlp.train_step(x, &[], &wrong), Err(Error::Parameter { .. })));
+}
+
+/// Threads share a network that none of them changes, each with a batch of its own size.
+#[test]
+fn several_threads_predict_with_one_network() {
+    let digits = Digits::all();
+    for scaling in [Scaling::Inverted, Scaling::Classical] {
+        let (mlp, _) = train(&spec(Activation::Relu).with_scaling(scaling), 5, &digits);
+        let predict = |mlp: &Mlp, rows: usize| {
+            let x = matrix(&digits.images, rows, PIXELS);
+            let mut logits = vec![9.0; rows * CLASSES];
+            mlp.predict(x, matrix_mut(&mut logits, rows, CLASSES)).unwrap();
+            let loss = mlp.evaluate(x, &digits.labels[..rows]).unwrap();
+            (bits(&logits), loss.sum.to_bits(), loss.errors)
+        };
+        let batches = [1, 700, 64, 513];
+        let expected = batches.map(|rows| predict(&mlp, rows));
+        std::thread::scope(|scope| {
+            for (rows, expected) in batches.into_iter().zip(&expected) {
+                let (mlp, predict) = (&mlp, &predict);
+                scope.spawn(move || {
+                    for _ in 0..10 {
+                        assert!(predict(mlp, rows) == *expected, "{scaling:?}, {rows} rows");
+                    }
+                });
+            }
+        });
+    }
+}
+
+#[test]
 fn seeds_and_steps_change_the_masks() {
     let x = numbers(8 * PIXELS, 3);
     let labels = [0, 1, 2, 3, 4, 5, 6, 7];
     // A learning rate of 0: only the masks differ from step to step.
     let losses = |seed| {
-        let mut mlp = Mlp::new(&MlpSpec { seed, ..spec(Activation::Relu) }).unwrap();
+        let mut mlp = Mlp::new(&spec(Activation::Relu).with_seed(seed)).unwrap();
         let x = matrix(&x, 8, PIXELS);
         [(); 4].map(|()| mlp.train_step(x, &labels, &Sgd::new(0.0)).unwrap().to_bits())
     };
@@ -287,13 +393,19 @@ fn seeds_and_steps_change_the_masks() {
 
 #[test]
 fn schedules() {
-    let at = |schedule, step| Sgd { schedule, ..Sgd::new(0.5) }.learning_rate_at(step);
-    assert_eq!([0, 7].map(|t| at(Schedule::Constant, t)), [0.5, 0.5]);
-    let linear = Schedule::Linear { steps: 4 };
+    use LearningRateSchedule::{Constant, Cosine, Linear};
+    let at = |schedule, step| {
+        let sgd = Sgd::new(0.5).with_momentum(0.9).with_schedule(schedule);
+        let numbers = sgd.step_at(step).unwrap();
+        assert_eq!(numbers.momentum, 0.9, "only the learning rate changes");
+        numbers.learning_rate
+    };
+    assert_eq!([0, 7].map(|t| at(Constant, t)), [0.5, 0.5]);
+    let linear = Linear { steps: 4 };
     assert_eq!([0, 1, 2, 3, 4, 9].map(|t| at(linear, t)), [0.5, 0.375, 0.25, 0.125, 0.0, 0.0]);
-    let cosine = [0, 2, 4, 5].map(|t| at(Schedule::Cosine { steps: 4 }, t));
+    let cosine = [0, 2, 4, 5].map(|t| at(Cosine { steps: 4 }, t));
     assert_eq!(cosine, [0.5, 0.25, 0.0, 0.0]);
-    assert_eq!(at(Schedule::Linear { steps: 0 }, 0), 0.5);
+    assert_eq!(at(Linear { steps: 0 }, 0), 0.5);
 }
 
 /// Test errors in percent: 300 training images, 1,497 test images.
@@ -302,10 +414,12 @@ fn error_of(digits: &Digits, seed: u64, hidden_rate: f64, input_rate: f64) -> f6
     let mut random = random(seed);
     let order = shuffled(digits.len(), &mut random);
     let (train, test) = (digits.pick(&order[..300]), digits.pick(&order[300..]));
-    let spec =
-        MlpSpec { hidden_rate, input_rate, seed, ..MlpSpec::new(&[PIXELS, 256, 256, CLASSES]) };
-    let sgd =
-        Sgd { momentum: 0.9, schedule: Schedule::Linear { steps: 6 * EPOCHS }, ..Sgd::new(0.05) };
+    let spec = MlpSpec::new(&[PIXELS, 256, 256, CLASSES])
+        .with_hidden_rate(hidden_rate)
+        .with_input_rate(input_rate)
+        .with_seed(seed);
+    let schedule = LearningRateSchedule::Linear { steps: 6 * EPOCHS };
+    let sgd = Sgd::new(0.05).with_momentum(0.9).with_schedule(schedule);
     let mut mlp = Mlp::new(&spec).unwrap();
     for _ in 0..EPOCHS {
         for batch in shuffled(300, &mut random).chunks(50) {

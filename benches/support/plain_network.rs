@@ -3,6 +3,7 @@
 
 use fused_dropout::Dropout;
 use fused_dropout::nn::{Mlp, Sgd};
+use fused_dropout::sgd::SgdStep;
 use rand_xoshiro::Xoshiro256PlusPlus;
 use rand_xoshiro::rand_core::SeedableRng;
 
@@ -136,9 +137,9 @@ fn softmax_cross_entropy(logits: &mut [f32], labels: &[u32]) -> f32 {
 
 /// SGD with momentum: velocity, then weight.
 fn update(w: &mut [f32], [gradient, velocity]: &mut [Vec<f32>; 2], sgd: &Sgd) {
-    let rate = sgd.learning_rate;
+    let SgdStep { learning_rate, momentum, .. } = sgd.step;
     for ((w, g), v) in w.iter_mut().zip(gradient).zip(velocity) {
-        *v = sgd.momentum * *v + *g;
-        *w -= rate * *v;
+        *v = momentum * *v + *g;
+        *w -= learning_rate * *v;
     }
 }

@@ -179,6 +179,15 @@ impl Padded {
     }
 }
 
+/// The mask of a dropout.
+pub(crate) fn generate(
+    rows: usize,
+    cols: usize,
+    dropout: &fused_dropout::KeyedDropout,
+) -> fused_dropout::Result<fused_dropout::Mask> {
+    fused_dropout::Mask::generate(rows, cols, dropout.dropout(), dropout.key())
+}
+
 /// A slice as a matrix.
 #[track_caller]
 pub(crate) fn matrix(data: &[f32], rows: usize, cols: usize) -> fused_dropout::MatRef<'_> {

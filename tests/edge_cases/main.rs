@@ -8,12 +8,19 @@ mod panic;
 mod shapes;
 
 use common::{ACTIVATIONS, bits, for_each_level, matrix, matrix_mut, numbers};
+use fused_dropout::elementwise::{
+    BiasActivationDropout, bias_activation_dropout_backward, bias_activation_dropout_forward,
+    dropout_backward, dropout_forward,
+};
+use fused_dropout::layer::{
+    DenseArgs, DenseLayer, Gradients, PackedWeight, dense_backward, dense_forward,
+};
 use fused_dropout::nn::{Mlp, MlpSpec};
+use fused_dropout::sgd::{SgdStep, max_norm, sgd_update};
+use fused_dropout::softmax::softmax_cross_entropy;
 use fused_dropout::{
-    Activation, BiasActivationDropout, DenseArgs, Dropout, Error, Gradients, Mask, MaskKey, MatMut,
-    MatRef, PackedWeight, Saved, SavedValues, Scaling, bias_activation_dropout_backward,
-    bias_activation_dropout_forward, dense_backward, dense_forward, dropout_backward,
-    dropout_forward, max_norm, reference, sgd_update, softmax_cross_entropy,
+    Activation, Dropout, Error, KeyedDropout, Mask, MaskKey, MaskSource, MatMut, MatRef, Saved,
+    Scaling, reference,
 };
 
 const BATCH: usize = 7;
@@ -26,6 +33,16 @@ fn key() -> MaskKey {
 
 fn rate(rate: f64) -> Dropout {
     Dropout::new(rate).unwrap()
+}
+
+/// Dropout of this rate with the mask of [`key`].
+fn keyed(p: f64) -> KeyedDropout {
+    rate(p).with_key(key())
+}
+
+/// Nothing but the product.
+fn bare<'a>(x: MatRef<'a>, w: MatRef<'a>) -> DenseArgs<'a> {
+    DenseArgs::new(DenseLayer::default(), x, w)
 }
 
 /// A layer whose inputs and outputs all have dropout.
@@ -55,16 +72,18 @@ impl Layer {
         }
     }
 
+    /// What is dropped of the input.
+    fn input_dropout(&self) -> Option<KeyedDropout> {
+        self.input_rate.map(|p| rate(p).with_key(MaskKey::new(8, 1, 5).unwrap()))
+    }
+
     fn args(&self) -> DenseArgs<'_> {
-        let input_key = MaskKey::new(8, 1, 5).unwrap();
-        DenseArgs {
-            bias: Some(&self.b),
-            activation: self.activation,
-            dropout: rate(self.rate),
-            key: key(),
-            input_dropout: self.input_rate.map(|p| (rate(p), input_key)),
-            ..DenseArgs::new(matrix(&self.x, BATCH, INPUTS), matrix(&self.w, INPUTS, UNITS))
+        let mut layer = DenseLayer::new(self.activation).with_output(keyed(self.rate));
+        if let Some(dropout) = self.input_dropout() {
+            layer = layer.with_input(dropout);
         }
+        let (x, w) = (matrix(&self.x, BATCH, INPUTS), matrix(&self.w, INPUTS, UNITS));
+        DenseArgs::new(layer, x, w).with_bias(&self.b)
     }
 
     fn run(&self) -> Results {
@@ -73,32 +92,28 @@ impl Layer {
         let (mut dx, mut dw) = (vec![9.0; BATCH * INPUTS], vec![9.0; INPUTS * UNITS]);
         let mut db = vec![9.0; UNITS];
         let to = matrix_mut(&mut y, BATCH, UNITS);
-        dense_forward(&args, to, Some(matrix_mut(&mut z, BATCH, UNITS)), None).unwrap();
-        let gradients = Gradients {
-            dx: Some(matrix_mut(&mut dx, BATCH, INPUTS)),
-            dw: Some(matrix_mut(&mut dw, INPUTS, UNITS)),
-            db: Some(&mut db),
-        };
-        let saved = Saved::pre_activation(matrix(&z, BATCH, UNITS));
-        dense_backward(&args, &saved, matrix(&self.dy, BATCH, UNITS), gradients).unwrap();
+        let z_view = matrix_mut(&mut z, BATCH, UNITS);
+        dense_forward(&args, to, Some(z_view), MaskSource::Key).unwrap();
+        let gradients = Gradients::default()
+            .with_dx(matrix_mut(&mut dx, BATCH, INPUTS))
+            .with_dw(matrix_mut(&mut dw, INPUTS, UNITS))
+            .with_db(&mut db);
+        let saved = Saved::PreActivation(matrix(&z, BATCH, UNITS));
+        let dy = matrix(&self.dy, BATCH, UNITS);
+        dense_backward(&args, &saved, dy, gradients, MaskSource::Key).unwrap();
         [y, z, dx, dw, db]
     }
 
-    /// The element-wise operation of the layer, on a matrix of the size of its output.
+    /// The element-wise operation of the layer without its bias, on a matrix of the size of its output.
     fn pass(&self) -> BiasActivationDropout<'_> {
-        BiasActivationDropout {
-            bias: Some(&self.b),
-            activation: self.activation,
-            dropout: rate(self.rate),
-            key: key(),
-        }
+        BiasActivationDropout::new(self.activation, keyed(self.rate))
     }
 }
 
 fn product(a: MatRef<'_>, b: MatRef<'_>) -> Vec<f32> {
     let mut c = vec![9.0; a.rows() * b.cols()];
-    dense_forward(&DenseArgs::new(a, b), matrix_mut(&mut c, a.rows(), b.cols()), None, None)
-        .unwrap();
+    let to = matrix_mut(&mut c, a.rows(), b.cols());
+    dense_forward(&bare(a, b), to, None, MaskSource::Key).unwrap();
     c
 }
 
@@ -113,11 +128,9 @@ fn rate_nan_below_0_or_above_1_is_an_error() {
             assert_eq!(rate.to_bits(), p.to_bits());
         }
         let spec = MlpSpec::new(&[2, 3, 2]);
-        assert!(matches!(
-            Mlp::new(&MlpSpec { input_rate: p, ..spec.clone() }),
-            Err(Error::Rate { .. })
-        ));
-        assert!(matches!(Mlp::new(&MlpSpec { hidden_rate: p, ..spec }), Err(Error::Rate { .. })));
+        for spec in [spec.clone().with_input_rate(p), spec.with_hidden_rate(p)] {
+            assert!(matches!(Mlp::new(&spec), Err(Error::Rate { .. })));
+        }
     }
     for p in [-0.0, 0.0, f64::MIN_POSITIVE, 1.0] {
         assert!(Dropout::new(p).is_ok(), "{p}");
@@ -139,21 +152,12 @@ fn rate_0_is_the_bare_operation() {
         }
         let x = [1.5, -0.0, f32::INFINITY, f32::NAN, 1e-45, f32::MAX, -3.0];
         let mut y = [9.0; 7];
-        dropout_forward(
-            MatRef::row_vector(&x),
-            MatMut::row_vector(&mut y),
-            &rate(0.0),
-            &key(),
-            None,
-        )
-        .unwrap();
+        dropout_forward((&x[..], &mut y[..]), &keyed(0.0), MaskSource::Key).unwrap();
         assert_eq!(bits(&y), bits(&x), "{level}");
         // A rate so small that the threshold is 2^32.
-        let tiny = rate(1e-11);
-        dropout_backward(MatRef::row_vector(&x), MatMut::row_vector(&mut y), &tiny, &key(), None)
-            .unwrap();
+        dropout_backward((&x[..], &mut y[..]), &keyed(1e-11), MaskSource::Key).unwrap();
         assert_eq!(bits(&y), bits(&x), "{level}");
-        assert_eq!(Mask::generate(5, 77, &rate(0.0), &key()).unwrap().count(), 5 * 77);
+        assert_eq!(Mask::generate(5, 77, &keyed(0.0)).unwrap().count(), 5 * 77);
     });
 }
 
@@ -165,28 +169,28 @@ fn fused_and_separate_calls_give_the_same_bits() {
             let fused = layer.run();
             let args = layer.args();
             // Input dropout, product with bias, activation with dropout.
-            let (input_dropout, input_key) = args.input_dropout.unwrap();
+            let input_dropout = layer.input_dropout().unwrap();
             let mut x = vec![9.0; BATCH * INPUTS];
             let to = matrix_mut(&mut x, BATCH, INPUTS);
-            dropout_forward(args.x, to, &input_dropout, &input_key, None).unwrap();
+            dropout_forward((args.x, to), &input_dropout, MaskSource::Key).unwrap();
             let x = matrix(&x, BATCH, INPUTS);
             let (mut z, mut y) = (vec![9.0; BATCH * UNITS], vec![9.0; BATCH * UNITS]);
-            let affine = DenseArgs { bias: args.bias, ..DenseArgs::new(x, args.w) };
-            dense_forward(&affine, matrix_mut(&mut z, BATCH, UNITS), None, None).unwrap();
-            let pass = BiasActivationDropout { bias: None, ..layer.pass() };
+            let (affine, to) = (bare(x, args.w), matrix_mut(&mut z, BATCH, UNITS));
+            dense_forward(&affine.with_bias(&layer.b), to, None, MaskSource::Key).unwrap();
+            let pass = layer.pass();
             let (z, to) = (matrix(&z, BATCH, UNITS), matrix_mut(&mut y, BATCH, UNITS));
-            bias_activation_dropout_forward(&pass, z, None, to, None).unwrap();
+            bias_activation_dropout_forward(&pass, (z, to), MaskSource::Key).unwrap();
             assert_eq!(bits(&fused[0]), bits(&y), "y, {activation} on {level}");
             // dz and db, then the products, then the dropout of dx.
             let (mut dz, mut db) = (vec![9.0; BATCH * UNITS], vec![9.0; UNITS]);
             let (dy, to) = (matrix(&layer.dy, BATCH, UNITS), matrix_mut(&mut dz, BATCH, UNITS));
-            let saved = Saved::pre_activation(z);
-            bias_activation_dropout_backward(&pass, &saved, dy, to, Some(&mut db)).unwrap();
+            let (saved, mask) = (Saved::PreActivation(z), MaskSource::Key);
+            bias_activation_dropout_backward(&pass, &saved, (dy, to), Some(&mut db), mask).unwrap();
             let dz = matrix(&dz, BATCH, UNITS);
             let dw = product(x.t(), dz);
             let (whole, mut dx) = (product(dz, args.w.t()), vec![9.0; BATCH * INPUTS]);
             let (whole, to) = (matrix(&whole, BATCH, INPUTS), matrix_mut(&mut dx, BATCH, INPUTS));
-            dropout_backward(whole, to, &input_dropout, &input_key, None).unwrap();
+            dropout_backward((whole, to), &input_dropout, MaskSource::Key).unwrap();
             assert_eq!(bits(&fused[2]), bits(&dx), "dx, {activation} on {level}");
             assert_eq!(bits(&fused[3]), bits(&dw), "dW, {activation} on {level}");
             assert_eq!(bits(&fused[4]), bits(&db), "db, {activation} on {level}");
@@ -227,11 +231,10 @@ fn rate_1_gives_zeros_and_no_nan() {
         }
         for x in [f32::NAN, f32::INFINITY, -1.0, -0.0] {
             let (x, mut y) = ([x; 45], [9.0; 45]);
-            let (from, to) = (MatRef::row_vector(&x), MatMut::row_vector(&mut y));
-            dropout_forward(from, to, &rate(1.0), &key(), None).unwrap();
+            dropout_forward((&x[..], &mut y[..]), &keyed(1.0), MaskSource::Key).unwrap();
             assert!(zero(&y), "{level}");
             y.fill(9.0);
-            dropout_backward(from, MatMut::row_vector(&mut y), &rate(1.0), &key(), None).unwrap();
+            dropout_backward((&x[..], &mut y[..]), &keyed(1.0), MaskSource::Key).unwrap();
             assert!(zero(&y), "{level}");
         }
         assert_eq!(rate(1.0).scale(), 0.0);
@@ -245,30 +248,30 @@ fn strides_that_lead_nowhere_are_fine() {
     let empty = |rows| MatRef::with_stride(&[], rows, 0, far).unwrap();
     for_each_level(|_| {
         let mut y = [9.0; 13 * 3];
-        let args = DenseArgs::new(empty(13), matrix(&[], 0, 3));
-        dense_forward(&args, matrix_mut(&mut y, 13, 3), None, None).unwrap();
+        let args = bare(empty(13), matrix(&[], 0, 3));
+        dense_forward(&args, matrix_mut(&mut y, 13, 3), None, MaskSource::Key).unwrap();
         assert_eq!(y, [0.0; 13 * 3]);
         for rows in [1000, usize::MAX / 32] {
             PackedWeight::new(empty(rows)).unwrap();
         }
         let mut dx = vec![9.0; 2 * 300];
-        let args = DenseArgs::new(matrix(&[1.0; 600], 2, 300), empty(300));
-        let saved = Saved { values: SavedValues::None, mask: None };
-        let gradients = Gradients { dx: Some(matrix_mut(&mut dx, 2, 300)), dw: None, db: None };
-        dense_backward(&args, &saved, matrix(&[], 2, 0), gradients).unwrap();
+        let args = bare(matrix(&[1.0; 600], 2, 300), empty(300));
+        let (saved, mask) = (Saved::Nothing, MaskSource::Key);
+        let gradients = Gradients::default().with_dx(matrix_mut(&mut dx, 2, 300));
+        dense_backward(&args, &saved, matrix(&[], 2, 0), gradients, mask).unwrap();
         assert_eq!(dx, vec![0.0; 600]);
         let mut dw = vec![9.0; 40 * 3];
         let w = [1.0; 120];
-        let args = DenseArgs::new(empty(40).t(), matrix(&w, 40, 3));
-        let gradients = Gradients { dx: None, dw: Some(matrix_mut(&mut dw, 40, 3)), db: None };
-        dense_backward(&args, &saved, matrix(&[], 0, 3), gradients).unwrap();
+        let args = bare(empty(40).t(), matrix(&w, 40, 3));
+        let gradients = Gradients::default().with_dw(matrix_mut(&mut dw, 40, 3));
+        dense_backward(&args, &saved, matrix(&[], 0, 3), gradients, MaskSource::Key).unwrap();
         assert_eq!(dw, vec![0.0; 120]);
         // One row, as many times as there are columns.
         let row = [1.0; 64];
         let w = MatRef::with_stride(&row, 1, 64, far).unwrap();
         let mut y = vec![0.0; 7 * 64];
-        let args = DenseArgs::new(matrix(&[2.0; 7], 7, 1), w);
-        dense_forward(&args, matrix_mut(&mut y, 7, 64), None, None).unwrap();
+        let (args, to) = (bare(matrix(&[2.0; 7], 7, 1), w), matrix_mut(&mut y, 7, 64));
+        dense_forward(&args, to, None, MaskSource::Key).unwrap();
         assert_eq!(y, vec![2.0; 7 * 64]);
     });
 }
@@ -279,52 +282,42 @@ fn sizes_of_zero_are_fine() {
     for_each_level(|_| {
         // k = 0: bias and activation alone, zeros for gradients that are empty sums.
         let b = [1.0, -2.0, 3.0];
-        let args = DenseArgs {
-            bias: Some(&b),
-            activation: Activation::Relu,
-            ..DenseArgs::new(matrix(&[], 2, 0), matrix(&[], 0, 3))
-        };
+        let relu = DenseLayer::new(Activation::Relu);
+        let args = DenseArgs::new(relu, matrix(&[], 2, 0), matrix(&[], 0, 3));
         let mut y = [9.0; 6];
-        dense_forward(&args, matrix_mut(&mut y, 2, 3), None, None).unwrap();
+        let to = matrix_mut(&mut y, 2, 3);
+        dense_forward(&args.with_bias(&b), to, None, MaskSource::Key).unwrap();
         assert_eq!(y, [1.0, 0.0, 3.0, 1.0, 0.0, 3.0]);
-        let bare = DenseArgs { bias: None, ..args };
-        dense_forward(&bare, matrix_mut(&mut y, 2, 3), None, None).unwrap();
+        dense_forward(&args, matrix_mut(&mut y, 2, 3), None, MaskSource::Key).unwrap();
         assert_eq!(y, [0.0; 6]);
         // batch = 0: the gradients of the parameters are zeros; units = 0: that of the input.
         let (w, mut dw, mut db) = ([1.0; 6], [9.0; 6], [9.0; 3]);
-        let args = DenseArgs::new(matrix(&[], 0, 2), matrix(&w, 2, 3));
-        let saved = Saved { values: SavedValues::None, mask: None };
-        let gradients =
-            Gradients { dx: None, dw: Some(matrix_mut(&mut dw, 2, 3)), db: Some(&mut db) };
-        dense_backward(&args, &saved, matrix(&[], 0, 3), gradients).unwrap();
+        let (args, saved) = (bare(matrix(&[], 0, 2), matrix(&w, 2, 3)), Saved::Nothing);
+        let gradients = Gradients::default().with_dw(matrix_mut(&mut dw, 2, 3)).with_db(&mut db);
+        dense_backward(&args, &saved, matrix(&[], 0, 3), gradients, MaskSource::Key).unwrap();
         assert_eq!((dw, db), ([0.0; 6], [0.0; 3]));
         let mut dx = [9.0; 6];
-        let args = DenseArgs::new(matrix(&w, 3, 2), matrix(&[], 2, 0));
-        let gradients = Gradients { dx: Some(matrix_mut(&mut dx, 3, 2)), dw: None, db: None };
-        dense_backward(&args, &saved, matrix(&[], 3, 0), gradients).unwrap();
+        let args = bare(matrix(&w, 3, 2), matrix(&[], 2, 0));
+        let gradients = Gradients::default().with_dx(matrix_mut(&mut dx, 3, 2));
+        dense_backward(&args, &saved, matrix(&[], 3, 0), gradients, MaskSource::Key).unwrap();
         assert_eq!(dx, [0.0; 6]);
         // Element-wise, with nothing to do and a sum to clear.
-        let pass = BiasActivationDropout {
-            bias: Some(&[0.0; 3]),
-            activation: Activation::Relu,
-            dropout: rate(0.5),
-            key: key(),
-        };
-        let saved = Saved::output(matrix(&[], 0, 3));
-        let (dy, dz) = (matrix(&[], 0, 3), matrix_mut(&mut [], 0, 3));
+        let pass = BiasActivationDropout::new(Activation::Relu, keyed(0.5)).with_bias(&[0.0; 3]);
+        let (saved, mask) = (Saved::Output(matrix(&[], 0, 3)), MaskSource::Key);
+        let dy_dz = (matrix(&[], 0, 3), matrix_mut(&mut [], 0, 3));
         db.fill(9.0);
-        bias_activation_dropout_backward(&pass, &saved, dy, dz, Some(&mut db)).unwrap();
+        bias_activation_dropout_backward(&pass, &saved, dy_dz, Some(&mut db), mask).unwrap();
         assert_eq!(db, [0.0; 3]);
-        assert_eq!(Mask::generate(0, 9, &rate(0.5), &key()).unwrap().count(), 0);
-        assert_eq!(Mask::generate(9, 0, &rate(0.5), &key()).unwrap().count(), 0);
+        assert_eq!(Mask::generate(0, 9, &keyed(0.5)).unwrap().count(), 0);
+        assert_eq!(Mask::generate(9, 0, &keyed(0.5)).unwrap().count(), 0);
         // No elements, but a number of rows or columns next to the largest.
-        let saved = Saved { values: SavedValues::None, mask: None };
-        let args = DenseArgs::new(matrix(&[], 0, big), matrix(&[], big, 0));
-        dense_forward(&args, matrix_mut(&mut [], 0, 0), None, None).unwrap();
-        let (dx, dw) = (Some(matrix_mut(&mut [], 0, big)), Some(matrix_mut(&mut [], big, 0)));
-        let gradients = Gradients { dx, dw, db: None };
-        dense_backward(&args, &saved, matrix(&[], 0, 0), gradients).unwrap();
-        let step = fused_dropout::SgdStep::new(0.1);
+        let (args, saved) = (bare(matrix(&[], 0, big), matrix(&[], big, 0)), Saved::Nothing);
+        dense_forward(&args, matrix_mut(&mut [], 0, 0), None, MaskSource::Key).unwrap();
+        let gradients = Gradients::default()
+            .with_dx(matrix_mut(&mut [], 0, big))
+            .with_dw(matrix_mut(&mut [], big, 0));
+        dense_backward(&args, &saved, matrix(&[], 0, 0), gradients, MaskSource::Key).unwrap();
+        let step = SgdStep::new(0.1);
         for (rows, cols) in [(0, big), (big, 0)] {
             let w = matrix_mut(&mut [], rows, cols);
             sgd_update(w, matrix(&[], rows, cols), None, &step).unwrap();
@@ -350,9 +343,10 @@ fn sizes_whose_product_overflows_are_an_error() {
     assert!(matches!(MatRef::new(&data, 3, big), Err(Error::Overflow { .. })));
     assert!(matches!(Mask::new(big, big), Err(Error::Overflow { .. })));
     assert!(matches!(Mask::new(1 << 60, 1 << 10), Err(Error::Overflow { .. })));
-    assert!(Mask::generate(big, big, &rate(0.5), &key()).is_err());
+    assert!(Mask::generate(big, big, &keyed(0.5)).is_err());
     let error = matrix(&data, 2, 2).rows_from(big, big).map(|m| m.rows());
-    assert!(matches!(error, Err(Error::Mismatch { right_value: 2, .. })), "{error:?}");
+    let expected = Error::Range { what: "row", first: big, count: big, all: 2 };
+    assert_eq!(error, Err(expected));
 }
 
 /// A NaN or infinity shows in the elements that depend on it and are kept, and in no others.
@@ -362,7 +356,7 @@ fn nan_and_infinity_propagate_where_kept() {
         for special in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
             for activation in [Activation::Identity, Activation::LeakyRelu { slope: 0.5 }] {
                 let shown = |y: f32| y.is_nan() || y.is_infinite();
-                let keeps = |r, c| reference::keeps(&rate(0.4), &key(), r, c);
+                let keeps = |r, c| reference::keeps(&keyed(0.4), r, c);
                 let clean = Layer::new(activation, 0.4, None).run();
                 let mut layer = Layer::new(activation, 0.4, None);
                 layer.x[3 * INPUTS + 4] = special;

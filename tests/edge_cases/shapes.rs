@@ -1,17 +1,18 @@
 //! Shapes, strides and lengths that disagree: an error that names both sides and their values, and
 //! outputs that are untouched.
 
+use fused_dropout::elementwise::{
+    BiasActivationDropout, bias_activation_dropout_backward, bias_activation_dropout_forward,
+    dropout_backward, dropout_forward,
+};
+use fused_dropout::layer::{DenseArgs, DenseLayer, Gradients, dense_backward, dense_forward};
 use fused_dropout::nn::{Mlp, MlpSpec, Sgd};
 use fused_dropout::{
-    Activation, BiasActivationDropout, DenseArgs, Dropout, Error, Gradients, Mask, MatMut, MatRef,
-    Result, Saved, SavedValues, bias_activation_dropout_backward,
-    bias_activation_dropout_backward_in_place, bias_activation_dropout_forward,
-    bias_activation_dropout_forward_in_place, dense_backward, dense_forward, dropout_backward,
-    dropout_backward_in_place, dropout_forward, dropout_forward_in_place, reference,
+    Activation, Error, KeyedDropout, Mask, MaskSource, MatMut, MatRef, Result, Saved, reference,
 };
 
 use crate::common::{matrix, matrix_mut, numbers};
-use crate::key;
+use crate::keyed;
 
 /// Outputs large enough for any shape of this test, with contents that no operation makes.
 struct Outputs {
@@ -23,7 +24,7 @@ struct Outputs {
 /// Calls an operation that must refuse, and returns what it says: the pairs of sides and values.
 #[track_caller]
 fn refused(call: impl FnOnce(&mut Outputs) -> Result<()>) -> String {
-    let full = || Mask::generate(3, 4, &Dropout::NONE, &key()).unwrap();
+    let full = || Mask::generate(3, 4, &KeyedDropout::NONE).unwrap();
     let mut outputs = Outputs { a: [77.0; 64], b: [77.0; 64], mask: full() };
     let error = call(&mut outputs).expect_err("sizes that disagree are refused");
     assert_eq!(outputs.a, [77.0; 64], "an output was touched");
@@ -73,47 +74,54 @@ fn strides_and_lengths_of_views() {
     assert!(MatRef::with_stride(&data, 0, 5, 9).is_ok());
     let view = MatRef::with_stride(&data, 3, 1, 5).unwrap();
     assert!(view.rows_from(3, 0).is_ok() && view.rows_from(2, 1).is_ok());
-    assert!(matches!(
-        view.rows_from(2, 2),
-        Err(Error::Mismatch { left_value: 4, right_value: 3, .. })
-    ));
+    let error = view.rows_from(2, 2).map(|m| m.rows());
+    assert_eq!(error, Err(Error::Range { what: "row", first: 2, count: 2, all: 3 }));
+}
+
+#[test]
+fn an_element_outside_is_not_written() {
+    let mut data = [77.0; 6];
+    let mut m = matrix_mut(&mut data, 2, 3);
+    for (row, col) in [(2, 0), (0, 3), (1, 3), (usize::MAX, usize::MAX)] {
+        assert_eq!(m.set(row, col, 1.0), Err(Error::Index { row, col, rows: 2, cols: 3 }));
+    }
+    assert_eq!(m.set(1, 2, 1.0), Ok(()));
+    assert_eq!(data, [77.0, 77.0, 77.0, 77.0, 77.0, 1.0]);
 }
 
 #[test]
 fn dropout() {
     let x = numbers(64, 1);
-    let (p, key) = (Dropout::new(0.5).unwrap(), key());
+    let half = keyed(0.5);
     let x = matrix(&x, 3, 4);
     for (rows, cols) in WRONG {
         let shape = format!("{rows} x {cols}");
-        let text =
-            refused(|o| dropout_forward(x, matrix_mut(&mut o.a, rows, cols), &p, &key, None));
+        let text = refused(|o| {
+            dropout_forward((x, matrix_mut(&mut o.a, rows, cols)), &half, MaskSource::Key)
+        });
         assert_eq!(text, format!("x 3 x 4, y {shape}"));
-        let text =
-            refused(|o| dropout_backward(x, matrix_mut(&mut o.a, rows, cols), &p, &key, None));
-        assert_eq!(text, format!("dy 3 x 4, dz {shape}"));
+        let text = refused(|o| {
+            dropout_backward((x, matrix_mut(&mut o.a, rows, cols)), &half, MaskSource::Key)
+        });
+        assert_eq!(text, format!("dy 3 x 4, dx {shape}"));
         let expected = format!("the mask 3 x 4, x {shape}");
         let from = matrix(&[1.0; 16], rows, cols);
         let call = |o: &mut Outputs| {
             let to = matrix_mut(&mut o.a, rows, cols);
-            dropout_forward(from, to, &p, &key, Some(&mut o.mask))
+            dropout_forward((from, to), &half, &mut o.mask)
         };
         assert_eq!(refused(call), expected);
-        let call = |o: &mut Outputs| {
-            let to = matrix_mut(&mut o.a, rows, cols);
-            dropout_forward_in_place(to, &p, &key, Some(&mut o.mask))
-        };
+        let call =
+            |o: &mut Outputs| dropout_forward(matrix_mut(&mut o.a, rows, cols), &half, &mut o.mask);
         assert_eq!(refused(call), expected);
         let expected = format!("the mask 3 x 4, dy {shape}");
         let call = |o: &mut Outputs| {
             let to = matrix_mut(&mut o.a, rows, cols);
-            dropout_backward(from, to, &p, &key, Some(&o.mask))
+            dropout_backward((from, to), &half, &o.mask)
         };
         assert_eq!(refused(call), expected);
-        let call = |o: &mut Outputs| {
-            let to = matrix_mut(&mut o.a, rows, cols);
-            dropout_backward_in_place(to, &p, &key, Some(&o.mask))
-        };
+        let call =
+            |o: &mut Outputs| dropout_backward(matrix_mut(&mut o.a, rows, cols), &half, &o.mask);
         assert_eq!(refused(call), expected);
     }
 }
@@ -122,73 +130,68 @@ fn dropout() {
 fn bias_activation_dropout() {
     let data = numbers(64, 1);
     let x = matrix(&data, 3, 4);
-    let args = BiasActivationDropout {
-        bias: Some(&data[..4]),
-        activation: Activation::Relu,
-        dropout: Dropout::new(0.5).unwrap(),
-        key: key(),
-    };
-    let saved = Saved::output(x);
+    let bare = BiasActivationDropout::new(Activation::Relu, keyed(0.5));
+    let args = bare.with_bias(&data[..4]);
+    let saved = Saved::Output(x);
     for (rows, cols) in WRONG {
         let shape = format!("{rows} x {cols}");
         let wrong = matrix(&data, rows, cols);
         let call = |o: &mut Outputs| {
             let to = matrix_mut(&mut o.a, 3, 4);
-            bias_activation_dropout_forward(&args, x, Some(wrong), to, Some(&mut o.mask))
+            bias_activation_dropout_forward(&args.with_residual(wrong), (x, to), &mut o.mask)
         };
         assert_eq!(refused(call), format!("the residual {shape}, x 3 x 4"));
         let call = |o: &mut Outputs| {
             let to = matrix_mut(&mut o.a, 3, 4);
-            bias_activation_dropout_forward_in_place(&args, to, Some(wrong), Some(&mut o.mask))
+            bias_activation_dropout_forward(&args.with_residual(wrong), to, &mut o.mask)
         };
         assert_eq!(refused(call), format!("the residual {shape}, x 3 x 4"));
         // What was saved must have the gradient's shape, also where the activation does not need it.
-        for (activation, values, name) in [
-            (Activation::Relu, SavedValues::Output(wrong), "output"),
-            (Activation::Relu, SavedValues::PreActivation(wrong), "z"),
-            (Activation::Identity, SavedValues::Output(wrong), "output"),
-            (Activation::Identity, SavedValues::PreActivation(wrong), "z"),
-            (Activation::Identity, SavedValues::Output(wrong.t()), "output"),
-            (Activation::Gelu, SavedValues::PreActivation(wrong), "z"),
+        for (activation, saved, name) in [
+            (Activation::Relu, Saved::Output(wrong), "output"),
+            (Activation::Relu, Saved::PreActivation(wrong), "z"),
+            (Activation::Identity, Saved::Output(wrong), "output"),
+            (Activation::Identity, Saved::PreActivation(wrong), "z"),
+            (Activation::Identity, Saved::Output(wrong.t()), "output"),
+            (Activation::Gelu, Saved::PreActivation(wrong), "z"),
         ] {
-            let args = BiasActivationDropout { activation, ..args };
-            let saved = Saved { values, mask: None };
-            let shape = match values {
-                SavedValues::Output(y) => format!("{} x {}", y.rows(), y.cols()),
+            let mut args = args;
+            args.activation = activation;
+            let shape = match saved {
+                Saved::Output(y) => format!("{} x {}", y.rows(), y.cols()),
                 _ => shape.clone(),
             };
             if shape == "3 x 4" {
                 continue;
             }
             let call = |o: &mut Outputs| {
-                let (dz, db) = (matrix_mut(&mut o.a, 3, 4), Some(&mut o.b[..4]));
-                bias_activation_dropout_backward(&args, &saved, x, dz, db)
+                let (dy_dz, db) = ((x, matrix_mut(&mut o.a, 3, 4)), Some(&mut o.b[..4]));
+                bias_activation_dropout_backward(&args, &saved, dy_dz, db, MaskSource::Key)
             };
             assert_eq!(refused(call), format!("the saved {name} {shape}, dy 3 x 4"));
         }
         let call = |o: &mut Outputs| {
             let (dy, db) = (matrix_mut(&mut o.a, rows, cols), Some(&mut o.b[..cols]));
-            let bias = &data[..cols];
-            let args = BiasActivationDropout { bias: Some(bias), ..args };
-            bias_activation_dropout_backward_in_place(&args, &saved, dy, db)
+            let args = bare.with_bias(&data[..cols]);
+            bias_activation_dropout_backward(&args, &saved, dy, db, MaskSource::Key)
         };
         assert_eq!(refused(call), format!("the saved output 3 x 4, dy {shape}"));
     }
     for len in [0, 3, 5] {
-        let args = BiasActivationDropout { bias: Some(&data[..len]), ..args };
-        let expected = format!("length of the bias {len}, columns of x 4");
+        let args = bare.with_bias(&data[..len]);
         let call = |o: &mut Outputs| {
-            bias_activation_dropout_forward(&args, x, None, matrix_mut(&mut o.a, 3, 4), None)
+            let to = matrix_mut(&mut o.a, 3, 4);
+            bias_activation_dropout_forward(&args, (x, to), MaskSource::Key)
         };
-        assert_eq!(refused(call), expected);
+        assert_eq!(refused(call), format!("length of the bias {len}, columns of x 4"));
         let call = |o: &mut Outputs| {
-            bias_activation_dropout_backward(&args, &saved, x, matrix_mut(&mut o.a, 3, 4), None)
+            let dy_dz = (x, matrix_mut(&mut o.a, 3, 4));
+            bias_activation_dropout_backward(&args, &saved, dy_dz, None, MaskSource::Key)
         };
-        assert_eq!(refused(call), expected);
-        let args = BiasActivationDropout { bias: None, ..args };
+        assert_eq!(refused(call), format!("length of the bias {len}, columns of dy 4"));
         let call = |o: &mut Outputs| {
-            let (dz, db) = (matrix_mut(&mut o.a, 3, 4), Some(&mut o.b[..len]));
-            bias_activation_dropout_backward(&args, &saved, x, dz, db)
+            let (dy_dz, db) = ((x, matrix_mut(&mut o.a, 3, 4)), Some(&mut o.b[..len]));
+            bias_activation_dropout_backward(&bare, &saved, dy_dz, db, MaskSource::Key)
         };
         assert_eq!(refused(call), format!("length of db {len}, columns of dy 4"));
     }
@@ -198,44 +201,54 @@ fn bias_activation_dropout() {
 #[test]
 fn dense() {
     let data = numbers(64, 1);
-    let args = DenseArgs {
-        bias: Some(&data[..4]),
-        activation: Activation::Gelu,
-        ..DenseArgs::new(matrix(&data, 3, 2), matrix(&data, 2, 4))
-    };
+    let gelu = DenseLayer::new(Activation::Gelu);
+    let bare = DenseArgs::new(gelu, matrix(&data, 3, 2), matrix(&data, 2, 4));
+    let args = bare.with_bias(&data[..4]);
     let (z, dy) = (matrix(&data, 3, 4), matrix(&data, 3, 4));
     #[track_caller]
     fn forward(args: &DenseArgs<'_>, y: (usize, usize), z: (usize, usize)) -> String {
         let fast = refused(|o| {
             let z = matrix_mut(&mut o.b, z.0, z.1);
-            dense_forward(args, matrix_mut(&mut o.a, y.0, y.1), Some(z), Some(&mut o.mask))
+            dense_forward(args, matrix_mut(&mut o.a, y.0, y.1), Some(z), &mut o.mask)
         });
         let naive = refused(|o| {
             let z = matrix_mut(&mut o.b, z.0, z.1);
-            reference::dense_forward(args, matrix_mut(&mut o.a, y.0, y.1), Some(z), None)
+            let y = matrix_mut(&mut o.a, y.0, y.1);
+            reference::dense_forward(args, y, Some(z), MaskSource::Key)
         });
         assert_eq!(fast, naive);
         fast
     }
-    let backward = |args: &DenseArgs<'_>,
-                    saved: Saved<'_>,
-                    dy: MatRef<'_>,
-                    dx: (usize, usize),
-                    dw: (usize, usize),
-                    db| {
-        refused(|o| {
+    let masked_backward = |args: &DenseArgs<'_>,
+                           saved: Saved<'_>,
+                           dy: MatRef<'_>,
+                           dx: (usize, usize),
+                           dw: (usize, usize),
+                           db,
+                           mask: Option<&Mask>| {
+        let call = |o: &mut Outputs, naive| {
             let (first, rest) = o.b.split_at_mut(8);
-            let gradients = Gradients {
-                dx: Some(matrix_mut(&mut o.a, dx.0, dx.1)),
-                dw: Some(matrix_mut(rest, dw.0, dw.1)),
-                db: Some(&mut first[..db]),
-            };
-            dense_backward(args, &saved, dy, gradients)
-        })
+            let gradients = Gradients::default()
+                .with_dx(matrix_mut(&mut o.a, dx.0, dx.1))
+                .with_dw(matrix_mut(rest, dw.0, dw.1))
+                .with_db(&mut first[..db]);
+            if naive {
+                reference::dense_backward(args, &saved, dy, gradients, mask)
+            } else {
+                dense_backward(args, &saved, dy, gradients, mask)
+            }
+        };
+        let fast = refused(|o| call(o, false));
+        assert_eq!(fast, refused(|o| call(o, true)));
+        fast
     };
-    let saved = Saved::pre_activation(z);
+    let backward = |args: &DenseArgs<'_>, saved: Saved<'_>, dy: MatRef<'_>, dx, dw, db| {
+        masked_backward(args, saved, dy, dx, dw, db, None)
+    };
+    let saved = Saved::PreActivation(z);
     for (rows, cols) in [(4, 2), (1, 4), (3, 4), (0, 4)] {
-        let wrong = DenseArgs { w: matrix(&data, rows, cols), ..args };
+        let mut wrong = args;
+        wrong.w = matrix(&data, rows, cols);
         if rows != 2 {
             let expected = format!("columns of x 2, rows of W {rows}");
             assert_eq!(forward(&wrong, (3, 4), (3, 4)), expected);
@@ -243,7 +256,7 @@ fn dense() {
         }
     }
     for len in [0, 3, 5] {
-        let wrong = DenseArgs { bias: Some(&data[..len]), ..args };
+        let wrong = args.with_bias(&data[..len]);
         let expected = format!("length of the bias {len}, columns of W 4");
         assert_eq!(forward(&wrong, (3, 4), (3, 4)), expected);
         assert_eq!(backward(&wrong, saved, dy, (3, 2), (2, 4), 4), expected);
@@ -257,7 +270,7 @@ fn dense() {
         assert_eq!(forward(&args, (3, 4), (rows, cols)), format!("z {shape}, x · W 3 x 4"));
         let text = backward(&args, saved, wrong, (3, 2), (2, 4), 4);
         assert_eq!(text, format!("dy {shape}, x · W 3 x 4"));
-        let text = backward(&args, Saved::pre_activation(wrong), dy, (3, 2), (2, 4), 4);
+        let text = backward(&args, Saved::PreActivation(wrong), dy, (3, 2), (2, 4), 4);
         assert_eq!(text, format!("the saved z {shape}, dy 3 x 4"));
         let text = backward(&args, saved, dy, (rows, cols), (2, 4), 4);
         assert_eq!(text, format!("dx {shape}, x 3 x 2"));
@@ -266,14 +279,12 @@ fn dense() {
         let text = format!("dW {text}, W 2 x 4");
         assert_eq!(backward(&args, saved, dy, (3, 2), dw, 4), text);
         let mask = Mask::new(rows, cols).unwrap();
-        let text = backward(&args, saved.with_mask(&mask), dy, (3, 2), (2, 4), 4);
-        assert_eq!(text, format!("the mask {shape}, dy 3 x 4"));
+        let text = masked_backward(&args, saved, dy, (3, 2), (2, 4), 4, Some(&mask));
+        assert_eq!(text, format!("the mask {shape}, x · W 3 x 4"));
         // The mask to store.
-        let args =
-            DenseArgs { x: matrix(&data, rows, 2), w: matrix(&data, 2, cols), bias: None, ..args };
-        let text = refused(|o| {
-            dense_forward(&args, matrix_mut(&mut o.a, rows, cols), None, Some(&mut o.mask))
-        });
+        let args = DenseArgs::new(gelu, matrix(&data, rows, 2), matrix(&data, 2, cols));
+        let text =
+            refused(|o| dense_forward(&args, matrix_mut(&mut o.a, rows, cols), None, &mut o.mask));
         assert_eq!(text, format!("the mask 3 x 4, x · W {shape}"));
     }
 }
@@ -283,22 +294,20 @@ fn what_backward_needs_must_be_saved() {
     let data = numbers(64, 1);
     let y = matrix(&data, 3, 4);
     for (activation, saved, missing) in [
-        (Activation::Relu, SavedValues::None, "the output or z"),
-        (Activation::Tanh, SavedValues::None, "the output or z"),
-        (Activation::Gelu, SavedValues::None, "z"),
-        (Activation::Silu, SavedValues::Output(y), "z"),
+        (Activation::Relu, Saved::Nothing, "the output or z"),
+        (Activation::Tanh, Saved::Nothing, "the output or z"),
+        (Activation::Gelu, Saved::Nothing, "z"),
+        (Activation::Silu, Saved::Output(y), "z"),
     ] {
-        let saved = Saved { values: saved, mask: None };
         let (mut dx, mut a) = ([77.0; 6], [77.0; 12]);
         let expected = Err(Error::NotSaved { activation: activation.name(), missing });
-        let args =
-            DenseArgs { activation, ..DenseArgs::new(matrix(&data, 3, 2), matrix(&data, 2, 4)) };
-        let gradients = Gradients { dx: Some(matrix_mut(&mut dx, 3, 2)), dw: None, db: None };
-        assert_eq!(dense_backward(&args, &saved, y, gradients), expected);
-        let DenseArgs { bias, dropout, key, .. } = args;
-        let pass = BiasActivationDropout { bias, activation, dropout, key };
-        let to = matrix_mut(&mut a, 3, 4);
-        assert_eq!(bias_activation_dropout_backward(&pass, &saved, y, to, None), expected);
+        let layer = DenseLayer::new(activation);
+        let args = DenseArgs::new(layer, matrix(&data, 3, 2), matrix(&data, 2, 4));
+        let gradients = Gradients::default().with_dx(matrix_mut(&mut dx, 3, 2));
+        assert_eq!(dense_backward(&args, &saved, y, gradients, MaskSource::Key), expected);
+        let pass = BiasActivationDropout::new(activation, KeyedDropout::NONE);
+        let (dy_dz, mask) = ((y, matrix_mut(&mut a, 3, 4)), MaskSource::Key);
+        assert_eq!(bias_activation_dropout_backward(&pass, &saved, dy_dz, None, mask), expected);
         assert_eq!((dx, a), ([77.0; 6], [77.0; 12]), "an output was touched");
     }
 }
@@ -308,13 +317,13 @@ fn slopes_that_are_negative_or_not_finite() {
     let data = numbers(12, 1);
     for slope in [-0.1, f32::NAN, f32::INFINITY] {
         let activation = Activation::LeakyRelu { slope };
-        let args =
-            DenseArgs { activation, ..DenseArgs::new(matrix(&data, 3, 2), matrix(&data, 2, 4)) };
+        let layer = DenseLayer::new(activation);
+        let args = DenseArgs::new(layer, matrix(&data, 3, 2), matrix(&data, 2, 4));
         let mut y = [77.0; 12];
-        let result = dense_forward(&args, matrix_mut(&mut y, 3, 4), None, None);
+        let result = dense_forward(&args, matrix_mut(&mut y, 3, 4), None, MaskSource::Key);
         assert!(matches!(result, Err(Error::Parameter { name: "slope", .. })), "{result:?}");
         assert_eq!(y, [77.0; 12], "an output was touched");
-        assert!(Mlp::new(&MlpSpec { activation, ..MlpSpec::new(&[2, 2]) }).is_err());
+        assert!(Mlp::new(&MlpSpec::new(&[2, 2]).with_activation(activation)).is_err());
     }
 }
 
@@ -337,7 +346,7 @@ fn networks() {
     assert_eq!(text, wrong_x);
     let text = refused(|o| mlp.predict(matrix(&data, 2, 4), matrix_mut(&mut o.a, 3, 2)));
     assert_eq!(text, "the logits 3 x 2, the output 2 x 3");
-    let labels = "number of labels 1, rows of the logits 2";
+    let labels = "number of labels 1, rows of x 2";
     let text = refused(|_| mlp.train_step(matrix(&data, 2, 4), &[0], &Sgd::new(0.1)).map(drop));
     assert_eq!(text, labels);
     assert_eq!(refused(|_| mlp.evaluate(matrix(&data, 2, 4), &[0]).map(drop)), labels);

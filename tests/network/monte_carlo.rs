@@ -1,21 +1,25 @@
 //! Monte Carlo prediction: each pass is a forward pass of training, whatever is shared; and what several
 //! members say together.
 
+use Granularity::{Element, Unit, UnitExact};
+use fused_dropout::elementwise::{GaussianDropout, gaussian_dropout_forward};
+use fused_dropout::layer::{DenseArgs, DenseLayer, KeptUnits, Side, dense_forward, gather_units};
+use fused_dropout::mask::RateSchedule;
 use fused_dropout::nn::{Combination, Granularity, Mlp, MlpSpec, Noise, Prediction, Sgd, StepRate};
+use fused_dropout::softmax::{SoftmaxDropout, softmax_cross_entropy, softmax_dropout_forward};
 use fused_dropout::{
-    Activation, Dropout, Error, GaussianDropout, KeptUnits, MaskKey, MatRef, RateSchedule, Scaling,
-    Side, SoftmaxDropout, ThinArgs, gather_units, gaussian_dropout_forward, reference,
-    softmax_cross_entropy, softmax_dropout_forward, testing, thin_forward,
+    Activation, Dropout, Error, KeyedDropout, MaskKey, MaskSource, MatRef, Scaling, reference,
+    testing,
 };
 
 use crate::common::{self, bits, for_each_level, matrix, matrix_mut, numbers, with_threads};
-use Granularity::{Element, Unit, UnitExact};
+use crate::{of_units, with_granularities, with_noises};
 
 const SIZES: [usize; 4] = [20, 37, 18, 5];
 const CLASSES: usize = SIZES[3];
 
 fn spec() -> MlpSpec {
-    MlpSpec { input_rate: 0.2, hidden_rate: 0.5, seed: 11, ..MlpSpec::new(&SIZES) }
+    MlpSpec::new(&SIZES).with_input_rate(0.2).with_hidden_rate(0.5).with_seed(11)
 }
 
 /// The rate of step 0 is 0.
@@ -26,47 +30,40 @@ const LINEAR: StepRate = StepRate::Scheduled(RateSchedule::Linear { from: 0.6, s
 /// Networks for every way to share and to select, with each kind of noise and of rates.
 fn specs() -> Vec<MlpSpec> {
     use Noise::{Dropout, Gaussian};
-    let mixed = |noise: [Noise; 3]| MlpSpec { noise: noise.into(), ..spec() };
+    let mixed = |noise: [Noise; 3]| with_noises(spec(), &noise);
+    let classical = || spec().with_scaling(Scaling::Classical);
+    let bare_input = || spec().with_input_rate(0.0);
+    let mut two_sizes = spec();
+    two_sizes.sizes = vec![20, 5];
     vec![
         spec(),
-        MlpSpec { input_rate: 0.0, activation: Activation::Gelu, ..spec() },
-        MlpSpec { scaling: Scaling::Classical, activation: Activation::Tanh, ..spec() },
-        MlpSpec { hidden_rate: 0.0, ..spec() },
-        MlpSpec { input_rate: 0.0, hidden_rate: 0.0, ..spec() },
-        MlpSpec { sizes: vec![20, 5], ..spec() },
-        spec().with_granularity(Unit),
-        MlpSpec { granularity: vec![Element, UnitExact, Element], ..spec() },
-        MlpSpec {
-            granularity: vec![Element, Element, Unit],
-            input_rate: 0.0,
-            activation: Activation::Silu,
-            scaling: Scaling::Classical,
-            ..spec()
-        },
-        MlpSpec { granularity: vec![UnitExact, Element, Unit], hidden_rate: 0.9, ..spec() },
-        MlpSpec { input_rate: 0.0, ..spec().with_granularity(Unit) },
+        bare_input().with_activation(Activation::Gelu),
+        classical().with_activation(Activation::Tanh),
+        spec().with_hidden_rate(0.0),
+        bare_input().with_hidden_rate(0.0),
+        two_sizes,
+        of_units(spec(), Unit),
+        with_granularities(spec(), &[Element, UnitExact, Element]),
+        with_granularities(classical(), &[Element, Element, Unit])
+            .with_input_rate(0.0)
+            .with_activation(Activation::Silu),
+        with_granularities(spec(), &[UnitExact, Element, Unit]).with_hidden_rate(0.9),
+        of_units(bare_input(), Unit),
         spec().with_noise(Gaussian),
-        MlpSpec { scaling: Scaling::Classical, ..mixed([Gaussian, Dropout, Gaussian]) },
-        MlpSpec {
-            input_rate: 0.0,
-            activation: Activation::Silu,
-            ..mixed([Dropout, Gaussian, Dropout])
-        },
-        MlpSpec {
-            granularity: vec![Element, Element, Unit],
-            ..mixed([Gaussian, Gaussian, Dropout])
-        },
-        MlpSpec { granularity: vec![Unit], ..mixed([Dropout, Gaussian, Dropout]) },
+        mixed([Gaussian, Dropout, Gaussian]).with_scaling(Scaling::Classical),
+        mixed([Dropout, Gaussian, Dropout]).with_input_rate(0.0).with_activation(Activation::Silu),
+        with_granularities(mixed([Gaussian, Gaussian, Dropout]), &[Element, Element, Unit]),
+        with_granularities(mixed([Dropout, Gaussian, Dropout]), &[Unit]),
         spec().with_schedule(CURRICULUM),
-        MlpSpec { input_rate: 0.0, ..spec().with_noise(Gaussian).with_schedule(CURRICULUM) },
+        bare_input().with_noise(Gaussian).with_schedule(CURRICULUM),
         // Rates that end at 0, and then begin there: the first layer is shared by some steps only.
-        MlpSpec { input_rate: 0.0, scaling: Scaling::Classical, ..spec().with_schedule(LINEAR) },
-        MlpSpec { input_rate: 0.0, hidden_schedule: LINEAR, ..spec().with_noise(Gaussian) },
-        MlpSpec { input_rate: 0.0, input_schedule: LINEAR, ..mixed([Gaussian, Dropout, Gaussian]) },
+        classical().with_input_rate(0.0).with_schedule(LINEAR),
+        bare_input().with_noise(Gaussian).with_hidden_schedule(LINEAR),
+        mixed([Gaussian, Dropout, Gaussian]).with_input_rate(0.0).with_input_schedule(LINEAR),
         spec().with_schedule(StepRate::Drawn),
         spec().with_noise(Gaussian).with_schedule(StepRate::Drawn),
-        spec().with_granularity(UnitExact).with_schedule(StepRate::Drawn),
-        spec().with_granularity(Unit).with_schedule(LINEAR),
+        of_units(spec(), UnitExact).with_schedule(StepRate::Drawn),
+        of_units(spec(), Unit).with_schedule(LINEAR),
     ]
 }
 
@@ -80,7 +77,7 @@ fn predict(mlp: &Mlp, x: MatRef<'_>, steps: std::ops::Range<u32>) -> Prediction 
 
 /// What is done to one side of a layer in a step.
 enum Drawn {
-    Elements(Dropout, MaskKey),
+    Elements(KeyedDropout),
     Units(KeptUnits),
     Gaussian(GaussianDropout, MaskKey),
 }
@@ -96,19 +93,20 @@ impl Drawn {
         if spec.noise.get(l) == Some(&Noise::Gaussian) {
             return Drawn::Gaussian(GaussianDropout::new(rate).unwrap(), key);
         }
-        let dropout = Dropout::with_scaling(rate, spec.scaling).unwrap();
+        let dropout = Dropout::with_scaling(rate, spec.scaling).unwrap().with_key(key);
         match spec.granularity.get(l).unwrap_or(&Element) {
-            Element => Drawn::Elements(dropout, key),
-            Unit => Drawn::Units(KeptUnits::bernoulli(spec.sizes[l], &dropout, &key).unwrap()),
-            UnitExact => Drawn::Units(KeptUnits::exact(spec.sizes[l], &dropout, &key).unwrap()),
+            Element => Drawn::Elements(dropout),
+            Unit => Drawn::Units(KeptUnits::bernoulli(spec.sizes[l], &dropout).unwrap()),
+            UnitExact => Drawn::Units(KeptUnits::exact(spec.sizes[l], &dropout).unwrap()),
+            other => panic!("{other:?}"),
         }
     }
 
     fn side(&self) -> Side<'_> {
         match self {
-            Drawn::Elements(dropout, key) => Side::Elements(*dropout, *key),
+            Drawn::Elements(dropout) => Side::Elements(*dropout),
             Drawn::Units(kept) => Side::Units(kept),
-            Drawn::Gaussian(..) => Side::WHOLE,
+            Drawn::Gaussian(..) => Side::Whole,
         }
     }
 
@@ -118,7 +116,7 @@ impl Drawn {
         let mut y: Vec<f32> =
             (0..rows * cols).map(|i| x.get(i / cols, i % cols).unwrap()).collect();
         if let Drawn::Gaussian(noise, key) = self {
-            gaussian_dropout_forward(x, matrix_mut(&mut y, rows, cols), noise, key).unwrap();
+            gaussian_dropout_forward((x, matrix_mut(&mut y, rows, cols)), noise, key).unwrap();
         }
         y
     }
@@ -138,20 +136,18 @@ fn separate_pass(mlp: &Mlp, x: MatRef<'_>, step: u32) -> Vec<f32> {
     };
     for (l, layer) in mlp.layers().iter().enumerate() {
         let input = match drawn[l].side() {
-            Side::Elements(..) if l > 0 => Side::WHOLE,
+            Side::Elements(_) if l > 0 => Side::Whole,
             side => side,
         };
-        let output = drawn.get(l + 1).map_or(Side::WHOLE, Drawn::side);
+        let output = drawn.get(l + 1).map_or(Side::Whole, Drawn::side);
         let width = |side, all| if let Side::Units(kept) = side { kept.len() } else { all };
         let (inputs, units) = (width(input, layer.inputs()), width(output, layer.units()));
         let w = matrix(layer.weights(), layer.inputs(), layer.units());
-        let args = ThinArgs {
-            bias: Some(layer.bias()),
-            activation: if l + 1 < count { spec.activation } else { Activation::Identity },
-            ..ThinArgs::new(matrix(&values, rows, inputs), w, input, output)
-        };
+        let activation = if l + 1 < count { spec.activation } else { Activation::Identity };
+        let does = DenseLayer::new(activation).with_input(input).with_output(output);
+        let args = DenseArgs::new(does, matrix(&values, rows, inputs), w).with_bias(layer.bias());
         let mut y = vec![9.0; rows * units];
-        thin_forward(&args, matrix_mut(&mut y, rows, units), None).unwrap();
+        dense_forward(&args, matrix_mut(&mut y, rows, units), None, MaskSource::Key).unwrap();
         values = match drawn.get(l + 1) {
             Some(noise) => noise.noisy(matrix(&y, rows, units)),
             None => y,
@@ -163,10 +159,9 @@ fn separate_pass(mlp: &Mlp, x: MatRef<'_>, step: u32) -> Vec<f32> {
 fn softmax(logits: &[f32], classes: usize) -> Vec<f32> {
     let rows = logits.len() / classes;
     let mut p = vec![9.0; logits.len()];
-    let key = MaskKey::new(0, 0, 0).unwrap();
-    let args = SoftmaxDropout { causal: None, dropout: Dropout::NONE, key };
-    let to = matrix_mut(&mut p, rows, classes);
-    softmax_dropout_forward(&args, matrix(logits, rows, classes), to, None, None).unwrap();
+    let args = SoftmaxDropout::new(KeyedDropout::NONE);
+    let xy = (matrix(logits, rows, classes), matrix_mut(&mut p, rows, classes));
+    softmax_dropout_forward(&args, xy, None, MaskSource::Key).unwrap();
     p
 }
 
@@ -318,12 +313,12 @@ fn the_first_of_more_passes_are_those_of_fewer() {
 fn moments_of_a_linear_network() {
     const PASSES: u32 = 4000;
     let x: Vec<f32> = numbers(6 * 20, 8).iter().map(|x| x * 2e-3).collect();
-    let linear = MlpSpec { activation: Activation::Identity, ..spec() };
+    let linear = spec().with_activation(Activation::Identity);
     let gaussian = |spec: MlpSpec| spec.with_noise(Noise::Gaussian);
     for scaling in [Scaling::Inverted, Scaling::Classical] {
-        let spec = MlpSpec { scaling, ..linear.clone() };
-        for spec in [spec.clone(), spec.clone().with_granularity(Unit), gaussian(spec)] {
-            let mut mlp = Mlp::new(&spec).unwrap();
+        let spec = linear.clone().with_scaling(scaling);
+        for spec in [spec.clone(), of_units(spec.clone(), Unit), gaussian(spec)] {
+            let mlp = Mlp::new(&spec).unwrap();
             let prediction = predict(&mlp, matrix(&x, 6, 20), 0..PASSES);
             let mut logits = vec![9.0; 6 * CLASSES];
             mlp.predict(matrix(&x, 6, 20), matrix_mut(&mut logits, 6, CLASSES)).unwrap();
@@ -338,7 +333,8 @@ fn moments_of_a_linear_network() {
             }
         }
     }
-    let layer = MlpSpec { sizes: vec![20, CLASSES], ..linear };
+    let mut layer = linear;
+    layer.sizes = vec![20, CLASSES];
     for spec in [layer.clone(), gaussian(layer)] {
         let mlp = Mlp::new(&spec).unwrap();
         let prediction = predict(&mlp, matrix(&x, 6, 20), 0..PASSES);
@@ -361,7 +357,7 @@ fn moments_of_a_linear_network() {
 fn without_dropout_all_passes_are_the_prediction() {
     let x = numbers(7 * SIZES[0], 9);
     let x = matrix(&x, 7, SIZES[0]);
-    let mut mlp = Mlp::new(&MlpSpec { input_rate: 0.0, hidden_rate: 0.0, ..spec() }).unwrap();
+    let mlp = Mlp::new(&spec().with_input_rate(0.0).with_hidden_rate(0.0)).unwrap();
     let mut logits = vec![9.0; 7 * CLASSES];
     mlp.predict(x, matrix_mut(&mut logits, 7, CLASSES)).unwrap();
     let prediction = predict(&mlp, x, 0..8);
@@ -370,7 +366,7 @@ fn without_dropout_all_passes_are_the_prediction() {
     assert!(prediction.variance().iter().all(|variance| *variance <= 1e-15));
     assert!(prediction.mutual_information().iter().all(|information| *information <= 1e-6));
     // At rate 1 nothing is left: all logits are the last biases, which are 0.
-    let mlp = Mlp::new(&MlpSpec { hidden_rate: 1.0, ..spec() }).unwrap();
+    let mlp = Mlp::new(&spec().with_hidden_rate(1.0)).unwrap();
     let prediction = predict(&mlp, x, 0..8);
     assert!(prediction.mean().iter().all(|p| (p - 0.2).abs() < 1e-7));
 }
@@ -412,7 +408,7 @@ fn votes_and_their_ties() {
         for logits in members {
             prediction.add(matrix(logits, 1, 3)).unwrap();
         }
-        let labels = [Average, MajorityVote].map(|how| prediction.labels(how)[0]);
+        let labels = [Average, MajorityVote].map(|how| prediction.labels(how)[0].unwrap());
         let errors = [Average, MajorityVote].map(|how| prediction.errors(&[1], how).unwrap());
         assert_eq!(errors, labels.map(|label| usize::from(label != 1)));
         (labels, prediction.votes().to_vec())

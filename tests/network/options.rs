@@ -1,15 +1,23 @@
 //! Options of a network - Gaussian noise, rates that change from step to step, classical scaling -
 //! against a network that is put together from the reference, one operation after the other.
 
+use fused_dropout::elementwise::GaussianDropout;
+use fused_dropout::layer::{
+    DenseArgs, DenseLayer, DenseUpdate, Gradients, KeptUnits, Parameters, dense_forward,
+    dense_update,
+};
+use fused_dropout::mask::RateSchedule;
 use fused_dropout::nn::{Granularity, Mlp, MlpSpec, Noise, Sgd, StepRate};
 use fused_dropout::reference::{self, Real};
+use fused_dropout::sgd::SgdStep;
+use fused_dropout::softmax::softmax_cross_entropy;
 use fused_dropout::{
-    Activation, DenseArgs, DenseUpdate, Dropout, Error, GaussianDropout, Gradients, KeptUnits,
-    MaskKey, MatMut, MatRef, Parameters, RateSchedule, Saved, SavedValues, Scaling, SgdStep,
-    dense_forward, dense_update, softmax_cross_entropy, testing,
+    Activation, Dropout, Error, KeyedDropout, MaskKey, MaskSource, MatMut, MatRef, Saved, Scaling,
+    testing,
 };
 
 use super::common::{assert_same, bits, for_each_level, matrix, matrix_mut, numbers, with_threads};
+use super::{of_units, with_noises};
 
 const SIZES: [usize; 4] = [12, 20, 15, 5];
 const BATCH: usize = 9;
@@ -18,7 +26,11 @@ const CURRICULUM: StepRate = StepRate::Scheduled(RateSchedule::Curriculum { gamm
 const LINEAR: StepRate = StepRate::Scheduled(RateSchedule::Linear { from: 0.7, steps: 4 });
 
 fn spec(activation: Activation) -> MlpSpec {
-    MlpSpec { activation, input_rate: 0.2, hidden_rate: 0.5, seed: 23, ..MlpSpec::new(&SIZES) }
+    MlpSpec::new(&SIZES)
+        .with_activation(activation)
+        .with_input_rate(0.2)
+        .with_hidden_rate(0.5)
+        .with_seed(23)
 }
 
 fn key(layer: usize, step: u32) -> MaskKey {
@@ -34,6 +46,7 @@ fn rate(spec: &MlpSpec, l: usize, step: u32) -> f64 {
     match schedule {
         StepRate::Scheduled(schedule) => reference::rate_at(&schedule, rate, step),
         StepRate::Drawn => reference::drawn_rate(rate, &key(l, step), 0),
+        other => panic!("{other:?}"),
     }
     .unwrap()
 }
@@ -66,11 +79,12 @@ impl<T: Real + Into<f64>> Naive<T> {
         match self.spec.noise.get(l) {
             Some(Noise::Gaussian) => {
                 let noise = GaussianDropout::new(rate).unwrap();
-                reference::gaussian_dropout_forward(from, to, &noise, &key(l, step)).unwrap();
+                reference::gaussian_dropout_forward((from, to), &noise, &key(l, step)).unwrap();
             }
             _ => {
                 let dropout = Dropout::with_scaling(rate, self.spec.scaling).unwrap();
-                reference::dropout_forward(from, to, &dropout, &key(l, step), None).unwrap();
+                let dropout = dropout.with_key(key(l, step));
+                reference::dropout_forward((from, to), &dropout, MaskSource::Key).unwrap();
             }
         }
         y
@@ -78,11 +92,9 @@ impl<T: Real + Into<f64>> Naive<T> {
 
     fn args<'a>(&'a self, l: usize, x: MatRef<'a, T>) -> DenseArgs<'a, T> {
         let hidden = l + 1 < self.w.len();
-        DenseArgs {
-            bias: Some(&self.b[l][..]),
-            activation: if hidden { self.spec.activation } else { Activation::Identity },
-            ..DenseArgs::new(x, MatRef::new(&self.w[l], SIZES[l], SIZES[l + 1]).unwrap())
-        }
+        let activation = if hidden { self.spec.activation } else { Activation::Identity };
+        let w = MatRef::new(&self.w[l], SIZES[l], SIZES[l + 1]).unwrap();
+        DenseArgs::new(DenseLayer::new(activation), x, w).with_bias(&self.b[l])
     }
 
     /// The mean loss of a step, and the gradients of weights and biases.
@@ -97,7 +109,8 @@ impl<T: Real + Into<f64>> Naive<T> {
             let (mut y, mut z) = (vec![T::ZERO; len], vec![T::ZERO; len]);
             let y_view = MatMut::new(&mut y, BATCH, SIZES[l + 1]).unwrap();
             let z_view = MatMut::new(&mut z, BATCH, SIZES[l + 1]).unwrap();
-            reference::dense_forward(&self.args(l, x), y_view, Some(z_view), None).unwrap();
+            let args = self.args(l, x);
+            reference::dense_forward(&args, y_view, Some(z_view), MaskSource::Key).unwrap();
             // What the derivative is computed from in a network.
             let from_z = matches!(self.spec.activation, Activation::Silu);
             saved.push(if from_z { z } else { y.clone() });
@@ -112,19 +125,18 @@ impl<T: Real + Into<f64>> Naive<T> {
             let mut dw = vec![T::ZERO; SIZES[l] * SIZES[l + 1]];
             let (mut db, mut dx) = (vec![T::ZERO; SIZES[l + 1]], vec![T::ZERO; BATCH * SIZES[l]]);
             let values = MatRef::new(&saved[l], BATCH, SIZES[l + 1]).unwrap();
-            let values = match self.spec.activation {
-                Activation::Silu => SavedValues::PreActivation(values),
-                _ => SavedValues::Output(values),
+            let saved = match self.spec.activation {
+                Activation::Silu => Saved::PreActivation(values),
+                _ => Saved::Output(values),
             };
-            let to = Gradients {
-                dx: Some(MatMut::new(&mut dx, BATCH, SIZES[l]).unwrap()),
-                dw: Some(MatMut::new(&mut dw, SIZES[l], SIZES[l + 1]).unwrap()),
-                db: Some(&mut db),
-            };
+            let to = Gradients::default()
+                .with_dx(MatMut::new(&mut dx, BATCH, SIZES[l]).unwrap())
+                .with_dw(MatMut::new(&mut dw, SIZES[l], SIZES[l + 1]).unwrap())
+                .with_db(&mut db);
             let x = MatRef::new(&inputs[l], BATCH, SIZES[l]).unwrap();
             let dy_view = MatRef::new(&dy, BATCH, SIZES[l + 1]).unwrap();
-            reference::dense_backward(&self.args(l, x), &Saved { values, mask: None }, dy_view, to)
-                .unwrap();
+            let args = self.args(l, x);
+            reference::dense_backward(&args, &saved, dy_view, to, MaskSource::Key).unwrap();
             dy = self.noise(l, step, &dx);
             dws.push(dw);
             dbs.push(db);
@@ -137,8 +149,8 @@ impl<T: Real + Into<f64>> Naive<T> {
     /// A step of plain gradient descent; the loss before it.
     fn train_step(&mut self, step: u32, x: &[f32], labels: &[u32], sgd: &Sgd) -> f64 {
         let (loss, dw, db) = self.gradients(step, x, labels);
-        let numbers = sgd.step(step).unwrap();
-        let of_biases = SgdStep { weight_decay: 0.0, l1: 0.0, ..numbers };
+        let numbers = sgd.step_at(step).unwrap();
+        let of_biases = SgdStep::new(numbers.learning_rate);
         let all = self.w.iter_mut().zip(&dw).map(|pair| (pair, numbers));
         for ((values, gradient), numbers) in
             all.chain(self.b.iter_mut().zip(&db).map(|pair| (pair, of_biases)))
@@ -171,8 +183,9 @@ fn steps_equal_those_of_the_reference() {
         (Activation::Relu, vec![], CURRICULUM, Scaling::Inverted),
     ] {
         let what = format!("{activation}, {noise:?}, {schedule:?}, {scaling:?}");
-        let spec = MlpSpec { noise, scaling, ..spec(activation) }.with_schedule(schedule);
-        let sgd = Sgd { weight_decay: 0.01, l1: 0.001, ..Sgd::new(0.1) };
+        let spec = with_noises(spec(activation), &noise).with_scaling(scaling);
+        let spec = spec.with_schedule(schedule);
+        let sgd = Sgd::new(0.1).with_weight_decay(0.01).with_l1(0.001);
         let mlp = Mlp::new(&spec).unwrap();
         let mut naive = Naive::<f32>::of(&mlp);
         let losses: Vec<_> =
@@ -241,18 +254,17 @@ fn units_follow_the_schedule() {
     let (x, labels) = batch();
     for granularity in [Granularity::Unit, Granularity::UnitExact] {
         for schedule in [LINEAR, CURRICULUM, StepRate::Drawn] {
-            let spec = spec(Activation::Silu).with_granularity(granularity).with_schedule(schedule);
+            let spec = of_units(spec(Activation::Silu), granularity).with_schedule(schedule);
             let mut mlp = Mlp::new(&spec).unwrap();
             for step in 0..6 {
                 let before = mlp.clone();
                 mlp.train_step(matrix(&x, BATCH, SIZES[0]), &labels, &Sgd::new(0.1)).unwrap();
                 let kept = |l: usize| {
                     let dropout = Dropout::new(rate(&spec, l, step)).unwrap();
+                    let dropout = dropout.with_key(key(l, step));
                     match granularity {
-                        Granularity::Unit => {
-                            KeptUnits::bernoulli(SIZES[l], &dropout, &key(l, step))
-                        }
-                        _ => KeptUnits::exact(SIZES[l], &dropout, &key(l, step)),
+                        Granularity::Unit => KeptUnits::bernoulli(SIZES[l], &dropout),
+                        _ => KeptUnits::exact(SIZES[l], &dropout),
                     }
                     .unwrap()
                 };
@@ -289,7 +301,7 @@ fn rates_of_steps() {
 fn no_noise_is_no_noise() {
     let (x, labels) = batch();
     let weights = |noise| {
-        let spec = MlpSpec { seed: 2, ..MlpSpec::new(&SIZES) }.with_noise(noise);
+        let spec = MlpSpec::new(&SIZES).with_noise(noise).with_seed(2);
         let mut mlp = Mlp::new(&spec).unwrap();
         mlp.train_step(matrix(&x, BATCH, SIZES[0]), &labels, &Sgd::new(0.1)).unwrap();
         super::parameters(&mlp)
@@ -301,32 +313,32 @@ fn no_noise_is_no_noise() {
 fn impossible_noise_is_refused() {
     let refused = |spec: MlpSpec| Mlp::new(&spec).unwrap_err();
     let gaussian = || spec(Activation::Relu).with_noise(Noise::Gaussian);
-    let error = refused(gaussian().with_granularity(Granularity::Unit));
+    let error = refused(of_units(gaussian(), Granularity::Unit));
     assert_eq!(error, Error::NoiseOfUnits { position: 0 });
-    let noise = vec![Noise::Dropout, Noise::Dropout, Noise::Gaussian];
-    let mixed = MlpSpec { noise, ..spec(Activation::Relu) };
+    let noise = [Noise::Dropout, Noise::Dropout, Noise::Gaussian];
+    let mixed = with_noises(spec(Activation::Relu), &noise);
     Mlp::new(&mixed).unwrap();
-    let error = refused(mixed.with_granularity(Granularity::UnitExact));
+    let error = refused(of_units(mixed, Granularity::UnitExact));
     assert_eq!(error, Error::NoiseOfUnits { position: 2 });
-    let error = refused(MlpSpec { noise: vec![Noise::Dropout; 4], ..spec(Activation::Relu) });
+    let error = refused(with_noises(spec(Activation::Relu), &[Noise::Dropout; 4]));
     assert!(matches!(error, Error::Parameter { name: "number of kinds of noise", .. }), "{error}");
     // An infinite variance, at the end or at the beginning.
-    refused(MlpSpec { hidden_rate: 1.0, ..gaussian() });
+    refused(gaussian().with_hidden_rate(1.0));
     let from_1 = StepRate::Scheduled(RateSchedule::Linear { from: 1.0, steps: 9 });
     refused(gaussian().with_schedule(from_1));
     Mlp::new(&spec(Activation::Relu).with_schedule(from_1)).unwrap();
     for bad in [-0.1, 1.1, f64::NAN] {
         for schedule in [StepRate::default(), LINEAR, CURRICULUM, StepRate::Drawn] {
             let spec = spec(Activation::Relu).with_schedule(schedule);
-            let error = refused(MlpSpec { input_rate: bad, ..spec });
+            let error = refused(spec.with_input_rate(bad));
             assert!(matches!(error, Error::Rate { .. }), "{error}");
         }
         let schedule = StepRate::Scheduled(RateSchedule::Linear { from: bad, steps: 3 });
-        let error = refused(MlpSpec { hidden_schedule: schedule, ..spec(Activation::Relu) });
+        let error = refused(spec(Activation::Relu).with_hidden_schedule(schedule));
         assert!(matches!(error, Error::Rate { .. }), "{error}");
     }
     let schedule = StepRate::Scheduled(RateSchedule::Curriculum { gamma: 0.0 });
-    let error = refused(MlpSpec { input_schedule: schedule, ..spec(Activation::Relu) });
+    let error = refused(spec(Activation::Relu).with_input_schedule(schedule));
     assert!(matches!(error, Error::Parameter { name: "gamma", .. }), "{error}");
 }
 
@@ -334,24 +346,21 @@ fn impossible_noise_is_refused() {
 #[test]
 fn exported_weights_predict_the_same() {
     let (x, labels) = batch();
-    let classical = MlpSpec { scaling: Scaling::Classical, ..spec(Activation::Silu) };
+    let classical = spec(Activation::Silu).with_scaling(Scaling::Classical);
     for (spec, keep) in [
         (classical.clone(), [0.8, 0.5, 0.5]),
         (classical.clone().with_schedule(CURRICULUM), [0.8, 0.5, 0.5]),
         (classical.clone().with_schedule(StepRate::Drawn), [0.9, 0.75, 0.75]),
-        (
-            classical.clone().with_granularity(Granularity::UnitExact),
-            [10.0 / 12.0, 0.5, 8.0 / 15.0],
-        ),
+        (of_units(classical.clone(), Granularity::UnitExact), [10.0 / 12.0, 0.5, 8.0 / 15.0]),
         (classical.clone().with_noise(Noise::Gaussian), [1.0; 3]),
-        (MlpSpec { scaling: Scaling::Inverted, ..classical.clone() }, [1.0; 3]),
+        (classical.clone().with_scaling(Scaling::Inverted), [1.0; 3]),
     ] {
         let mut mlp = Mlp::new(&spec).unwrap();
         let x = matrix(&x, BATCH, SIZES[0]);
         for _ in 0..5 {
-            mlp.train_step(x, &labels, &Sgd { momentum: 0.9, ..Sgd::new(0.1) }).unwrap();
+            mlp.train_step(x, &labels, &Sgd::new(0.1).with_momentum(0.9)).unwrap();
         }
-        let exported = mlp.export_scaled_weights();
+        let exported = mlp.export_scaled_weights().unwrap();
         for (l, (exported, layer)) in exported.iter().zip(mlp.layers()).enumerate() {
             let w: Vec<f32> = layer.weights().iter().map(|w| w * keep[l] as f32).collect();
             // The keep probability is a multiple of 2^-32.
@@ -361,19 +370,17 @@ fn exported_weights_predict_the_same() {
         }
         for_each_level(|level| {
             let mut logits = vec![9.0; BATCH * 5];
-            mlp.clone().predict(x, matrix_mut(&mut logits, BATCH, 5)).unwrap();
+            mlp.predict(x, matrix_mut(&mut logits, BATCH, 5)).unwrap();
             let mut last: Vec<f32> = Vec::new();
             for (l, layer) in exported.iter().enumerate() {
                 let input = if l == 0 { x } else { matrix(&last, BATCH, layer.inputs()) };
                 let w = matrix(layer.weights(), layer.inputs(), layer.units());
                 let mut y = vec![9.0; BATCH * layer.units()];
-                let args = DenseArgs {
-                    bias: Some(layer.bias()),
-                    activation: if l < 2 { Activation::Silu } else { Activation::Identity },
-                    ..DenseArgs::new(input, w)
-                };
+                let activation = if l < 2 { Activation::Silu } else { Activation::Identity };
+                let does = DenseLayer::new(activation);
+                let args = DenseArgs::new(does, input, w).with_bias(layer.bias());
                 let to = matrix_mut(&mut y, BATCH, layer.units());
-                dense_forward(&args, to, None, None).unwrap();
+                dense_forward(&args, to, None, MaskSource::Key).unwrap();
                 last = y;
             }
             assert_eq!(bits(&logits), bits(&last), "{spec:?} on {level}");
@@ -396,68 +403,50 @@ struct Pair {
 }
 
 impl Pair {
-    fn dropout(&self, l: usize) -> (Dropout, MaskKey) {
-        (Dropout::with_scaling([0.5, 0.75][l], self.scaling).unwrap(), key(l, 0))
+    /// What is dropped before layer `l`.
+    fn dropout(&self, l: usize) -> KeyedDropout {
+        Dropout::with_scaling([0.5, 0.75][l], self.scaling).unwrap().with_key(key(l, 0))
     }
 
     /// A step with momentum on the weights; the logits before it.
     fn step(&mut self, x: &[f32], labels: &[u32]) -> Vec<f32> {
         let x = matrix(x, BATCH, 12);
-        let ((input, input_key), (hidden, hidden_key)) = (self.dropout(0), self.dropout(1));
         let bias = [numbers(20, 8), numbers(5, 9)];
         let (mut y, mut logits) = (vec![0.0; BATCH * 20], vec![0.0; BATCH * 5]);
-        let first = DenseArgs {
-            bias: Some(&bias[0]),
-            activation: Activation::Relu,
-            dropout: hidden,
-            key: hidden_key,
-            input_dropout: Some((input, input_key)),
-            ..DenseArgs::new(x, matrix(&self.w[0], 12, 20))
-        };
-        dense_forward(&first, matrix_mut(&mut y, BATCH, 20), None, None).unwrap();
+        let first = DenseLayer::new(Activation::Relu)
+            .with_input(self.dropout(0))
+            .with_output(self.dropout(1));
+        let last = DenseLayer::new(Activation::Identity);
+        let args = DenseArgs::new(first, x, matrix(&self.w[0], 12, 20)).with_bias(&bias[0]);
+        dense_forward(&args, matrix_mut(&mut y, BATCH, 20), None, MaskSource::Key).unwrap();
         let y = matrix(&y, BATCH, 20);
-        let last =
-            DenseArgs { bias: Some(&bias[1]), ..DenseArgs::new(y, matrix(&self.w[1], 20, 5)) };
-        dense_forward(&last, matrix_mut(&mut logits, BATCH, 5), None, None).unwrap();
+        let args = DenseArgs::new(last, y, matrix(&self.w[1], 20, 5)).with_bias(&bias[1]);
+        dense_forward(&args, matrix_mut(&mut logits, BATCH, 5), None, MaskSource::Key).unwrap();
         let mut gradient = vec![0.0; BATCH * 5];
         let to = matrix_mut(&mut gradient, BATCH, 5);
-        softmax_cross_entropy(matrix(&logits, BATCH, 5), labels, Some(to)).unwrap();
+        let _ = softmax_cross_entropy(matrix(&logits, BATCH, 5), labels, Some(to)).unwrap();
         let mut dy = vec![0.0; BATCH * 20];
-        let none = (Dropout::NONE, key(9, 0));
-        for (l, (x, activation, output, input)) in [
-            (x, Activation::Relu, (hidden, hidden_key), Some((input, input_key))),
-            (y, Activation::Identity, none, None),
-        ]
-        .into_iter()
-        .enumerate()
-        .rev()
-        {
-            let (inputs, units) = ([12, 20][l], [20, 5][l]);
-            let args = DenseUpdate {
-                x,
-                activation,
-                dropout: output.0,
-                key: output.1,
-                input_dropout: input,
-                weight_dropout: None,
-                step: SgdStep { momentum: 0.5, ..SgdStep::new(self.learning_rates[l]) },
-                max_norm: None,
-            };
-            let parameters = Parameters {
-                w: matrix_mut(&mut self.w[l], inputs, units),
-                w_velocity: Some(matrix_mut(&mut self.velocity[l], inputs, units)),
-                bias: None,
-                bias_velocity: None,
-            };
-            let values = if l == 0 { SavedValues::Output(y) } else { SavedValues::None };
-            let (dy_view, mut dx) = (if l == 0 { dy.clone() } else { gradient.clone() }, None);
-            if l == 1 {
-                dx = Some(matrix_mut(&mut dy, BATCH, 20));
-            }
-            let saved = Saved { values, mask: None };
-            dense_update(&args, parameters, &saved, matrix(&dy_view, BATCH, units), dx).unwrap();
-        }
+        let dx = matrix_mut(&mut dy, BATCH, 20);
+        self.update(1, (last, y), Saved::Nothing, matrix(&gradient, BATCH, 5), Some(dx));
+        self.update(0, (first, x), Saved::Output(y), matrix(&dy, BATCH, 20), None);
         logits
+    }
+
+    /// Updates the weights of layer `l`, which has read `x`.
+    fn update(
+        &mut self,
+        l: usize,
+        (layer, x): (DenseLayer<'_>, MatRef<'_>),
+        saved: Saved<'_>,
+        dy: MatRef<'_>,
+        dx: Option<MatMut<'_>>,
+    ) {
+        let (inputs, units) = ([12, 20][l], [20, 5][l]);
+        let step = SgdStep::new(self.learning_rates[l]).with_momentum(0.5);
+        let args = DenseUpdate::new(layer, x, step);
+        let parameters = Parameters::new(matrix_mut(&mut self.w[l], inputs, units))
+            .with_w_velocity(matrix_mut(&mut self.velocity[l], inputs, units));
+        dense_update(&args, parameters, &saved, dy, dx, MaskSource::Key).unwrap();
     }
 }
 

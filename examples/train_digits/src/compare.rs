@@ -33,14 +33,14 @@ const DROPOUT: usize = 1;
 const L2: Search = Search {
     name: "L2",
     base: PLAIN,
-    apply: |sgd, value| sgd.weight_decay = value,
+    apply: |sgd, value| sgd.step.weight_decay = value,
     values: [1e-4, 1e-3, 3e-3, 5e-3],
 };
 
 const L1: Search = Search {
     name: "L1",
     base: PLAIN,
-    apply: |sgd, value| sgd.l1 = value,
+    apply: |sgd, value| sgd.step.l1 = value,
     values: [1e-5, 1e-4, 3e-4, 1e-3],
 };
 
@@ -111,12 +111,15 @@ fn choose(search: &Plan, results: &Results) -> (String, Vec<Setting>) {
     let mut tried = search.settings.iter().zip(results);
     for Search { name, values, .. } in &SEARCHES {
         let _ = write!(text, "{name:<21}");
-        let mut best: Option<(f64, &Setting)> = None;
+        let mut best: Option<((usize, f64), &Setting)> = None;
         for (value, (setting, runs)) in values.iter().zip(&mut tried) {
-            let error = mean(&Errors::new(runs).test);
+            let errors = Errors::new(runs);
+            let error = mean(&errors.test);
             let _ = write!(text, "{:>16}", format!("{value}: {error:.2}"));
-            if best.is_none_or(|(least, _)| error < least) {
-                best = Some((error, setting));
+            // Errors of runs that diverged mean nothing.
+            let rank = (errors.diverged, error);
+            if best.is_none_or(|(least, _)| rank < least) {
+                best = Some((rank, setting));
             }
         }
         text.push('\n');

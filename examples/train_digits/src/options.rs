@@ -62,8 +62,9 @@ pub(crate) struct Options {
     )]
     pub(crate) hidden_rate: f64,
 
-    /// What one decision of dropout covers: element, unit (for the whole mini-batch, which then
-    /// passes through a thinned network) or unit-exact (the same, with a fixed number of units)
+    /// What one decision of dropout of hidden units covers: element, unit (for the whole mini-batch,
+    /// which then passes through a thinned network) or unit-exact (the same, with a fixed number of
+    /// units); inputs are dropped by element
     #[arg(long, value_name = "NAME", default_value = "element", value_parser = granularity)]
     pub(crate) granularity: Granularity,
 

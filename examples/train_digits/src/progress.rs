@@ -53,6 +53,14 @@ impl Progress {
         }
     }
 
+    /// Says a line that has to do with a run.
+    pub(crate) fn say(&self, line: &str) {
+        match &self.display {
+            Display::Bar(bar) => bar.suspend(|| eprintln!("{line}")),
+            Display::Lines(_) => eprintln!("{line}"),
+        }
+    }
+
     /// All is done.
     pub(crate) fn finish(&self, runs: usize, threads: usize) {
         if let Display::Bar(bar) = &self.display {

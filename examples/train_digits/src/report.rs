@@ -14,14 +14,12 @@ const ROUNDING: f64 = 1e-9;
 /// What is about to be trained, on what.
 pub(crate) fn heading(plan: &Plan, data: &Data) -> String {
     let Setting { spec, sgd, .. } = &plan.settings[plan.settings.len() - 1];
-    let scaling = match spec.scaling {
-        Scaling::Inverted => "inverted",
-        Scaling::Classical => "classical",
-    };
-    let granularity = match spec.granularity.first() {
-        None | Some(Granularity::Element) => "",
-        Some(Granularity::Unit) => ", whole units for a mini-batch",
-        Some(Granularity::UnitExact) => ", a fixed number of units for a mini-batch",
+    let scaling = if spec.scaling == Scaling::Classical { "classical" } else { "inverted" };
+    // That of the last hidden layer is that of all; inputs are dropped by element.
+    let granularity = match spec.granularity.last() {
+        Some(Granularity::Unit) => ", whole hidden units for a mini-batch",
+        Some(Granularity::UnitExact) => ", a fixed number of hidden units for a mini-batch",
+        _ => "",
     };
     let [height, width] = data.shape;
     format!(
@@ -37,8 +35,8 @@ pub(crate) fn heading(plan: &Plan, data: &Data) -> String {
         count(plan.seeds, "seed"),
         count(plan.epochs, "epoch"),
         plan.batch,
-        sgd.learning_rate,
-        sgd.momentum,
+        sgd.step.learning_rate,
+        sgd.step.momentum,
         spec.input_rate,
         spec.hidden_rate,
     )
@@ -70,9 +68,10 @@ pub(crate) fn table(plan: &Plan, results: &Results) -> String {
     )
 }
 
-/// Whether the loss is infinite or not a number at the end of a run. The errors mean nothing then.
+/// Whether training has met a loss that is infinite or not a number, or its last step has led to one.
+/// The errors mean nothing then.
 pub(crate) fn diverged(run: &Run) -> bool {
-    !last(run).0.is_finite()
+    run[run.len() - 1].ended || !last(run).0.is_finite()
 }
 
 /// What to say of networks, for each of which it is told whether it diverged; nothing if none did.
@@ -140,7 +139,7 @@ impl Errors {
 /// Training loss, train error and test error at the end of a run, errors from 0 to 1.
 fn last(run: &Run) -> (f64, f64, f64) {
     let point = run[run.len() - 1];
-    (point.train.loss, point.train.error_rate(), point.test.error_rate())
+    (point.train.mean(), point.train.error_rate(), point.test.error_rate())
 }
 
 fn row(name: &str, errors: &Errors, signed: bool) -> String {

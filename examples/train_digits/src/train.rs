@@ -4,7 +4,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::thread;
 
-use fused_dropout::nn::{Evaluation, Mlp, MlpSpec, Schedule, Sgd};
+use fused_dropout::nn::{LearningRateSchedule, Mlp, MlpSpec, Sgd};
+use fused_dropout::softmax::Loss;
 use fused_dropout::{Error, MatRef, Scaling};
 use rand_xoshiro::Xoshiro256PlusPlus;
 use rand_xoshiro::rand_core::{Rng, SeedableRng};
@@ -50,8 +51,10 @@ pub(crate) struct Plan {
 #[derive(Clone, Copy)]
 pub(crate) struct Point {
     pub(crate) epoch: u32,
-    pub(crate) train: Evaluation,
-    pub(crate) test: Evaluation,
+    pub(crate) train: Loss,
+    pub(crate) test: Loss,
+    /// Whether training had ended before, with a loss that is infinite or not a number.
+    pub(crate) ended: bool,
 }
 
 /// The learning curve of one network; its last point is the result.
@@ -76,11 +79,9 @@ impl Plan {
                 u32::MAX
             )
         })?;
-        let sgd = Sgd {
-            momentum: MOMENTUM,
-            schedule: Schedule::Linear { steps },
-            ..Sgd::new(options.learning_rate)
-        };
+        let sgd = Sgd::new(options.learning_rate)
+            .with_momentum(MOMENTUM)
+            .with_schedule(LearningRateSchedule::Linear { steps });
 
         let mut sizes = vec![data.pixels()];
         sizes.extend(&options.layers);
@@ -95,14 +96,14 @@ impl Plan {
             ));
         }
 
-        let plain = MlpSpec { activation: options.activation.activation, ..MlpSpec::new(&sizes) };
-        let dropout = MlpSpec {
-            input_rate: options.input_rate,
-            hidden_rate: options.hidden_rate,
-            scaling: if options.classical { Scaling::Classical } else { Scaling::Inverted },
-            ..plain.clone()
-        };
-        let dropout = dropout.with_granularity(options.granularity);
+        let plain = MlpSpec::new(&sizes).with_activation(options.activation.activation);
+        let scaling = if options.classical { Scaling::Classical } else { Scaling::Inverted };
+        let dropout = plain
+            .clone()
+            .with_input_rate(options.input_rate)
+            .with_hidden_rate(options.hidden_rate)
+            .with_granularity(options.granularity)
+            .with_scaling(scaling);
         Ok(Self {
             settings: vec![
                 Setting { name: "without dropout".into(), spec: plain, sgd },
@@ -201,7 +202,7 @@ fn train<T>(
     progress: &Progress,
     finish: impl Fn(Mlp, &Split<'_>, Run) -> Result<T, Error>,
 ) -> Result<T, Error> {
-    let mut mlp = Mlp::new(&MlpSpec { seed, ..setting.spec.clone() })?;
+    let mut mlp = Mlp::new(&setting.spec.clone().with_seed(seed))?;
     let mut rng = Xoshiro256PlusPlus::seed_from_u64(seed);
     // Far from the numbers that the initial weights are made of.
     rng.long_jump();
@@ -211,31 +212,44 @@ fn train<T>(
         split = split.held_out(&mut rng);
         // Fewer examples make fewer steps than the plan's, which a u32 holds.
         let steps = steps(split.train.labels.len(), plan.batch, plan.epochs) as u32;
-        sgd.schedule = Schedule::Linear { steps };
+        sgd.schedule = LearningRateSchedule::Linear { steps };
     }
     let mut order: Vec<usize> = (0..split.train.labels.len()).collect();
     let (mut images, mut labels) = (Vec::new(), Vec::new());
 
     let every = plan.epochs.div_ceil(plan.points);
-    let mut run = Run::new();
+    let (mut run, mut ended) = (Run::new(), false);
     for epoch in 1..=plan.epochs {
         shuffle(&mut order, &mut rng);
         for batch in order.chunks(plan.batch) {
+            // The network of a step that had no loss is the one before it, and stays it.
+            if ended {
+                break;
+            }
             split.train.gather(batch, &mut images, &mut labels);
             let x = MatRef::new(&images, labels.len(), split.train.pixels)?;
-            mlp.train_step(x, &labels, &sgd)?;
+            match mlp.train_step(x, &labels, &sgd) {
+                Ok(_) => {}
+                Err(Error::Loss { step, loss }) => {
+                    progress.say(&format!(
+                        "seed {seed}, {}: the loss is {loss} at step {step}: lower --learning-rate",
+                        setting.name
+                    ));
+                    ended = true;
+                }
+                Err(error) => return Err(error),
+            }
         }
         if epoch % every == 0 || epoch == plan.epochs {
-            let train = evaluate(&mut mlp, &split.train)?;
-            let test = evaluate(&mut mlp, &split.test)?;
-            run.push(Point { epoch, train, test });
+            let (train, test) = (evaluate(&mlp, &split.train)?, evaluate(&mlp, &split.test)?);
+            run.push(Point { epoch, train, test, ended });
         }
         progress.step();
     }
     finish(mlp, &split, run)
 }
 
-fn evaluate(mlp: &mut Mlp, examples: &Examples) -> Result<Evaluation, Error> {
+fn evaluate(mlp: &Mlp, examples: &Examples) -> Result<Loss, Error> {
     let x = MatRef::new(&examples.images, examples.labels.len(), examples.pixels)?;
     mlp.evaluate(x, &examples.labels)
 }

@@ -159,9 +159,9 @@ fn whole_units_can_be_dropped() {
     let table = |name| succeed(&folder, &[&arguments[..], &[name]].concat());
     let [element, unit, exact] = ["element", "unit", "unit-exact"].map(table);
     assert_eq!(element, succeed(&folder, &arguments[..6]));
-    assert!(unit.contains("inverted scaling, whole units for a mini-batch\n"), "{unit}");
+    assert!(unit.contains("inverted scaling, whole hidden units for a mini-batch\n"), "{unit}");
     assert!(
-        exact.contains("inverted scaling, a fixed number of units for a mini-batch\n"),
+        exact.contains("inverted scaling, a fixed number of hidden units for a mini-batch\n"),
         "{exact}"
     );
 }
@@ -336,6 +336,16 @@ fn divergence_is_said_plainly() {
     let folder = folder("diverged");
     let quick = ["--seeds", "2", "--epochs", "2", "--layers", "8", "--learning-rate", "1e30"];
     let text = succeed(&folder, &quick);
+    let stderr = String::from_utf8(run(&folder, &quick).stderr).unwrap();
+    for network in ["seed 0, without", "seed 0, with", "seed 1, without", "seed 1, with"] {
+        let start = format!("{network} dropout: the loss is ");
+        let line = stderr.lines().find(|line| line.starts_with(&start));
+        let line = line.unwrap_or_else(|| panic!("no {start:?} in:\n{stderr}"));
+        let end = line.strip_prefix(&start).unwrap().split_once(" at step ").unwrap();
+        assert!(["NaN", "inf"].contains(&end.0), "{line}");
+        let step = end.1.strip_suffix(": lower --learning-rate").unwrap();
+        assert!((1..12).contains(&step.parse::<u32>().unwrap()), "{line}");
+    }
     assert!(text.contains("Training diverged: 4 of 4 networks"), "{text}");
     assert!(text.contains("Try a smaller --learning-rate."), "{text}");
     assert_eq!(text.matches("2 of 2 runs diverged").count(), 2, "{text}");
