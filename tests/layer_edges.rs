@@ -338,28 +338,31 @@ fn nothing_to_do(layer: &DenseLayer<'_>, inputs: usize, units: usize) {
 #[test]
 fn calls_with_nothing_to_do_return_at_once() {
     const WIDE: usize = 1 << 36;
+    // Masks have 2^32 rows, and lists of units 2^32 - 1.
+    const MOST_UNITS: usize = u32::MAX as usize;
     let relu = DenseLayer::new(Activation::Relu);
     let dropped = relu.with_input(dropout(0)).with_output(dropout(1));
-    let kept = |list| KeptUnits::from_indices(WIDE, list, 2.0).unwrap();
+    let kept = |list| KeptUnits::from_indices(MOST_UNITS, list, 2.0).unwrap();
     let (two, none) = (kept(&[7, 1 << 31]), kept(&[]));
     for layer in [relu, dropped, dropped.with_weight_dropout(dropout(2))] {
         nothing_to_do(&layer, 0, 0);
         nothing_to_do(&layer, 0, WIDE);
-        nothing_to_do(&layer, WIDE, 0);
+        nothing_to_do(&layer, MOST_UNITS, 0);
         for kept in [&two, &none] {
-            nothing_to_do(&layer.with_output(kept), 0, WIDE);
-            nothing_to_do(&layer.with_input(kept), WIDE, 0);
+            nothing_to_do(&layer.with_output(kept), 0, MOST_UNITS);
+            nothing_to_do(&layer.with_input(kept), MOST_UNITS, 0);
         }
     }
-    for w in [matrix(&[], 0, WIDE), matrix(&[], WIDE, 0), matrix(&[], WIDE, 0).t()] {
+    for w in [matrix(&[], 0, WIDE), matrix(&[], MOST_UNITS, 0), matrix(&[], WIDE, 0).t()] {
         for packed in [PackedWeight::new(w), PackedWeight::for_input_gradient(&relu, w)] {
             let packed = packed.unwrap();
             assert_eq!((packed.inputs(), packed.units()), (w.rows(), w.cols()));
         }
     }
     for kept in [&two, &none] {
-        gather_units(matrix(&[], 0, WIDE), kept, matrix_mut(&mut [], 0, kept.len())).unwrap();
-        scatter_units(matrix(&[], 0, kept.len()), kept, matrix_mut(&mut [], 0, WIDE)).unwrap();
+        let n = kept.len();
+        gather_units(matrix(&[], 0, MOST_UNITS), kept, matrix_mut(&mut [], 0, n)).unwrap();
+        scatter_units(matrix(&[], 0, n), kept, matrix_mut(&mut [], 0, MOST_UNITS)).unwrap();
     }
 }
 
