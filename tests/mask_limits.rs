@@ -1,8 +1,8 @@
 //! Masks and selections at their limits: sizes that memory does not hold, nothing to do, addresses and
 //! numbers that are refused, and what the errors say.
 
-use fused_dropout::mask::{BroadcastShape, Rates};
 use fused_dropout::layer::KeptUnits;
+use fused_dropout::mask::{BroadcastShape, Rates};
 use fused_dropout::{Dropout, Error, KeyedDropout, Mask, MaskKey};
 
 fn key() -> MaskKey {
