@@ -137,13 +137,13 @@ fn masks_are_stored_all_the_same() {
     let args = BroadcastDropout::new(shape, dropout);
     let mut mask = Mask::new(1, 50).unwrap();
     broadcast_dropout_forward(&args, &mut [][..], &mut mask).unwrap();
-    assert_eq!(mask, common::generate(1, 50, &dropout).unwrap());
+    assert_eq!(mask, fused_dropout::Mask::generate(1, 50, &dropout).unwrap());
 
     let units = Dropout::new(0.3).unwrap().with_key(key().units());
     let alpha = AlphaDropout::new(0.3).unwrap();
     let mut mask = Mask::new(1, 50).unwrap();
     alpha_dropout_forward(view_mut(0, 50), &alpha, units.key(), &mut mask).unwrap();
-    assert_eq!(mask, common::generate(1, 50, &units).unwrap());
+    assert_eq!(mask, fused_dropout::Mask::generate(1, 50, &units).unwrap());
 }
 
 /// What is wrong is refused though there is nothing to do; sums of nothing are 0.
