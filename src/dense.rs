@@ -32,11 +32,9 @@
 
 mod update;
 
-use std::cell::Cell;
-
 use crate::Level;
 use crate::activation::{Activation, Function, WithFunction};
-use crate::buffers::Floats;
+use crate::buffers::{AlignedBuffer, Lease, Slot};
 use crate::elementwise::{BiasActivationDropout, bias_activation_dropout_backward};
 use crate::error::{Result, check_equal, check_shape};
 use crate::gemm::epilogue::{Activate, Drop, Store};
@@ -185,14 +183,14 @@ fn forward(
     }
     mask.check(output)?;
     let bits = mask.bits(&args.dropout, &args.key);
-    let copy = args.residual.filter(|r| r.source().col_step != 1).map(gathered);
-    let residual = match &copy {
-        Some(copy) => Some(MatRef::new(copy, batch, units)?.source()),
-        None => args.residual.map(|residual| residual.source()),
+    let mut copy: Lease<AlignedBuffer> = Slot::Residual.take();
+    let residual = match args.residual {
+        Some(residual) => Some(gathered(residual, &mut copy)?),
+        None => None,
     };
-    by_rows(Some(&mut y), |y| {
-        by_rows(z.as_mut(), |z| {
-            let Some(y) = y else { return };
+    by_rows(Slot::Output, Some(&mut y), |y| {
+        by_rows(Slot::PreActivation, z.as_mut(), |z| {
+            let Some(y) = y else { return Ok(()) };
             let product = Product {
                 m: batch,
                 n: units,
@@ -205,10 +203,9 @@ fn forward(
                 bits,
             };
             let scale = args.dropout.scale();
-            args.activation.with(Forward { level, product, z, residual, scale });
-        });
-    });
-    Ok(())
+            args.activation.with(Forward { level, product, z, residual, scale })
+        })
+    })
 }
 
 /// A forward product, waiting for the activation function's type.
@@ -221,12 +218,12 @@ pub(crate) struct Forward {
 }
 
 impl WithFunction for Forward {
-    type Output = ();
+    type Output = Result<()>;
 
-    fn call<F: Function>(self, f: F) {
+    fn call<F: Function>(self, f: F) -> Result<()> {
         let Forward { level, product, z, residual, scale } = self;
         let y = product.partial;
-        product.with(Activate { f, scale, y, z, residual }).run(level);
+        product.with(Activate { f, scale, y, z, residual }).run(level)
     }
 }
 
@@ -256,13 +253,13 @@ pub fn dense_backward(
         check_equal("length of db", db.len(), "columns of W", units)?;
     }
     let level = Level::current()?;
-    let mut buffers = take_buffers(batch, units)?;
-    let mut dz = MatMut::new(&mut buffers.dz, batch, units)?;
+    let mut dz: Lease<AlignedBuffer> = Slot::OutputGradient.take();
+    let mut dz = MatMut::new(dz.room(batch, units)?, batch, units)?;
     bias_activation_dropout_backward(&args.end(), saved, dy, dz.reborrow(), db)?;
     let dz = Operand::new(dz.as_ref().source());
     if let Some(dw) = &mut dw {
         let x = Operand::dropped(args.x.source(), args.input_dropout);
-        weight_gradient(level, x, dz, (inputs, units, batch), args.weight_dropout, dw);
+        weight_gradient(level, x, dz, (inputs, units, batch), args.weight_dropout, dw)?;
     }
     gradient_of_input(
         level,
@@ -271,32 +268,7 @@ pub fn dense_backward(
         (batch, inputs, units),
         args.input_dropout,
         dx,
-    );
-    put_back(buffers);
-    Ok(())
-}
-
-/// What a backward pass needs for itself, kept from call to call.
-#[derive(Default)]
-struct Buffers {
-    dz: Floats,
-    db: Floats,
-}
-
-thread_local! {
-    static BUFFERS: Cell<Buffers> = Cell::default();
-}
-
-/// This thread's buffers, with room for dz and db.
-fn take_buffers(batch: usize, units: usize) -> Result<Buffers> {
-    let mut buffers = BUFFERS.take();
-    buffers.dz.room(batch, units)?;
-    buffers.db.room(1, units)?;
-    Ok(buffers)
-}
-
-fn put_back(buffers: Buffers) {
-    BUFFERS.set(buffers);
+    )
 }
 
 /// `dx = dz · W~ᵀ`, through the input's dropout.
@@ -307,9 +279,9 @@ pub(crate) fn gradient_of_input(
     (batch, inputs, units): (usize, usize, usize),
     dropout: Option<(Dropout, MaskKey)>,
     mut dx: Option<MatMut<'_>>,
-) {
-    by_rows(dx.as_mut(), |dx| {
-        let Some(dx) = dx else { return };
+) -> Result<()> {
+    by_rows(Slot::Output, dx.as_mut(), |dx| {
+        let Some(dx) = dx else { return Ok(()) };
         let product = Product {
             m: batch,
             n: inputs,
@@ -326,10 +298,10 @@ pub(crate) fn gradient_of_input(
             Some((dropout, key)) => {
                 let bits = Bits::generate(&dropout, &key, None);
                 let scale = dropout.scale();
-                Product { bits, ..product.with(Drop { c: dx, scale }) }.run(level);
+                Product { bits, ..product.with(Drop { c: dx, scale }) }.run(level)
             }
         }
-    });
+    })
 }
 
 /// `dw = x~ᵀ · dz`, through the weights' dropout. Where the columns of dw are contiguous,
@@ -342,7 +314,7 @@ pub(crate) fn weight_gradient(
     (inputs, units, batch): (usize, usize, usize),
     dropout: Option<(Dropout, MaskKey)>,
     dw: &mut MatMut<'_>,
-) {
+) -> Result<()> {
     let c = dw.target();
     let transposed = c.col_step != 1;
     let (a, b, m, n, c) =
@@ -362,7 +334,7 @@ pub(crate) fn weight_gradient(
         None => product.run(level),
         Some((dropout, key)) => {
             let (bits, scale) = (weight_bits(&dropout, &key, transposed), dropout.scale());
-            Product { bits, ..product.with(Drop { c, scale }) }.run(level);
+            Product { bits, ..product.with(Drop { c, scale }) }.run(level)
         }
     }
 }
@@ -376,26 +348,37 @@ fn weight_bits(dropout: &Dropout, key: &MaskKey, transposed: bool) -> Bits {
     }
 }
 
-/// The elements of a matrix, row after row.
-fn gathered(matrix: MatRef<'_>) -> Vec<f32> {
-    let (rows, cols) = (matrix.rows(), matrix.cols());
-    (0..rows * cols).filter_map(|i| matrix.get(i / cols, i % cols)).collect()
+/// A matrix by rows: itself, or a copy in the buffer.
+fn gathered(matrix: MatRef<'_>, copy: &mut AlignedBuffer) -> Result<Source> {
+    let (source, rows, cols) = (matrix.source(), matrix.rows(), matrix.cols());
+    if source.col_step == 1 {
+        return Ok(source);
+    }
+    let copy = copy.room(rows, cols)?;
+    for (i, to) in copy.iter_mut().enumerate() {
+        *to = matrix.get(i / cols, i % cols).unwrap_or_default();
+    }
+    Ok(MatRef::new(copy, rows, cols)?.source())
 }
 
 /// Calls `f` with an output whose rows are contiguous: the matrix itself, or a buffer that is copied
 /// to it afterwards.
-pub(crate) fn by_rows(matrix: Option<&mut MatMut<'_>>, f: impl FnOnce(Option<Target>)) {
+pub(crate) fn by_rows(
+    slot: Slot,
+    matrix: Option<&mut MatMut<'_>>,
+    f: impl FnOnce(Option<Target>) -> Result<()>,
+) -> Result<()> {
     let Some(matrix) = matrix else { return f(None) };
     let target = matrix.target();
     if target.col_step == 1 {
         return f(Some(target));
     }
     let (rows, cols) = (matrix.rows(), matrix.cols());
-    let mut buffer = vec![0.0; rows * cols];
-    if let Ok(mut by_rows) = MatMut::new(&mut buffer, rows, cols) {
-        f(Some(by_rows.target()));
+    let mut buffer: Lease<AlignedBuffer> = slot.take();
+    let buffer = buffer.room(rows, cols)?;
+    f(Some(MatMut::new(buffer, rows, cols)?.target()))?;
+    for (i, value) in buffer.iter().enumerate() {
+        matrix.set(i / cols, i % cols, *value);
     }
-    for (i, value) in buffer.into_iter().enumerate() {
-        matrix.set(i / cols, i % cols, value);
-    }
+    Ok(())
 }

@@ -5,7 +5,9 @@ use crate::Level;
 /// A result whose error is [`Error`].
 pub type Result<T> = std::result::Result<T, Error>;
 
-/// Why an operation refused its arguments. The outputs of a refused operation are untouched.
+/// Why an operation refused its arguments. The outputs of a refused operation are untouched, save after
+/// [`Error::Memory`]: a task that finds no memory of its own leaves its part of the outputs as it was,
+/// while other tasks write theirs.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
@@ -94,6 +96,13 @@ pub enum Error {
         count: u64,
         /// The exclusive end of what can be addressed.
         limit: u64,
+    },
+
+    /// Memory that could not be had.
+    #[error("{bytes} bytes of memory could not be had")]
+    Memory {
+        /// How many bytes.
+        bytes: usize,
     },
 
     /// A number outside the range it must lie in.

@@ -31,8 +31,9 @@ pub(crate) use operand::Operand;
 pub use packed::PackedWeight;
 
 use crate::Level;
+use crate::error::Result;
 use crate::mask::Bits;
-use crate::threads::{Grid, for_each};
+use crate::threads::{Grid, try_for_each};
 use crate::view::Target;
 use epilogue::Epilogue;
 
@@ -63,7 +64,7 @@ unsafe impl<E: Epilogue> Sync for Product<E> {}
 const GROUP: usize = 128;
 
 /// Multiply-adds that are worth a task of their own: some 20 microseconds.
-const TASK: usize = 1 << 20;
+const TASK: usize = crate::threads::work::MULTIPLY_ADD;
 
 impl<E: Epilogue> Product<E> {
     /// The same product with another end.
@@ -73,14 +74,18 @@ impl<E: Epilogue> Product<E> {
     }
 
     /// Computes the product.
-    pub(crate) fn run(self, level: Level) {
+    ///
+    /// # Errors
+    ///
+    /// When a task finds no memory for its panels: its block of the outputs is then not written.
+    pub(crate) fn run(self, level: Level) -> Result<()> {
         if self.m == 0 || self.n == 0 {
-            return;
+            return Ok(());
         }
-        let grid = self.grid(rayon::current_num_threads());
-        for_each(grid.len(), |i| {
-            level.vectorize(block::Block { product: &self, part: grid.part(i) });
-        });
+        let grid = self.grid(crate::threads::count());
+        try_for_each(grid.len(), |i| {
+            level.vectorize(block::Block { product: &self, part: grid.part(i) })
+        })
     }
 
     /// A grid of about one block a thread, of the shape that packs least.

@@ -133,6 +133,7 @@ pub mod unit;
 mod view;
 
 pub use activation::Activation;
+pub use buffers::release_buffers;
 pub use dense::{
     DenseArgs, DenseUpdate, Gradients, Parameters, dense_backward, dense_forward,
     dense_forward_packed, dense_update,

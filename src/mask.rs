@@ -59,7 +59,7 @@ use crate::threads;
 ///
 /// Bit `i` of word `w` of a row belongs to column `32 w + i`. Each row is padded to a whole word;
 /// unused bits are 0.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Mask {
     words: Vec<u32>,
     rows: usize,
@@ -97,9 +97,6 @@ impl Mask {
         Ok(mask)
     }
 
-    /// No elements.
-    pub(crate) const EMPTY: Mask = Mask { words: Vec::new(), rows: 0, cols: 0 };
-
     /// The same words for another shape, with whatever decisions they stand for.
     pub(crate) fn reshape(&mut self, rows: usize, cols: usize) -> Result<()> {
         let len = Self::words_of(rows, cols)?;
@@ -126,7 +123,7 @@ impl Mask {
         let (rows, cols) = (self.rows, self.cols);
         let bits = Bits::generate(dropout, key, Some(self));
         // A strip of rows or of columns that is worth a task: at about 30 ps an element.
-        let tasks = threads::Grid::new(rows, cols, 1 << 18, 8, TILE_COLS);
+        let tasks = threads::Grid::new(rows, cols, threads::work::BIT, 8, TILE_COLS);
         threads::for_each(tasks.len(), |i| {
             let part = tasks.part(i);
             level.vectorize(bits::Fill { bits, part });

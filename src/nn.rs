@@ -13,7 +13,7 @@ mod prediction;
 mod sgd;
 mod spec;
 
-use crate::buffers::Floats;
+use crate::buffers::AlignedBuffer;
 use crate::error::Result;
 use crate::view::MatMut;
 
@@ -24,6 +24,6 @@ pub use sgd::{Schedule, Sgd};
 pub use spec::{Granularity, MlpSpec, Noise, StepRate};
 
 /// Room for a matrix in a buffer.
-fn room(buffer: &mut Floats, rows: usize, cols: usize) -> Result<MatMut<'_>> {
+fn room(buffer: &mut AlignedBuffer, rows: usize, cols: usize) -> Result<MatMut<'_>> {
     MatMut::new(buffer.room(rows, cols)?, rows, cols)
 }

@@ -11,7 +11,7 @@ use crate::view::{MatMut, MatRef, Source, Target};
 pub(crate) use kept_norm::kept_max_norm;
 
 /// Elements worth a task.
-const TASK: usize = 1 << 17;
+const TASK: usize = crate::threads::work::COPY;
 
 /// The numbers of one update.
 ///

@@ -46,11 +46,9 @@ mod input;
 mod kept;
 mod update;
 
-use std::cell::Cell;
-
 use crate::Level;
 use crate::activation::Activation;
-use crate::buffers::Floats;
+use crate::buffers::{AlignedBuffer, Lease, Slot, reserve};
 use crate::dense::{Forward, Gradients, by_rows, gradient_of_input, weight_gradient};
 use crate::elementwise::{
     BiasActivationDropout, activation_backward, bias_activation_dropout_backward,
@@ -176,19 +174,19 @@ pub fn thin_forward(
         check_shape(z.named("z"), output)?;
     }
     let level = Level::current()?;
-    let mut buffers = BUFFERS.take();
+    let mut buffers = Buffers::take();
     let w = weights(&mut buffers.windows, level, args.w.source(), args.input, args.output);
     let bias = match (args.bias, args.output.list()) {
-        (Some(bias), Some(list)) => Some(pick(bias, list, &mut buffers.bias).as_ptr()),
+        (Some(bias), Some(list)) => Some(pick(bias, list, &mut buffers.bias)?.as_ptr()),
         (bias, _) => bias.map(<[f32]>::as_ptr),
     };
     let (bits, scale) = match args.output {
         Side::Elements(dropout, key) => (Bits::generate(&dropout, &key, None), dropout.scale()),
         Side::Units(kept) => (Bits::Uniform(true, None), kept.scale()),
     };
-    by_rows(Some(&mut y), |y| {
-        by_rows(z.as_mut(), |z| {
-            let Some(y) = y else { return };
+    by_rows(Slot::Output, Some(&mut y), |y| {
+        by_rows(Slot::PreActivation, z.as_mut(), |z| {
+            let Some(y) = y else { return Ok(()) };
             let product = Product {
                 m: batch,
                 n: units,
@@ -200,11 +198,9 @@ pub fn thin_forward(
                 epilogue: Store { c: y },
                 bits,
             };
-            args.activation.with(Forward { level, product, z, residual: None, scale });
-        });
-    });
-    BUFFERS.set(buffers);
-    Ok(())
+            args.activation.with(Forward { level, product, z, residual: None, scale })
+        })
+    })
 }
 
 /// The gradients of [`thin_forward`] with respect to input, kept weights and kept biases, all compact,
@@ -233,42 +229,48 @@ pub fn thin_backward(
         check_equal("length of db", db.len(), "number of kept units", units)?;
     }
     let level = Level::current()?;
-    let mut buffers = BUFFERS.take();
-    let mut dz = MatMut::new(buffers.dz.room(batch, units)?, batch, units)?;
+    let mut buffers = Buffers::take();
+    let mut dz: Lease<AlignedBuffer> = Slot::OutputGradient.take();
+    let mut dz = MatMut::new(dz.room(batch, units)?, batch, units)?;
     output_gradient(args.activation, args.output, saved, Some(dy), dz.reborrow(), db)?;
     let dz = Operand::new(dz.as_ref().source());
     if let Some(dw) = &mut dw {
         let x = Operand::dropped(args.x.source(), args.input.elements());
-        weight_gradient(level, x, dz, (inputs, units, batch), None, dw);
+        weight_gradient(level, x, dz, (inputs, units, batch), None, dw)?;
     }
     if dx.is_some() {
         let w = weights(&mut buffers.windows, level, args.w.source(), args.input, args.output);
-        gradient_of_input(level, dz, w, (batch, inputs, units), args.input.elements(), dx);
+        gradient_of_input(level, dz, w, (batch, inputs, units), args.input.elements(), dx)?;
     }
-    BUFFERS.set(buffers);
     Ok(())
 }
 
 /// What an operation needs for itself, kept from call to call.
-#[derive(Default)]
 struct Buffers {
-    windows: Windows,
-    dz: Floats,
-    db: Floats,
+    windows: Lease<Windows>,
+    db: Lease<AlignedBuffer>,
     /// Values of the kept units only: biases and their velocities.
-    bias: Vec<f32>,
-    bias_velocity: Vec<f32>,
+    bias: Lease<Vec<f32>>,
+    bias_velocity: Lease<Vec<f32>>,
 }
 
-thread_local! {
-    static BUFFERS: Cell<Buffers> = Cell::default();
+impl Buffers {
+    fn take() -> Self {
+        Self {
+            windows: Slot::Index.take(),
+            db: Slot::BiasGradient.take(),
+            bias: Slot::Bias.take(),
+            bias_velocity: Slot::BiasVelocity.take(),
+        }
+    }
 }
 
 /// The values of the units in the list.
-fn pick<'a>(values: &[f32], list: &[u32], out: &'a mut Vec<f32>) -> &'a mut [f32] {
+fn pick<'a>(values: &[f32], list: &[u32], out: &'a mut Vec<f32>) -> Result<&'a mut [f32]> {
     out.clear();
+    reserve(out, list.len())?;
     out.extend(list.iter().filter_map(|unit| values.get(*unit as usize)));
-    out
+    Ok(out)
 }
 
 /// The kept elements of the weights as a factor of a product.

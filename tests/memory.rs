@@ -12,7 +12,7 @@ use common::{ACTIVATIONS, for_each_level, matrix, matrix_mut, numbers, with_thre
 use fused_dropout::nn::{Mlp, MlpSpec, Noise, Prediction, Sgd};
 use fused_dropout::{
     Activation, DenseArgs, Dropout, Error, Gradients, Mask, MaskKey, Saved, SavedValues,
-    dense_backward, dense_forward, testing,
+    dense_backward, dense_forward, release_buffers, testing,
 };
 
 /// The system's allocator, which counts the bytes in use and the most there have been.
@@ -204,6 +204,50 @@ fn forward_and_backward_take_what_is_saved() {
             });
         }
     }
+}
+
+/// What a thread keeps from call to call is freed on request: on the calling thread and on the threads
+/// of its pool.
+#[test]
+fn released_buffers_are_freed() {
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+    const BATCH: usize = 700;
+    const INPUTS: usize = 600;
+    const UNITS: usize = 500;
+    let (x, w) = (numbers(BATCH * INPUTS, 1), numbers(INPUTS * UNITS, 2));
+    let (mut y, mut dw) = (vec![0.0; BATCH * UNITS], vec![0.0; INPUTS * UNITS]);
+    let slack = 1 << 16;
+    let mut calls = |what: &str| {
+        let args = DenseArgs {
+            dropout: Dropout::new(0.4).unwrap(),
+            ..DenseArgs::new(matrix(&x, BATCH, INPUTS), matrix(&w, INPUTS, UNITS))
+        };
+        release_buffers();
+        let before = IN_USE.load(Ordering::Relaxed);
+        let mut kept = 0;
+        for _ in 0..2 {
+            // An output by columns is computed by rows first.
+            let to = matrix_mut(&mut y, UNITS, BATCH).t();
+            dense_forward(&args, to, None, None).unwrap();
+            let dy = matrix(&x[..BATCH * UNITS], BATCH, UNITS);
+            let dw = Some(matrix_mut(&mut dw, INPUTS, UNITS));
+            let gradients = Gradients { dx: None, dw, db: None };
+            let saved = Saved { values: SavedValues::None, mask: None };
+            dense_backward(&args, &saved, dy, gradients).unwrap();
+            kept = IN_USE.load(Ordering::Relaxed) - before;
+            // dz, and the output by rows.
+            assert!(kept > 2 * BATCH * UNITS * 4, "{what}: {kept} bytes are kept");
+            release_buffers();
+            let left = IN_USE.load(Ordering::Relaxed).saturating_sub(before);
+            assert!(left <= slack, "{what}: {left} of {kept} bytes are left");
+        }
+        kept
+    };
+    let calls = Mutex::new(&mut calls);
+    for threads in [1, 2] {
+        with_threads(threads, || calls.lock().unwrap()(&format!("{threads} threads")));
+    }
+    calls.lock().unwrap()("the global pool");
 }
 
 #[test]

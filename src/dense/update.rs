@@ -1,8 +1,9 @@
 //! Backward and update in one: gradients of weights that never reach memory.
 
-use super::{gradient_of_input, put_back, take_buffers, weight_bits, weight_gradient};
+use super::{gradient_of_input, weight_bits, weight_gradient};
 use crate::Level;
 use crate::activation::Activation;
+use crate::buffers::{AlignedBuffer, Lease, Slot};
 use crate::elementwise::{BiasActivationDropout, bias_activation_dropout_backward};
 use crate::error::{Result, check_equal, check_shape};
 use crate::gemm::epilogue::{DropUpdate, Update};
@@ -92,9 +93,10 @@ pub fn dense_update(
     check(args, &parameters, saved, &dy, dx.as_ref())?;
     let Parameters { mut w, mut w_velocity, bias, bias_velocity } = parameters;
     let (batch, inputs, units) = (args.x.rows(), w.rows(), w.cols());
-    let mut buffers = take_buffers(batch, units)?;
-    let db = &mut buffers.db[..units];
-    let mut dz = MatMut::new(&mut buffers.dz, batch, units)?;
+    let mut db: Lease<AlignedBuffer> = Slot::BiasGradient.take();
+    let db = db.room(1, units)?;
+    let mut dz: Lease<AlignedBuffer> = Slot::OutputGradient.take();
+    let mut dz = MatMut::new(dz.room(batch, units)?, batch, units)?;
     let end = BiasActivationDropout {
         bias: None,
         activation: args.activation,
@@ -104,7 +106,7 @@ pub fn dense_update(
     bias_activation_dropout_backward(&end, saved, dy, dz.reborrow(), Some(&mut *db))?;
     let dz = Operand::new(dz.as_ref().source());
     let w_now = Operand::dropped(w.as_ref().source(), args.weight_dropout);
-    gradient_of_input(level, dz, w_now, (batch, inputs, units), args.input_dropout, dx);
+    gradient_of_input(level, dz, w_now, (batch, inputs, units), args.input_dropout, dx)?;
     let x = Operand::dropped(args.x.source(), args.input_dropout);
     let (target, velocity) = (w.target(), w_velocity.as_mut().map(MatMut::target));
     let transposed = target.col_step != 1;
@@ -121,19 +123,19 @@ pub fn dense_update(
         let partial = epilogue.w;
         let product = Product { m, n, k: batch, a, b, bias: None, partial, epilogue, bits };
         match &args.weight_dropout {
-            None => product.run(level),
+            None => product.run(level)?,
             Some((dropout, key)) => {
                 let (bits, scale) = (weight_bits(dropout, key, transposed), dropout.scale());
                 let product = product.with(DropUpdate { update: epilogue, scale });
-                Product { bits, ..product }.run(level);
+                Product { bits, ..product }.run(level)?;
             }
         }
     } else {
         // Weights by rows and velocities by columns, which a product cannot write both; or a batch
         // so large that one more pass over the weights does not count.
-        let mut dw = vec![0.0; inputs * units];
-        let mut dw = MatMut::new(&mut dw, inputs, units)?;
-        weight_gradient(level, x, dz, (inputs, units, batch), args.weight_dropout, &mut dw);
+        let mut dw: Lease<AlignedBuffer> = Slot::WeightGradient.take();
+        let mut dw = MatMut::new(dw.room(inputs, units)?, inputs, units)?;
+        weight_gradient(level, x, dz, (inputs, units, batch), args.weight_dropout, &mut dw)?;
         sgd_update(w.reborrow(), dw.as_ref(), w_velocity, &args.step)?;
     }
     if let Some(bias) = bias {
@@ -141,7 +143,6 @@ pub fn dense_update(
         let velocity = bias_velocity.map(MatMut::row_vector);
         sgd_update(MatMut::row_vector(bias), MatRef::row_vector(db), velocity, &step)?;
     }
-    put_back(buffers);
     args.max_norm.map_or(Ok(()), |limit| max_norm(w, limit))
 }
 

@@ -10,13 +10,12 @@
 //! q is the realised keep probability T / 2^32. For x of mean 0 and variance 1 y has the same
 //! (Klambauer, Unterthiner, Mayr and Hochreiter 2017, section "New dropout technique").
 
-use std::cell::Cell;
-
 use super::kernel::Pass;
 use super::ops::Op;
 use super::{Run, Step};
 use crate::Level;
 use crate::activation::Activation;
+use crate::buffers::{Lease, Slot};
 use crate::error::{Result, check_shape};
 use crate::isa::Isa;
 use crate::mask::{Bits, Dropout, ForwardMask, Mask, MaskKey};
@@ -200,11 +199,6 @@ fn backward(
     })
 }
 
-thread_local! {
-    /// The decisions about features, kept from call to call.
-    static FEATURES: Cell<Mask> = const { Cell::new(Mask::EMPTY) };
-}
-
 /// Calls `f` with the bits of an operation: those of elements, or the same row of features for all
 /// rows.
 fn with_bits(
@@ -222,11 +216,10 @@ fn with_bits(
             f(Bits::same_for_all_rows(mask));
         }
         ForwardMask::Forget => {
-            let mut features = FEATURES.replace(Mask::EMPTY);
+            let mut features: Lease<Mask> = Slot::Decisions.take();
             features.reshape(1, cols)?;
             features.fill(dropout, key)?;
             f(Bits::same_for_all_rows(&features));
-            FEATURES.set(features);
         }
     }
     Ok(())

@@ -2,12 +2,11 @@
 
 mod runs;
 
-use std::cell::Cell;
-
 use super::kernel::Pass;
 use super::{Run, Step};
 use crate::Level;
 use crate::activation::Activation;
+use crate::buffers::{Lease, Slot};
 use crate::error::{Result, check_equal};
 use crate::isa::caches;
 use crate::mask::{Bits, BroadcastShape, Dropout, ForwardMask, Mask, MaskKey, Repeat};
@@ -113,11 +112,6 @@ impl BroadcastDropout {
     }
 }
 
-thread_local! {
-    /// The reduced mask of an operation, kept from call to call.
-    static REDUCED: Cell<Mask> = const { Cell::new(Mask::EMPTY) };
-}
-
 fn run(
     args: &BroadcastDropout,
     named: (&'static str, usize),
@@ -140,8 +134,8 @@ fn run(
         pass(rows, cols, mask.bits(&args.dropout, &args.key));
         return Ok(());
     }
-    let mut reduced = REDUCED.replace(Mask::EMPTY);
-    let result = reduce(args, mask, &mut reduced, |words| {
+    let mut reduced: Lease<Mask> = Slot::Decisions.take();
+    reduce(args, mask, &mut reduced, |words| {
         let (outer, inner) = nest.split_inner();
         match inner {
             _ if named.1 == 0 => {}
@@ -154,9 +148,7 @@ fn run(
             }
             _ => pass(1, named.1, Bits::Repeated(Repeat::new(words, nest))),
         }
-    });
-    REDUCED.set(reduced);
-    result
+    })
 }
 
 /// Calls `f` with the reduced mask, its bits following each other without padding.

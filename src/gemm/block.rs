@@ -9,6 +9,8 @@ use super::scratch::{self, Scratch};
 use super::task::Task;
 use super::tile::{Panels, Sums};
 use super::{GROUP, Operand, Product};
+use crate::buffers::grow;
+use crate::error::Result;
 use crate::isa::{Isa, Kernel, TileKernel};
 use crate::mask::{TILE_WORDS, Tile};
 use crate::threads::Part;
@@ -55,30 +57,29 @@ impl PanelsOfB {
 }
 
 impl<E: Epilogue> Kernel for Block<'_, E> {
-    type Output = ();
+    type Output = Result<()>;
 
     #[inline(always)]
-    fn run<I: Isa>(self, isa: I) {
-        isa.tile(self);
+    fn run<I: Isa>(self, isa: I) -> Result<()> {
+        isa.tile(self)
     }
 }
 
 impl<E: Epilogue> TileKernel for Block<'_, E> {
-    type Output = ();
+    type Output = Result<()>;
 
     #[inline(always)]
-    fn run<I: Isa, const MR: usize, const MR1: usize, const NV: usize>(self, isa: I) {
+    fn run<I: Isa, const MR: usize, const MR1: usize, const NV: usize>(self, isa: I) -> Result<()> {
         let b = &self.product.b;
         let mut scratch = scratch::take();
         let small = self.product.k.saturating_mul(self.part.cols) <= SMALL;
         let most = if small && b.is_copied() { SMALL_ROWS } else { FEW_ROWS };
         let few = self.part.rows <= most && self.product.k > 0 && E::OVERWRITES;
         if few && (b.is_copied() || b.dropped_rows().is_some()) {
-            self.few_rows(isa, &mut scratch);
+            self.few_rows(isa, &mut scratch)
         } else {
-            self.packed::<I, MR, NV>(isa, &mut scratch);
+            self.packed::<I, MR, NV>(isa, &mut scratch)
         }
-        scratch::put_back(scratch);
     }
 }
 
@@ -86,7 +87,11 @@ impl<E: Epilogue> Block<'_, E> {
     /// The five loops, each around the next. As in BLIS a panel of B is packed once for all blocks of A, if
     /// there are enough of them; else anew for each, just before its only use.
     #[inline(always)]
-    fn packed<I: Isa, const MR: usize, const NV: usize>(&self, isa: I, scratch: &mut Scratch) {
+    fn packed<I: Isa, const MR: usize, const NV: usize>(
+        &self,
+        isa: I,
+        scratch: &mut Scratch,
+    ) -> Result<()> {
         let Part { row, rows, col, cols } = self.part;
         let product = self.product;
         let nr = NV * I::LANES;
@@ -97,12 +102,12 @@ impl<E: Epilogue> Block<'_, E> {
         let operand = computed(&product.a, mc * kc).max(computed(&product.b, nr * kc));
         // Those of the epilogue, and those of two groups of a dropped B.
         let bits = mc + computed(&product.b, 2 * kc.next_multiple_of(32));
-        scratch.bits.resize(scratch.bits.len().max(bits * GROUP / 32), 0);
+        grow(&mut scratch.bits, bits * GROUP / 32)?;
         let (mut tile, mut waiting) = (Sums::ZERO, Sums::ZERO);
         let buffers = Buffers {
-            a: scratch.a.grow(mc * kc).as_mut_ptr(),
-            b: scratch.b.grow(nr + kc * if keeps { nc } else { 2 * nr }).as_mut_ptr(),
-            operand: scratch.operand.grow(operand).as_mut_ptr(),
+            a: scratch.a.grow(mc * kc)?.as_mut_ptr(),
+            b: scratch.b.grow(nr + kc * if keeps { nc } else { 2 * nr })?.as_mut_ptr(),
+            operand: scratch.operand.grow(operand)?.as_mut_ptr(),
             tile: tile.as_mut_ptr(),
             waiting: waiting.as_mut_ptr(),
         };
@@ -123,6 +128,7 @@ impl<E: Epilogue> Block<'_, E> {
                 }
             }
         }
+        Ok(())
     }
 
     /// KC and MC.
@@ -330,12 +336,12 @@ impl<E: Epilogue> Block<'_, E> {
 
     /// Rows too few to pay for packing B: sums grow in C, from which the epilogue takes them.
     #[inline(always)]
-    fn few_rows<I: Isa>(&self, isa: I, scratch: &mut Scratch) {
+    fn few_rows<I: Isa>(&self, isa: I, scratch: &mut Scratch) -> Result<()> {
         let Part { row, rows, col, cols } = self.part;
         let product = self.product;
         let a = Part { row, rows, col: 0, cols: product.k };
         let computed = if product.a.is_computed() { rows * product.k } else { 0 };
-        let buffer = scratch.operand.grow(computed).as_mut_ptr();
+        let buffer = scratch.operand.grow(computed)?.as_mut_ptr();
         // SAFETY: the part lies in A, B and C, of which C's is this task's alone.
         unsafe {
             let (a, a_row_step, a_k_step) = product.a.elements(isa, a, buffer);
@@ -357,7 +363,7 @@ impl<E: Epilogue> Block<'_, E> {
                 k: product.k,
             });
             let most = 32 * (TILE_WORDS / rows);
-            scratch.bits.resize(scratch.bits.len().max(rows * most.min(cols).div_ceil(32)), 0);
+            grow(&mut scratch.bits, rows * most.min(cols).div_ceil(32))?;
             for c in (0..cols).step_by(most) {
                 let cols = most.min(cols - c);
                 let part = Part { row, rows, col: col + c, cols };
@@ -369,5 +375,6 @@ impl<E: Epilogue> Block<'_, E> {
                 product.finish(isa, task, partial.at(row, col + c), partial.row_step);
             }
         }
+        Ok(())
     }
 }

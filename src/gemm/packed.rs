@@ -4,7 +4,7 @@ use super::blocking::block_sizes;
 use super::pack::{PackB, padded};
 use super::{GROUP, Operand};
 use crate::Level;
-use crate::buffers::Floats;
+use crate::buffers::{AlignedBuffer, grow};
 use crate::error::{Error, Result};
 use crate::isa::{Isa, Kernel, TileKernel};
 use crate::mask::{Dropout, MaskKey};
@@ -19,7 +19,7 @@ use crate::view::MatRef;
 /// [`dense_forward`]: crate::dense_forward
 /// [`dense_forward_packed`]: crate::dense_forward_packed
 pub struct PackedWeight {
-    panels: Floats,
+    panels: AlignedBuffer,
     inputs: usize,
     units: usize,
     level: Level,
@@ -53,10 +53,10 @@ impl PackedWeight {
         let len = units.checked_next_multiple_of(32).and_then(|n| n.checked_mul(inputs));
         let len = len.filter(|n| *n <= isize::MAX as usize / 8);
         let len = len.ok_or(Error::Overflow { rows: inputs, stride: units })?;
-        let mut panels = Floats::zeros(len);
+        let mut panels = AlignedBuffer::zeros(len)?;
         let out = panels.as_mut_ptr();
         let b = Operand::dropped(w.source(), dropout);
-        level.vectorize(PackAll { b, inputs, units, out });
+        level.vectorize(PackAll { b, inputs, units, out })?;
         Ok(Self { panels, inputs, units, level, dropout })
     }
 
@@ -107,29 +107,29 @@ struct PackAll {
 }
 
 impl Kernel for PackAll {
-    type Output = ();
+    type Output = Result<()>;
 
     #[inline(always)]
-    fn run<I: Isa>(self, isa: I) {
-        isa.tile(self);
+    fn run<I: Isa>(self, isa: I) -> Result<()> {
+        isa.tile(self)
     }
 }
 
 impl TileKernel for PackAll {
-    type Output = ();
+    type Output = Result<()>;
 
     #[inline(always)]
-    fn run<I: Isa, const MR: usize, const MR1: usize, const NV: usize>(self, isa: I) {
+    fn run<I: Isa, const MR: usize, const MR1: usize, const NV: usize>(self, isa: I) -> Result<()> {
         if self.units == 0 {
-            return;
+            return Ok(());
         }
         let nr = NV * I::LANES;
         let kc = block_sizes(MR, None, self.inputs).0;
-        let (mut bits, mut buffer) = (Vec::new(), Floats::default());
+        let (mut bits, mut buffer) = (Vec::new(), AlignedBuffer::default());
         if self.b.is_computed() {
-            bits.resize(kc * GROUP / 32, 0);
+            grow(&mut bits, kc * GROUP / 32)?;
         }
-        let buffer = buffer.grow(if self.b.is_computed() { kc * GROUP } else { 0 }).as_mut_ptr();
+        let buffer = buffer.grow(if self.b.is_computed() { kc * GROUP } else { 0 })?.as_mut_ptr();
         for row in (0..self.inputs).step_by(kc) {
             let rows = kc.min(self.inputs - row);
             // SAFETY: `out` has room for all panels of all rows.
@@ -142,5 +142,6 @@ impl TileKernel for PackAll {
                 isa.vectorize(PackB { operand, part, buffer, out, nr });
             }
         }
+        Ok(())
     }
 }

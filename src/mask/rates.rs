@@ -1,11 +1,10 @@
 //! A rate for each row or for each column.
 
-use std::cell::Cell;
-
 use super::planes::Planes;
 use super::rate_walk::RateStream;
 use super::{Bits, Dropout, Mask, MaskKey, Scaling};
 use crate::Level;
+use crate::buffers::{Lease, Slot};
 use crate::error::{Result, check_equal};
 use crate::threads;
 
@@ -37,11 +36,6 @@ pub struct Rates {
     scales: Vec<f32>,
     /// Those of the columns, for an origin at the start of a block.
     planes: Planes,
-}
-
-thread_local! {
-    /// The planes of an operation with its origin inside a block, kept from call to call.
-    static PLANES: Cell<Planes> = const { Cell::new(Planes::EMPTY) };
 }
 
 /// What has a rate of its own.
@@ -155,10 +149,9 @@ impl Rates {
         if self.axis == RateAxis::Row || offset == 0 {
             f(Bits::Rates(bits(&self.planes), save));
         } else {
-            let mut planes = PLANES.take();
+            let mut planes: Lease<Planes> = Slot::Planes.take();
             planes.set(&self.thresholds, offset);
             f(Bits::Rates(bits(&planes), save));
-            PLANES.set(planes);
         }
     }
 }
@@ -194,7 +187,8 @@ impl Mask {
         key.check(rows, cols)?;
         let level = Level::current()?;
         // Ten planes or more: a quarter of what is a task elsewhere.
-        let tasks = threads::Grid::new(rows, cols, 1 << 16, 16, super::TILE_COLS);
+        let tasks =
+            threads::Grid::new(rows, cols, threads::work::BIT_OF_RATES, 16, super::TILE_COLS);
         rates.with_bits(key, Some(self), |bits| {
             threads::for_each(tasks.len(), |i| {
                 let part = tasks.part(i);

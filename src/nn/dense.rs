@@ -3,7 +3,7 @@
 use rand_xoshiro::Xoshiro256PlusPlus;
 use rand_xoshiro::rand_core::Rng;
 
-use crate::buffers::Floats;
+use crate::buffers::AlignedBuffer;
 use crate::dense::Parameters;
 use crate::error::Result;
 use crate::view::MatMut;
@@ -20,13 +20,15 @@ pub struct Dense {
 /// A number for each weight and each bias.
 #[derive(Clone, Debug)]
 struct Numbers {
-    w: Floats,
-    b: Floats,
+    w: AlignedBuffer,
+    b: AlignedBuffer,
 }
 
 impl Numbers {
-    fn zeros(inputs: usize, units: usize) -> Self {
-        Self { w: Floats::zeros(inputs * units), b: Floats::zeros(units) }
+    fn zeros(inputs: usize, units: usize) -> Result<Self> {
+        let mut w = AlignedBuffer::default();
+        w.room(inputs, units)?;
+        Ok(Self { w, b: AlignedBuffer::zeros(units)? })
     }
 }
 
@@ -37,14 +39,14 @@ impl Dense {
         units: usize,
         deviation: f64,
         random: &mut Xoshiro256PlusPlus,
-    ) -> Self {
-        let mut parameters = Numbers::zeros(inputs, units);
+    ) -> Result<Self> {
+        let mut parameters = Numbers::zeros(inputs, units)?;
         for pair in parameters.w.chunks_mut(2) {
             for (w, normal) in pair.iter_mut().zip(normal_pair(random)) {
                 *w = (deviation * normal) as f32;
             }
         }
-        Self { inputs, units, parameters, velocity: None }
+        Ok(Self { inputs, units, parameters, velocity: None })
     }
 
     /// Length of an input row.
@@ -68,27 +70,28 @@ impl Dense {
     }
 
     /// The same layer with its weights, but not its biases, multiplied by `keep`; without velocities.
-    pub(super) fn scaled(&self, keep: f64) -> Self {
-        let mut w = Floats::default();
-        self.scale_weights(keep, &mut w);
+    pub(super) fn scaled(&self, keep: f64) -> Result<Self> {
+        let mut w = AlignedBuffer::default();
+        self.scale_weights(keep, &mut w)?;
         let parameters = Numbers { w, b: self.parameters.b.clone() };
-        Self { parameters, velocity: None, ..*self }
+        Ok(Self { parameters, velocity: None, ..*self })
     }
 
     /// The weights times `keep`, in place of what `scaled` held.
-    pub(super) fn scale_weights(&self, keep: f64, scaled: &mut Floats) {
+    pub(super) fn scale_weights(&self, keep: f64, scaled: &mut AlignedBuffer) -> Result<()> {
         let keep = keep as f32;
         let weights = self.parameters.w.iter();
-        for (scaled, w) in scaled.grow(weights.len()).iter_mut().zip(weights) {
+        for (scaled, w) in scaled.grow(weights.len())?.iter_mut().zip(weights) {
             *scaled = w * keep;
         }
+        Ok(())
     }
 
     /// What an update with or without momentum changes.
     pub(super) fn parameters_mut(&mut self, momentum: bool) -> Result<Parameters<'_>> {
         let (inputs, units) = (self.inputs, self.units);
         if momentum && self.velocity.is_none() {
-            self.velocity = Some(Numbers::zeros(inputs, units));
+            self.velocity = Some(Numbers::zeros(inputs, units)?);
         }
         let (mut w_velocity, mut bias_velocity) = (None, None);
         if let Some(Numbers { w, b }) = &mut self.velocity {

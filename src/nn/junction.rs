@@ -2,7 +2,7 @@
 
 use super::room;
 use super::spec::{Granularity, MlpSpec, Noise, StepRate};
-use crate::buffers::Floats;
+use crate::buffers::AlignedBuffer;
 use crate::elementwise::{
     GaussianDropout, dropout_forward, dropout_forward_in_place, gaussian_dropout_backward_in_place,
     gaussian_dropout_forward, gaussian_dropout_forward_in_place,
@@ -114,7 +114,12 @@ impl Junction {
     }
 
     /// Makes the copy of `x` that the next layer reads, if it reads one.
-    pub(super) fn apply(&self, x: MatRef<'_>, key: &MaskKey, copy: &mut Floats) -> Result<()> {
+    pub(super) fn apply(
+        &self,
+        x: MatRef<'_>,
+        key: &MaskKey,
+        copy: &mut AlignedBuffer,
+    ) -> Result<()> {
         match &self.noise {
             Drawn::Units(kept, _) if self.first => {
                 gather_units(x, kept, room(copy, x.rows(), kept.len())?)

@@ -10,7 +10,7 @@ use super::room;
 use super::sgd::Sgd;
 use super::spec::MlpSpec;
 use crate::activation::{Activation, Needs};
-use crate::buffers::Floats;
+use crate::buffers::AlignedBuffer;
 use crate::dense::{DenseArgs, dense_forward};
 use crate::error::{Error, Result, check_equal, check_shape};
 use crate::mask::Scaling;
@@ -42,15 +42,15 @@ pub struct Mlp {
 #[derive(Clone, Debug, Default)]
 struct Buffers {
     /// What each layer reads, where that is a noisy copy of what was before it.
-    copies: Vec<Floats>,
+    copies: Vec<AlignedBuffer>,
     /// Each layer's output.
-    outputs: Vec<Floats>,
+    outputs: Vec<AlignedBuffer>,
     /// Each layer's z, where its derivative needs it.
-    pre_activations: Vec<Floats>,
+    pre_activations: Vec<AlignedBuffer>,
     /// The gradients of a layer's output, which that of z takes the place of, and of its input.
-    gradients: [Floats; 2],
+    gradients: [AlignedBuffer; 2],
     /// Weights times keep, for inference with classical scaling.
-    scaled: Floats,
+    scaled: AlignedBuffer,
 }
 
 /// The result of [`Mlp::evaluate`].
@@ -92,7 +92,7 @@ impl Mlp {
             _ => 2.0,
         };
         let last = sizes.len() - 2;
-        let layers: Vec<_> = sizes
+        let layers: Result<Vec<_>> = sizes
             .windows(2)
             .enumerate()
             .map(|(l, size)| {
@@ -101,11 +101,12 @@ impl Mlp {
                 Dense::new(size[0], size[1], deviation, &mut random)
             })
             .collect();
+        let layers = layers?;
         let count = layers.len();
         let mut buffers = Buffers::default();
-        buffers.copies.resize(count, Floats::default());
-        buffers.outputs.resize(count, Floats::default());
-        buffers.pre_activations.resize(count, Floats::default());
+        buffers.copies.resize(count, AlignedBuffer::default());
+        buffers.outputs.resize(count, AlignedBuffer::default());
+        buffers.pre_activations.resize(count, AlignedBuffer::default());
         Ok(Self { spec: spec.clone(), layers, junctions, steps: 0, buffers })
     }
 
@@ -214,7 +215,11 @@ impl Mlp {
     /// rate for all, the two ways to scale are the same function, trained at different speeds.
     ///
     /// Where rates change from step to step, keep is that of [`StepRate`](super::StepRate).
-    pub fn export_scaled_weights(&self) -> Vec<Dense> {
+    ///
+    /// # Errors
+    ///
+    /// When there is no memory for them.
+    pub fn export_scaled_weights(&self) -> Result<Vec<Dense>> {
         let keep = |l: usize| match self.spec.scaling {
             Scaling::Inverted => 1.0,
             Scaling::Classical => self.junctions[l].keep(),
@@ -364,7 +369,7 @@ impl Mlp {
             let w = match self.spec.scaling {
                 Scaling::Inverted => layer.weights(),
                 Scaling::Classical => {
-                    layer.scale_weights(self.junctions[l].keep(), scaled);
+                    layer.scale_weights(self.junctions[l].keep(), scaled)?;
                     &*scaled
                 }
             };
@@ -381,6 +386,6 @@ impl Mlp {
 }
 
 /// The last output, of `cols` columns, or `x` where there is none.
-fn last_or<'a>(x: MatRef<'a>, outputs: &'a [Floats], cols: usize) -> Result<MatRef<'a>> {
+fn last_or<'a>(x: MatRef<'a>, outputs: &'a [AlignedBuffer], cols: usize) -> Result<MatRef<'a>> {
     outputs.last().map_or(Ok(x), |output| MatRef::new(output, x.rows(), cols))
 }

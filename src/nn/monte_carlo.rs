@@ -18,7 +18,7 @@ use super::mlp::{EVALUATION_ROWS, Mlp};
 use super::mode::Mode;
 use super::prediction::Prediction;
 use super::room;
-use crate::buffers::Floats;
+use crate::buffers::AlignedBuffer;
 use crate::dense::{DenseArgs, dense_forward, dense_forward_packed};
 use crate::error::{Result, check_equal};
 use crate::gemm::PackedWeight;
@@ -74,16 +74,16 @@ struct Passes<'a> {
     first: usize,
     junctions: Vec<Junction>,
     /// What comes before the first noise, if that is not the input.
-    shared: Floats,
+    shared: AlignedBuffer,
     buffers: Buffers,
 }
 
 /// Of a stack of passes: what a layer reads, and what it writes; and the probabilities of one pass.
 #[derive(Default)]
 struct Buffers {
-    input: Floats,
-    output: Floats,
-    probabilities: Floats,
+    input: AlignedBuffer,
+    output: AlignedBuffer,
+    probabilities: AlignedBuffer,
 }
 
 impl<'a> Passes<'a> {
@@ -92,7 +92,13 @@ impl<'a> Passes<'a> {
         let first = mlp.junctions.iter().position(Junction::may_change);
         let first = first.unwrap_or(mlp.layers().len() - 1);
         let junctions = mlp.junctions.clone();
-        Self { mlp, first, junctions, shared: Floats::default(), buffers: Buffers::default() }
+        Self {
+            mlp,
+            first,
+            junctions,
+            shared: AlignedBuffer::default(),
+            buffers: Buffers::default(),
+        }
     }
 
     /// The weights of the layers after the first noise, for stacked passes; nothing where units are

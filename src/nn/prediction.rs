@@ -2,7 +2,7 @@
 
 use super::mlp::EVALUATION_ROWS;
 use super::room;
-use crate::buffers::Floats;
+use crate::buffers::AlignedBuffer;
 use crate::error::{Error, Result, check_shape};
 use crate::mask::{Dropout, MaskKey};
 use crate::softmax::{SoftmaxDropout, check_labels, softmax_dropout_forward};
@@ -98,7 +98,7 @@ impl Prediction {
     /// When the shape is another one.
     pub fn add(&mut self, logits: MatRef<'_>) -> Result<()> {
         self.check((logits.rows(), logits.cols()))?;
-        let mut buffer = Floats::default();
+        let mut buffer = AlignedBuffer::default();
         for row in (0..logits.rows()).step_by(EVALUATION_ROWS) {
             let rows = EVALUATION_ROWS.min(logits.rows() - row);
             self.add_rows(row, logits.rows_from(row, rows)?, &mut buffer)?;
@@ -118,7 +118,7 @@ impl Prediction {
         &mut self,
         first: usize,
         logits: MatRef<'_>,
-        buffer: &mut Floats,
+        buffer: &mut AlignedBuffer,
     ) -> Result<()> {
         let (rows, classes) = (logits.rows(), self.classes);
         let softmax = SoftmaxDropout { causal: None, dropout: Dropout::NONE, key: MaskKey::FIRST };

@@ -7,7 +7,7 @@ use crate::threads::{Grid, Part, for_each};
 use crate::view::Target;
 
 /// Elements worth a task.
-const TASK: usize = 1 << 17;
+const TASK: usize = crate::threads::work::COPY;
 
 /// `max_norm` of the matrix that consists of `rows` x `cols` kept weights: the norm of a column is
 /// that of its kept weights, one chain, rows ascending, and only they are scaled. The stored rows of

@@ -132,8 +132,7 @@ fn forward(
     let bits = mask.bits(&args.dropout, &args.key);
     let p = probabilities.as_mut().map(MatMut::target);
     let scale = args.dropout.scale();
-    shape.run(level, Forward { shape, x, y, p, bits, stores_mask, scale });
-    Ok(())
+    shape.run(level, Forward { shape, x, y, p, bits, stores_mask, scale })
 }
 
 fn backward(
@@ -152,6 +151,5 @@ fn backward(
     let shape = Shape { rows, cols, causal: args.causal };
     let bits = mask.bits(&args.dropout, &args.key);
     let (p, scale) = (probabilities.source(), args.dropout.scale());
-    shape.run(level, Backward { shape, p, dy, dx, bits, scale });
-    Ok(())
+    shape.run(level, Backward { shape, p, dy, dx, bits, scale })
 }

@@ -5,6 +5,7 @@
 //! level-2 cache, so memory is read and written once.
 
 use super::rows::{Line, Lines, ROWS, Shape, Sweep, hide};
+use crate::error::Result;
 use crate::isa::{F32Lanes, Isa, load, store};
 use crate::mask::{Bits, TILE_COLS, TILE_WORDS};
 use crate::math;
@@ -147,9 +148,9 @@ pub(super) struct Forward {
 
 impl Sweep for Forward {
     #[inline(always)]
-    unsafe fn rows<I: Isa>(self, isa: I, first: usize, count: usize) {
+    unsafe fn rows<I: Isa>(self, isa: I, first: usize, count: usize) -> Result<()> {
         let Shape { cols, .. } = self.shape;
-        let mut lines = Lines::new([Some(self.x), None], [Some(self.y), self.p], cols);
+        let mut lines = Lines::new([Some(self.x), None], [Some(self.y), self.p], cols)?;
         let tile_rows = lines.at_once(self.shape.tile_rows());
         let mut scratch = [0u32; TILE_WORDS];
         for top in (first..first + count).step_by(tile_rows) {
@@ -184,6 +185,7 @@ impl Sweep for Forward {
                 }
             }
         }
+        Ok(())
     }
 }
 
@@ -247,9 +249,9 @@ pub(super) struct Backward {
 
 impl Sweep for Backward {
     #[inline(always)]
-    unsafe fn rows<I: Isa>(self, isa: I, first: usize, count: usize) {
+    unsafe fn rows<I: Isa>(self, isa: I, first: usize, count: usize) -> Result<()> {
         let Shape { cols, .. } = self.shape;
-        let mut lines = Lines::new([Some(self.p), Some(self.dy)], [Some(self.dx), None], cols);
+        let mut lines = Lines::new([Some(self.p), Some(self.dy)], [Some(self.dx), None], cols)?;
         let tile_rows = lines.at_once(self.shape.tile_rows());
         let mut scratch = [0u32; TILE_WORDS];
         for top in (first..first + count).step_by(tile_rows) {
@@ -281,6 +283,7 @@ impl Sweep for Backward {
                 }
             }
         }
+        Ok(())
     }
 }
 

@@ -1,9 +1,10 @@
 //! Removing columns of a matrix, and bringing them back: unit dropout of a network's input.
 
-use super::{BUFFERS, KeptUnits};
+use super::KeptUnits;
 use crate::Level;
+use crate::buffers::{Lease, Slot};
 use crate::error::{Result, check_equal, check_shape};
-use crate::gather::gather;
+use crate::gather::{Windows, gather};
 use crate::view::{MatMut, MatRef};
 
 /// `y = x[:, I] · scale`: the kept columns of a matrix [rows, units], scaled. With it whole features of
@@ -18,10 +19,9 @@ pub fn gather_units(x: MatRef<'_>, kept: &KeptUnits, mut y: MatMut<'_>) -> Resul
     let level = Level::current()?;
     let (source, out, shape) = (x.source(), y.target(), (y.rows(), y.cols()));
     if source.col_step == 1 && out.col_step == 1 {
-        let mut buffers = BUFFERS.take();
-        let columns = buffers.windows.keep(level, None, kept.list());
+        let mut windows: Lease<Windows> = Slot::Index.take();
+        let columns = windows.keep(level, None, kept.list());
         gather(level, source, columns, kept.scale(), out, shape);
-        BUFFERS.set(buffers);
         return Ok(());
     }
     for r in 0..x.rows() {

@@ -1,8 +1,9 @@
 //! Backward and update of a thinned layer.
 
-use super::{BUFFERS, Buffers, Side, output_gradient, pick, weights};
+use super::{Buffers, Side, output_gradient, pick, weights};
 use crate::Level;
 use crate::activation::Activation;
+use crate::buffers::{AlignedBuffer, Lease, Slot};
 use crate::dense::{FUSED_ROWS, Parameters, gradient_of_input, weight_gradient};
 use crate::error::{Result, check_equal, check_shape};
 use crate::gather::Kept;
@@ -80,15 +81,12 @@ pub fn thin_update(
 ) -> Result<()> {
     let shape = args.check(&parameters, saved, &dy, dx.as_ref())?;
     let (batch, _, units) = shape;
-    let mut buffers = BUFFERS.take();
-    let mut memory = std::mem::take(&mut buffers.dz);
-    let mut dz = MatMut::new(memory.room(batch, units)?, batch, units)?;
+    let mut buffers = Buffers::take();
+    let mut dz: Lease<AlignedBuffer> = Slot::OutputGradient.take();
+    let mut dz = MatMut::new(dz.room(batch, units)?, batch, units)?;
     let db = buffers.db.room(1, units)?;
     output_gradient(args.activation, args.output, saved, Some(dy), dz.reborrow(), Some(db))?;
-    apply(args, parameters, shape, dz.as_ref(), dx, &mut buffers)?;
-    buffers.dz = memory;
-    BUFFERS.set(buffers);
-    Ok(())
+    apply(args, parameters, shape, dz.as_ref(), dx, &mut buffers)
 }
 
 /// [`thin_update`] with `dy` overwritten by dz. A buffer for dz would lie in the caches of all cores that
@@ -101,12 +99,10 @@ pub(crate) fn thin_update_in_place(
     dx: Option<MatMut<'_>>,
 ) -> Result<()> {
     let shape = args.check(&parameters, saved, &dy.as_ref(), dx.as_ref())?;
-    let mut buffers = BUFFERS.take();
+    let mut buffers = Buffers::take();
     let db = buffers.db.room(1, shape.2)?;
     output_gradient(args.activation, args.output, saved, None, dy.reborrow(), Some(db))?;
-    apply(args, parameters, shape, dy.as_ref(), dx, &mut buffers)?;
-    BUFFERS.set(buffers);
-    Ok(())
+    apply(args, parameters, shape, dy.as_ref(), dx, &mut buffers)
 }
 
 /// Computes dx, then updates the parameters; db is in the buffers.
@@ -127,7 +123,7 @@ fn apply(
     let transposed = source.col_step != 1;
     if dx.is_some() {
         let w = weights(windows, level, source, args.input, args.output);
-        gradient_of_input(level, dz, w, shape, args.input.elements(), dx);
+        gradient_of_input(level, dz, w, shape, args.input.elements(), dx)?;
     }
     let (rows, cols) = (args.input.list(), args.output.list());
     let kept = match transposed {
@@ -137,12 +133,12 @@ fn apply(
     let x = Operand::dropped(args.x.source(), args.input.elements());
     let same = w_velocity.as_mut().is_none_or(|v| (v.target().col_step != 1) == transposed);
     if same && batch <= FUSED_ROWS {
-        fused(level, args.step, (x, dz, shape), (&mut w, w_velocity.as_mut()), kept);
+        fused(level, args.step, (x, dz, shape), (&mut w, w_velocity.as_mut()), kept)?;
     } else {
         // As for a dense layer: weights by rows and velocities by columns, or a very large batch.
-        let mut dw = vec![0.0; inputs * units];
-        let mut dw = MatMut::new(&mut dw, inputs, units)?;
-        weight_gradient(level, x, dz, (inputs, units, batch), None, &mut dw);
+        let mut dw: Lease<AlignedBuffer> = Slot::WeightGradient.take();
+        let mut dw = MatMut::new(dw.room(inputs, units)?, inputs, units)?;
+        weight_gradient(level, x, dz, (inputs, units, batch), None, &mut dw)?;
         if kept.is_all() {
             sgd_update(w.reborrow(), dw.as_ref(), w_velocity, &args.step)?;
         } else {
@@ -170,7 +166,7 @@ fn fused(
     (x, dz, (batch, inputs, units)): (Operand, Operand, (usize, usize, usize)),
     (w, velocity): (&mut MatMut<'_>, Option<&mut MatMut<'_>>),
     kept: Kept,
-) {
+) -> Result<()> {
     let (mut w, mut velocity) = (w.target(), velocity.map(MatMut::target));
     let (mut a, mut b, mut m, mut n) = (x.t(), dz, inputs, units);
     if w.col_step != 1 {
@@ -181,9 +177,9 @@ fn fused(
     let bits = Bits::Uniform(true, None);
     let product = Product { m, n, k: batch, a, b, bias: None, partial: w, epilogue, bits };
     if kept.is_all() {
-        product.with(Update { w, velocity, step }).run(level);
+        product.with(Update { w, velocity, step }).run(level)
     } else {
-        product.run(level);
+        product.run(level)
     }
 }
 
@@ -223,9 +219,11 @@ fn update_bias(
         let velocity = velocity.map(MatMut::row_vector);
         return sgd_update(MatMut::row_vector(bias), db, velocity, &step);
     };
-    let kept = pick(bias, list, &mut buffers.bias);
-    let mut kept_velocity =
-        velocity.as_ref().map(|velocity| pick(velocity, list, &mut buffers.bias_velocity));
+    let kept = pick(bias, list, &mut buffers.bias)?;
+    let mut kept_velocity = match &velocity {
+        Some(velocity) => Some(pick(velocity, list, &mut buffers.bias_velocity)?),
+        None => None,
+    };
     let view = kept_velocity.as_mut().map(|velocity| MatMut::row_vector(velocity));
     sgd_update(MatMut::row_vector(&mut *kept), db, view, &step)?;
     for (i, unit) in list.iter().enumerate() {

@@ -351,7 +351,7 @@ fn exported_weights_predict_the_same() {
         for _ in 0..5 {
             mlp.train_step(x, &labels, &Sgd { momentum: 0.9, ..Sgd::new(0.1) }).unwrap();
         }
-        let exported = mlp.export_scaled_weights();
+        let exported = mlp.export_scaled_weights().unwrap();
         for (l, (exported, layer)) in exported.iter().zip(mlp.layers()).enumerate() {
             let w: Vec<f32> = layer.weights().iter().map(|w| w * keep[l] as f32).collect();
             // The keep probability is a multiple of 2^-32.
