@@ -1,13 +1,18 @@
-//! Buffers of floats, kept from call to call.
+//! Memory: buffers that start at a cache line, and what a thread keeps from call to call.
+//!
+//! All growth is fallible: what cannot be had is [`Error::Memory`].
 
+use std::any::Any;
+use std::cell::RefCell;
 use std::ops::{Deref, DerefMut};
 
 use crate::error::{Error, Result};
+use crate::threads;
 
-/// AlignedBuffer of a cache line, which is also the widest vector.
+/// Floats of a cache line, which is also the widest vector.
 const LINE: usize = 16;
 
-/// AlignedBuffer that start at a cache line: where rows have a multiple of 16, a line holds floats of one row,
+/// Floats that start at a cache line: where rows have a multiple of 16, a line holds floats of one row,
 /// and no vector lies in two lines.
 #[derive(Debug, Default)]
 pub(crate) struct AlignedBuffer {
@@ -18,37 +23,46 @@ pub(crate) struct AlignedBuffer {
 
 impl AlignedBuffer {
     /// `len` times 0.
-    pub(crate) fn zeros(len: usize) -> Self {
-        let mut memory: Vec<f32> = Vec::new();
+    pub(crate) fn zeros(len: usize) -> Result<Self> {
+        let mut memory = Vec::new();
         if len > 0 {
-            memory.reserve_exact(len.saturating_add(LINE - 1));
+            reserve(&mut memory, len.saturating_add(LINE - 1))?;
         }
+        Ok(Self::within(memory, len))
+    }
+
+    /// `len` times 0 in memory that has room for them from the first line on.
+    fn within(mut memory: Vec<f32>, len: usize) -> Self {
         let first = memory.as_ptr().align_offset(4 * LINE).min(memory.capacity() - len);
         memory.resize(first + len, 0.0);
         Self { memory, first }
     }
 
     /// The first `len` floats, with arbitrary contents; what they were is lost if there were fewer.
-    pub(crate) fn grow(&mut self, len: usize) -> &mut [f32] {
+    pub(crate) fn grow(&mut self, len: usize) -> Result<&mut [f32]> {
         if self.len() < len {
             // The old ones first, so that both do not exist together.
             *self = Self::default();
-            *self = Self::zeros(len);
+            *self = Self::zeros(len)?;
         }
-        &mut self[..len]
+        Ok(&mut self[..len])
     }
 
     /// Room for a matrix, as by [`AlignedBuffer::grow`].
     pub(crate) fn room(&mut self, rows: usize, cols: usize) -> Result<&mut [f32]> {
         let len = rows.checked_mul(cols).filter(|n| *n <= isize::MAX as usize / 4 - LINE);
-        Ok(self.grow(len.ok_or(Error::Overflow { rows, stride: cols })?))
+        self.grow(len.ok_or(Error::Overflow { rows, stride: cols })?)
     }
 }
 
+/// As that of a `Vec`, a clone ends the program where there is no memory for it.
 impl Clone for AlignedBuffer {
     fn clone(&self) -> Self {
-        let mut copy = Self::zeros(self.len());
-        copy.copy_from_slice(self);
+        let mut copy = Self::default();
+        if !self.is_empty() {
+            copy = Self::within(Vec::with_capacity(self.len() + LINE - 1), self.len());
+            copy.copy_from_slice(self);
+        }
         copy
     }
 }
@@ -67,6 +81,155 @@ impl DerefMut for AlignedBuffer {
     }
 }
 
+/// Room for `len` elements in all.
+pub(crate) fn reserve<T>(memory: &mut Vec<T>, len: usize) -> Result<()> {
+    let bytes = len.saturating_mul(size_of::<T>());
+    let more = len.saturating_sub(memory.len());
+    memory.try_reserve_exact(more).map_err(|_| Error::Memory { bytes })
+}
+
+/// The first `len` elements, with arbitrary contents; the memory never shrinks.
+pub(crate) fn grow<T: Clone + Default>(memory: &mut Vec<T>, len: usize) -> Result<&mut [T]> {
+    if memory.len() < len {
+        // What is there need not be copied.
+        memory.clear();
+        reserve(memory, len)?;
+        memory.resize(len, T::default());
+    }
+    Ok(&mut memory[..len])
+}
+
+/// `len` times the default.
+pub(crate) fn zeros<T: Clone + Default>(len: usize) -> Result<Vec<T>> {
+    let mut vec = Vec::new();
+    resize(&mut vec, len)?;
+    Ok(vec)
+}
+
+/// The same elements, as far as there are `len`, then the default; unchanged where memory is short.
+pub(crate) fn resize<T: Clone + Default>(vec: &mut Vec<T>, len: usize) -> Result<()> {
+    reserve(vec, len)?;
+    vec.resize(len, T::default());
+    Ok(())
+}
+
+/// The items, of which there are `len`.
+pub(crate) fn collect<T>(len: usize, items: impl IntoIterator<Item = T>) -> Result<Vec<T>> {
+    let mut vec = Vec::new();
+    reserve(&mut vec, len)?;
+    vec.extend(items);
+    Ok(vec)
+}
+
+/// What is kept in the workspace of a thread, by what it is for. Operations that are at work at the same
+/// time on one thread, one calling the other, use different ones.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Slot {
+    /// Panels of a product, and the mask bits of its block.
+    Panels,
+    /// dz, where the caller wants it not.
+    OutputGradient,
+    /// db, where the caller wants it not.
+    BiasGradient,
+    /// dW, where the caller wants it not.
+    WeightGradient,
+    /// y or dx by rows, where the caller's is not.
+    Output,
+    /// z by rows, where the caller's is not.
+    PreActivation,
+    /// The residual by rows, where the caller's is not.
+    Residual,
+    /// Weights after a dropout, of which some rows and columns are kept.
+    MaskedWeights,
+    /// The rows of a sweep, where the caller's are not contiguous.
+    Rows,
+    /// Biases of the kept units.
+    Bias,
+    /// Velocities of the biases of the kept units.
+    BiasVelocity,
+    /// The gather index of kept rows and columns.
+    Index,
+    /// Decisions that several elements share.
+    Decisions,
+    /// Bit planes of thresholds.
+    Planes,
+    /// What a network keeps from layer to layer in inference.
+    Inference,
+}
+
+impl Slot {
+    const COUNT: usize = Slot::Inference as usize + 1;
+
+    /// What the thread keeps here, or, where that is in use already, or the thread is about to end, new
+    /// and empty memory. It goes back when the lease ends.
+    pub(crate) fn take<T: Any + Default>(self) -> Lease<T> {
+        let kept = WORKSPACE.try_with(|slots| {
+            let mut slots = slots.borrow_mut();
+            let kept = slots[self as usize].as_mut().and_then(|kept| kept.downcast_mut::<T>());
+            kept.map(std::mem::take)
+        });
+        Lease { memory: kept.ok().flatten().unwrap_or_default(), slot: self }
+    }
+}
+
+/// The memory of one thread.
+type Workspace = [Option<Box<dyn Any>>; Slot::COUNT];
+
+thread_local! {
+    static WORKSPACE: RefCell<Workspace> = const { RefCell::new([const { None }; Slot::COUNT]) };
+}
+
+/// Memory of this thread's workspace, in use.
+#[derive(Debug)]
+pub(crate) struct Lease<T: Any + Default> {
+    memory: T,
+    slot: Slot,
+}
+
+impl<T: Any + Default> Drop for Lease<T> {
+    fn drop(&mut self) {
+        let memory = std::mem::take(&mut self.memory);
+        let put_back = |slots: &RefCell<Workspace>| {
+            let kept = &mut slots.borrow_mut()[self.slot as usize];
+            match kept.as_mut().and_then(|kept| kept.downcast_mut::<T>()) {
+                Some(kept) => *kept = memory,
+                None => *kept = Some(Box::new(memory)),
+            }
+        };
+        // Where the thread is about to end there is no workspace, and the memory is freed.
+        WORKSPACE.try_with(put_back).unwrap_or(());
+    }
+}
+
+impl<T: Any + Default> Deref for Lease<T> {
+    type Target = T;
+
+    fn deref(&self) -> &T {
+        &self.memory
+    }
+}
+
+impl<T: Any + Default> DerefMut for Lease<T> {
+    fn deref_mut(&mut self) -> &mut T {
+        &mut self.memory
+    }
+}
+
+/// Frees the memory that operations keep from call to call: that of the calling thread, and that of the
+/// threads of the rayon pool it is in, or of the global pool where it is in none.
+///
+/// A thread keeps packed panels, and where an operation needs them, matrices of the size of the output
+/// gradient, of a transposed output, or of the weights. They grow with the largest operation so far,
+/// and stay until the thread ends or this is called. Operations that run meanwhile are not disturbed.
+/// It waits for each thread of the pool to end what it is at.
+pub fn release_buffers() {
+    threads::on_each_thread(|| {
+        // A thread that is about to end has no workspace any more.
+        let memory = WORKSPACE.try_with(|slots| slots.replace([const { None }; Slot::COUNT]));
+        drop(memory);
+    });
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -74,27 +237,77 @@ mod tests {
     #[test]
     fn they_start_at_a_line() {
         for len in [0, 1, 15, 16, 17, 1000, 100_000] {
-            let mut floats = AlignedBuffer::zeros(len);
-            assert_eq!(*floats, vec![0.0; len]);
-            floats.fill(1.5);
-            let copy = floats.clone();
+            let mut buffer = AlignedBuffer::zeros(len).unwrap();
+            assert_eq!(*buffer, vec![0.0; len]);
+            buffer.fill(1.5);
+            let copy = buffer.clone();
             assert_eq!(*copy, vec![1.5; len]);
-            for floats in [&floats, &copy] {
-                assert!(len == 0 || (floats.as_ptr() as usize).is_multiple_of(4 * LINE));
+            for buffer in [&buffer, &copy] {
+                assert!(len == 0 || (buffer.as_ptr() as usize).is_multiple_of(4 * LINE));
             }
         }
     }
 
     #[test]
     fn they_grow_and_never_shrink() {
-        let mut floats = AlignedBuffer::default();
-        assert_eq!(floats.room(3, 7).map(|room| room.len()), Ok(21));
-        let first = floats.as_ptr();
-        assert_eq!(floats.room(2, 5).map(|room| room.len()), Ok(10));
-        assert_eq!((floats.as_ptr(), floats.len()), (first, 21));
-        assert_eq!(floats.grow(0).len(), 0);
+        let mut buffer = AlignedBuffer::default();
+        assert_eq!(buffer.room(3, 7).map(|room| room.len()), Ok(21));
+        let first = buffer.as_ptr();
+        assert_eq!(buffer.room(2, 5).map(|room| room.len()), Ok(10));
+        assert_eq!((buffer.as_ptr(), buffer.len()), (first, 21));
+        assert_eq!(buffer.grow(0).map(|room| room.len()), Ok(0));
+        let mut words = vec![1_u32; 3];
+        assert_eq!(grow(&mut words, 2).map(|words| words.len()), Ok(2));
+        assert_eq!(grow(&mut words, 5).map(|words| words.len()), Ok(5));
+        assert_eq!(words.len(), 5);
+    }
+
+    #[test]
+    fn memory_that_cannot_be_had_is_an_error() {
+        let mut buffer = AlignedBuffer::default();
         let overflow = Error::Overflow { rows: usize::MAX, stride: 2 };
-        assert_eq!(floats.room(usize::MAX, 2).unwrap_err(), overflow);
-        assert!(floats.room(1, isize::MAX as usize / 4).is_err());
+        assert_eq!(buffer.room(usize::MAX, 2).unwrap_err(), overflow);
+        assert!(buffer.room(1, isize::MAX as usize / 4).is_err());
+        let len = isize::MAX as usize / 4 - LINE;
+        let memory = Error::Memory { bytes: 4 * (len + LINE - 1) };
+        assert_eq!(buffer.room(1, len).unwrap_err(), memory);
+        assert_eq!(
+            memory.to_string(),
+            format!("{} bytes of memory could not be had", 4 * (len + LINE - 1))
+        );
+        assert!(buffer.is_empty());
+        let mut words = vec![1_u32];
+        let memory = Error::Memory { bytes: usize::MAX };
+        assert_eq!(grow(&mut words, usize::MAX / 2).unwrap_err(), memory);
+    }
+
+    #[test]
+    fn what_is_in_use_is_not_given_out_again() {
+        let address = |lease: &Lease<AlignedBuffer>| lease.as_ptr();
+        let mut outer: Lease<AlignedBuffer> = Slot::Output.take();
+        outer.grow(100).unwrap().fill(1.0);
+        let inner: Lease<AlignedBuffer> = Slot::Output.take();
+        assert!(inner.is_empty());
+        drop(inner);
+        let kept = address(&outer);
+        drop(outer);
+        let again: Lease<AlignedBuffer> = Slot::Output.take();
+        assert_eq!((address(&again), again.len()), (kept, 100));
+        // Another type finds nothing, and takes the place.
+        drop(again);
+        assert!(Slot::Output.take::<Vec<u8>>().is_empty());
+    }
+
+    #[test]
+    fn what_is_released_is_gone_and_what_is_in_use_stays() {
+        drop(Slot::Bias.take::<Vec<u8>>());
+        let mut used = Slot::Index.take::<Vec<u8>>();
+        used.extend([1, 2, 3]);
+        let mut kept = Slot::Planes.take::<Vec<u8>>();
+        kept.push(1);
+        drop(kept);
+        release_buffers();
+        assert!(Slot::Planes.take::<Vec<u8>>().is_empty());
+        assert_eq!(**used, [1, 2, 3]);
     }
 }

@@ -5,7 +5,9 @@ use crate::Level;
 /// A result whose error is [`Error`].
 pub type Result<T> = std::result::Result<T, Error>;
 
-/// Why an operation refused its arguments. The outputs of a refused operation are untouched.
+/// Why an operation refused its arguments. The outputs of a refused operation are untouched, save after
+/// [`Error::Memory`]: a task that finds no memory of its own leaves its part of the outputs as it was,
+/// while other tasks write theirs.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {

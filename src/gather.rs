@@ -23,7 +23,7 @@ use crate::threads::{Grid, Part, for_each};
 use crate::view::{Source, Target};
 
 /// Elements that are worth a task.
-const TASK: usize = 1 << 17;
+const TASK: usize = crate::threads::work::COPY;
 /// Rows that are prefetched before they are gathered: no more than the ways of the level-1 cache, all
 /// of whose lines have one place where rows are a power of two apart.
 const ROWS_AHEAD: usize = 8;

@@ -26,8 +26,9 @@ mod tile;
 pub(crate) use pack::{Operand, PackedPanels};
 
 use crate::Level;
+use crate::error::Result;
 use crate::mask::Bits;
-use crate::threads::{Grid, for_each};
+use crate::threads::{Grid, try_for_each};
 use crate::view::Target;
 use epilogue::{End, Store};
 
@@ -63,7 +64,7 @@ unsafe impl Sync for Product {}
 const GROUP: usize = 128;
 
 /// Multiply-adds that are worth a task of their own: some 20 microseconds.
-const TASK: usize = 1 << 20;
+const TASK: usize = crate::threads::work::MULTIPLY_ADD;
 
 impl Product {
     /// The product of these arguments.
@@ -87,15 +88,19 @@ impl Product {
     }
 
     /// Computes the product.
-    pub(crate) fn run(self, level: Level) {
+    ///
+    /// # Errors
+    ///
+    /// When a task finds no memory for its panels: its block of the outputs is then not written.
+    pub(crate) fn run(self, level: Level) -> Result<()> {
         if self.args.m == 0 || self.args.n == 0 {
-            return;
+            return Ok(());
         }
-        let grid = self.grid(rayon::current_num_threads());
-        for_each(grid.len(), |i| {
+        let grid = self.grid(crate::threads::count());
+        try_for_each(grid.len(), |i| {
             // SAFETY: the parts of the grid lie in C, and do not overlap.
-            level.vectorize(unsafe { block::Block::new(&self, grid.part(i)) });
-        });
+            level.vectorize(unsafe { block::Block::new(&self, grid.part(i)) })
+        })
     }
 
     /// A grid of about one block a thread, of the shape that packs least.

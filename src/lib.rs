@@ -117,7 +117,6 @@ mod isa;
 pub mod layer;
 pub mod mask;
 mod math;
-mod memory;
 pub mod nn;
 pub mod philox;
 pub mod prelude;
@@ -131,6 +130,7 @@ mod threads;
 mod view;
 
 pub use activation::Activation;
+pub use buffers::release_buffers;
 pub use error::{Error, Result};
 pub use isa::Level;
 pub use mask::dropout::{Dropout, Scaling};

@@ -12,7 +12,7 @@ pub use max_norm::max_norm;
 pub(crate) use max_norm::{check_limit, gathered_max_norm};
 
 /// Elements worth a task.
-const TASK: usize = 1 << 17;
+const TASK: usize = crate::threads::work::COPY;
 
 /// The numbers of one update.
 ///

@@ -1,5 +1,7 @@
 //! No operation allocates once its buffers have grown: neither a training step nor the functions it
-//! is made of. A binary of its own, since it replaces the allocator.
+//! is made of, also with outputs by columns and with batches so large that dW is made in memory. What
+//! a call returns (a new mask, a packed weight) is allocated, and so is everything after
+//! `release_buffers`. A binary of its own, since it replaces the allocator.
 
 mod common;
 
@@ -215,6 +217,56 @@ fn dense_layers() {
                     let (dy, dx) = (matrix(&dy, batch, units), matrix_mut(&mut dx, batch, inputs));
                     dense_update(&update, parameters, &saved, dy, Some(dx)).unwrap();
                 }
+            });
+        });
+    }
+}
+
+/// Outputs, residuals and gradients by columns, and a batch whose gradient of the weights is made in
+/// memory.
+#[test]
+fn dense_layers_by_columns_and_of_large_batches() {
+    for (batch, inputs, units) in [(40, 30, 50), (4100, 5, 17)] {
+        let (x, w) = (numbers(batch * inputs, 1), numbers(inputs * units, 2));
+        let dy = numbers(batch * units, 4);
+        everywhere(|place| {
+            let key = MaskKey::new(1, 2, 3).unwrap();
+            let args = DenseArgs {
+                activation: Activation::Silu,
+                dropout: Dropout::new(0.4).unwrap(),
+                key,
+                residual: Some(matrix(&dy, units, batch).t()),
+                ..DenseArgs::new(matrix(&x, batch, inputs), matrix(&w, inputs, units))
+            };
+            let (mut y, mut z) = (vec![0.0; batch * units], vec![0.0; batch * units]);
+            let (mut dx, mut w_new) = (vec![0.0; batch * inputs], w.clone());
+            let mut velocity = vec![0.0; inputs * units];
+            let what = format!("a dense layer by columns {batch} x {inputs} x {units} {place}");
+            assert_no_allocation(&what, || {
+                let to = matrix_mut(&mut y, units, batch).t();
+                let z_to = Some(matrix_mut(&mut z, units, batch).t());
+                dense_forward(&args, to, z_to, None).unwrap();
+                let update = DenseUpdate {
+                    x: args.x,
+                    activation: args.activation,
+                    dropout: args.dropout,
+                    key,
+                    input_dropout: None,
+                    weight_dropout: None,
+                    step: SgdStep { momentum: 0.9, ..SgdStep::new(1e-3) },
+                    max_norm: Some(1.0),
+                };
+                // Weights by rows, their velocities by columns.
+                let parameters = Parameters {
+                    w: matrix_mut(&mut w_new, inputs, units),
+                    w_velocity: Some(matrix_mut(&mut velocity, units, inputs).t()),
+                    bias: None,
+                    bias_velocity: None,
+                };
+                let saved = Saved::pre_activation(matrix(&z, units, batch).t());
+                let dx = Some(matrix_mut(&mut dx, inputs, batch).t());
+                let dy = matrix(&dy, batch, units);
+                dense_update(&update, parameters, &saved, dy, dx).unwrap();
             });
         });
     }

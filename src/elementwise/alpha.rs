@@ -10,13 +10,12 @@
 //! q is the realised keep probability T / 2^32. For x of mean 0 and variance 1 y has the same
 //! (Klambauer, Unterthiner, Mayr and Hochreiter 2017, section "New dropout technique").
 
-use std::cell::Cell;
-
 use super::kernel::{Pass, Tensors};
 use super::ops::Op;
 use super::{Run, Step};
 use crate::Level;
 use crate::activation::Activation;
+use crate::buffers::{Lease, Slot};
 use crate::error::{Error, Result};
 use crate::isa::Isa;
 use crate::mask::{Bits, Dropout, KeyedDropout, Mask, MaskKey, MaskSource};
@@ -188,11 +187,6 @@ pub(crate) fn check_alpha<T>(
     Ok((rows, cols))
 }
 
-thread_local! {
-    /// The decisions about features, kept from call to call.
-    static FEATURES: Cell<Mask> = const { Cell::new(Mask::EMPTY) };
-}
-
 /// Calls `f` with the bits of an operation: those of elements, or the same row of features for all rows.
 /// An empty matrix has no bits.
 fn with_bits(
@@ -211,11 +205,10 @@ fn with_bits(
         MaskSource::Key | MaskSource::Given(_) if empty => {}
         MaskSource::Given(mask) => f(Bits::same_for_all_rows(mask)),
         MaskSource::Key => {
-            let mut features = FEATURES.replace(Mask::EMPTY);
+            let mut features: Lease<Mask> = Slot::Decisions.take();
             features.reshape(1, cols)?;
             features.fill(dropout)?;
             f(Bits::same_for_all_rows(&features));
-            FEATURES.set(features);
         }
     }
     Ok(())

@@ -2,12 +2,11 @@
 
 mod runs;
 
-use std::cell::Cell;
-
 use super::kernel::{Pass, Tensors};
 use super::{Run, Step};
 use crate::Level;
 use crate::activation::Activation;
+use crate::buffers::{Lease, Slot};
 use crate::error::{Result, check_equal};
 use crate::isa::caches;
 use crate::mask::{Bits, BroadcastShape, KeyedDropout, Mask, MaskSource};
@@ -150,11 +149,6 @@ pub fn broadcast_dropout_backward<'a, 'm>(
     run(args, dy_dx.into(), DY_DX, mask.into())
 }
 
-thread_local! {
-    /// The reduced mask of an operation, kept from call to call.
-    static REDUCED: Cell<Mask> = const { Cell::new(Mask::EMPTY) };
-}
-
 fn run(
     args: &BroadcastDropout,
     mut xy: InOut<'_>,
@@ -186,8 +180,8 @@ fn run(
         pass(rows, cols, mask.bits(&args.dropout));
         return Ok(());
     }
-    let mut reduced = REDUCED.replace(Mask::EMPTY);
-    let result = reduce(args, mask, &mut reduced, |words| {
+    let mut reduced: Lease<Mask> = Slot::Decisions.take();
+    reduce(args, mask, &mut reduced, |words| {
         let (outer, inner) = nest.split_inner();
         match inner {
             Some(inner) if inner.step == 0 && inner.size >= RUN => {
@@ -199,9 +193,7 @@ fn run(
             }
             _ => pass(1, len, Bits::spread(words, nest)),
         }
-    });
-    REDUCED.set(reduced);
-    result
+    })
 }
 
 /// Calls `f` with the reduced mask, its bits following each other without padding.

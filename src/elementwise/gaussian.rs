@@ -51,7 +51,7 @@ const VECTORS: usize = 2;
 /// Lanes of the widest vector: what may be read past the last number of a block.
 const WIDEST: usize = 16;
 /// Elements worth a task: some 20 microseconds.
-const TASK: usize = 1 << 15;
+const TASK: usize = crate::threads::work::FUNCTION;
 
 /// How strong the noise is.
 ///

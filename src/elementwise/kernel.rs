@@ -16,7 +16,7 @@ const TILE: usize = 8192;
 /// Tiles of many short rows have a multiple of so many: a walk down the rows with the widest vectors.
 const ROWS: usize = 16;
 /// Elements worth a task: some 10 microseconds, ten times what it costs to hand one over.
-pub(super) const TASK: usize = 1 << 17;
+pub(super) const TASK: usize = crate::threads::work::COPY;
 /// Rows that are gathered together where a view is not stored by rows: a cache line of the columns
 /// that it is stored by.
 const GATHER_ROWS: usize = 16;
@@ -107,7 +107,7 @@ impl<'a> Pass<'a> {
         let grid = match self.sum {
             Some(_) => {
                 // Long pieces of rows keep the prefetchers going, so there is one strip a thread.
-                let threads = rayon::current_num_threads().min(self.rows * self.cols / TASK);
+                let threads = crate::threads::count().min(self.rows * self.cols / TASK);
                 let strip = self.cols.div_ceil(threads.max(1)).next_multiple_of(128);
                 Grid::with_parts(self.rows, self.cols, self.rows, strip)
             }

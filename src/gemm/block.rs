@@ -40,6 +40,8 @@ use super::scratch::{self, Scratch};
 use super::skinny::{SKINNY_ROWS, SMALL, SMALL_ROWS, Skinny};
 use super::tile::{Area, Ends, Sums, Task};
 use super::{GROUP, Operand, Product, ProductArgs};
+use crate::buffers::grow;
+use crate::error::Result;
 use crate::isa::{Isa, Kernel, TileKernel};
 use crate::mask::{TILE_WORDS, Tile};
 use crate::threads::Part;
@@ -62,21 +64,21 @@ impl<'a> Block<'a> {
 }
 
 impl Kernel for Block<'_> {
-    type Output = ();
+    type Output = Result<()>;
 
     #[inline(always)]
-    fn run<I: Isa>(self, isa: I) {
-        isa.tile(self);
+    fn run<I: Isa>(self, isa: I) -> Result<()> {
+        isa.tile(self)
     }
 }
 
 impl TileKernel for Block<'_> {
-    type Output = ();
+    type Output = Result<()>;
 
     #[inline(always)]
-    fn run<I: Isa, const MR: usize, const MR1: usize, const NV: usize>(self, isa: I) {
+    fn run<I: Isa, const MR: usize, const MR1: usize, const NV: usize>(self, isa: I) -> Result<()> {
         let activate = |epilogue: Activate| {
-            with_activation::<I, MR, MR1, NV>(epilogue, |ends| self.run_nest(isa, ends));
+            with_activation::<I, MR, MR1, NV>(epilogue, |ends| self.run_nest(isa, ends))
         };
         match self.product.end {
             End::Store(_) => self.run_nest(isa, Ends { memory: None, registers: None }),
@@ -96,19 +98,19 @@ impl Block<'_> {
         self,
         isa: I,
         end: E,
-    ) {
+    ) -> Result<()> {
         let memory = InMemory(end);
         if Ends::<I>::HAS_REGISTER_TILES {
             let registers = Pipelined::<E, MR, MR1, NV>(end);
-            self.run_nest(isa, Ends { memory: Some(&memory), registers: Some(&registers) });
+            self.run_nest(isa, Ends { memory: Some(&memory), registers: Some(&registers) })
         } else {
-            self.run_nest(isa, Ends { memory: Some(&memory), registers: None });
+            self.run_nest(isa, Ends { memory: Some(&memory), registers: None })
         }
     }
 
     #[inline(always)]
-    fn run_nest<I: Isa>(self, isa: I, ends: Ends<'_, I>) {
-        Nest { isa, product: self.product, part: self.part, ends }.run();
+    fn run_nest<I: Isa>(self, isa: I, ends: Ends<'_, I>) -> Result<()> {
+        Nest { isa, product: self.product, part: self.part, ends }.run()
     }
 }
 
@@ -160,7 +162,7 @@ impl<I: Isa> Nest<'_, I> {
     const NR: usize = I::NV * I::LANES;
 
     #[inline(never)]
-    fn run(&self) {
+    fn run(&self) -> Result<()> {
         let b = &self.product.b;
         let mut scratch = scratch::take();
         let small = self.product.k.saturating_mul(self.part.cols) <= SMALL;
@@ -168,16 +170,15 @@ impl<I: Isa> Nest<'_, I> {
         let overwrites = self.product.end.overwrites();
         let skinny = self.part.rows <= most && self.product.k > 0 && overwrites;
         if skinny && (b.is_copied() || b.masked_rows().is_some()) {
-            self.skinny(&mut scratch);
+            self.skinny(&mut scratch)
         } else {
-            self.packed(&mut scratch);
+            self.packed(&mut scratch)
         }
-        scratch::put_back(scratch);
     }
 
     /// Loops 5 to 3. As in BLIS a panel of B is packed once for all blocks of A, if there are enough of
     /// them; else anew for each, just before its only use.
-    fn packed(&self, scratch: &mut Scratch) {
+    fn packed(&self, scratch: &mut Scratch) -> Result<()> {
         let Part { row, rows, col, cols } = self.part;
         let product = self.product;
         let (kc, mc) = self.block_sizes();
@@ -187,13 +188,13 @@ impl<I: Isa> Nest<'_, I> {
         let operand = computed(&product.a, mc * kc).max(computed(&product.b, Self::NR * kc));
         // Those of the epilogue, and those of two groups of a masked B.
         let bits = mc + computed(&product.b, 2 * kc.next_multiple_of(32));
-        scratch.bits.resize(scratch.bits.len().max(bits * GROUP / 32), 0);
+        grow(&mut scratch.bits, bits * GROUP / 32)?;
         let (mut tile, mut waiting) = (Sums::ZERO, Sums::ZERO);
         let panels = kc * if stays { nc } else { 2 * Self::NR };
         let buffers = Buffers {
-            a: scratch.a.grow(mc * kc).as_mut_ptr(),
-            b: scratch.b.grow(Self::NR + panels).as_mut_ptr(),
-            operand: scratch.operand.grow(operand).as_mut_ptr(),
+            a: scratch.a.grow(mc * kc)?.as_mut_ptr(),
+            b: scratch.b.grow(Self::NR + panels)?.as_mut_ptr(),
+            operand: scratch.operand.grow(operand)?.as_mut_ptr(),
             tile: tile.as_mut_ptr(),
             waiting: waiting.as_mut_ptr(),
         };
@@ -214,6 +215,7 @@ impl<I: Isa> Nest<'_, I> {
                 }
             }
         }
+        Ok(())
     }
 
     /// KC and MC.
@@ -426,18 +428,18 @@ impl<I: Isa> Nest<'_, I> {
     }
 
     /// Rows too few to pay for packing B: sums grow in C, from which the epilogue takes them.
-    fn skinny(&self, scratch: &mut Scratch) {
+    fn skinny(&self, scratch: &mut Scratch) -> Result<()> {
         let Self { isa, product, part: Part { row, rows, col, cols }, .. } = *self;
         let a = Part { row, rows, col: 0, cols: product.k };
         let computed = if product.a.is_computed() { rows * product.k } else { 0 };
-        let buffer = scratch.operand.grow(computed).as_mut_ptr();
+        let buffer = scratch.operand.grow(computed)?.as_mut_ptr();
         // SAFETY: the part lies in A, B and C, of which C's is this task's alone.
         unsafe {
             let a = product.a.elements(isa, a, buffer);
             isa.vectorize(Skinny::new(product, self.part, a));
-            let Some(end) = self.ends.memory else { return };
+            let Some(end) = self.ends.memory else { return Ok(()) };
             let most = 32 * (TILE_WORDS / rows);
-            scratch.bits.resize(scratch.bits.len().max(rows * most.min(cols).div_ceil(32)), 0);
+            grow(&mut scratch.bits, rows * most.min(cols).div_ceil(32))?;
             for c in (0..cols).step_by(most) {
                 let part = Part { row, rows, col: col + c, cols: most.min(cols - c) };
                 let bits = product.bits.tile(isa, part, &mut scratch.bits);
@@ -446,5 +448,6 @@ impl<I: Isa> Nest<'_, I> {
                 end.finish(isa, &area, sums, product.partial.row_step);
             }
         }
+        Ok(())
     }
 }

@@ -114,11 +114,11 @@ impl<I: Isa, E: Epilogue> MemoryEnd<I> for InMemory<E> {
     }
 }
 
-/// The end of whole tiles of `MR` or `LESS` rows and `NV` vectors whose sums are in registers.
-pub(super) struct InRegisters<E, const MR: usize, const LESS: usize, const NV: usize>(pub(super) E);
+/// The end of whole tiles of `MR` or `MR1` rows and `NV` vectors whose sums are in registers.
+pub(super) struct InRegisters<E, const MR: usize, const MR1: usize, const NV: usize>(pub(super) E);
 
-impl<I: Isa, E: Epilogue, const MR: usize, const LESS: usize, const NV: usize> RegisterEnd<I>
-    for InRegisters<E, MR, LESS, NV>
+impl<I: Isa, E: Epilogue, const MR: usize, const MR1: usize, const NV: usize> RegisterEnd<I>
+    for InRegisters<E, MR, MR1, NV>
 {
     unsafe fn tile(
         &self,
@@ -134,7 +134,7 @@ impl<I: Isa, E: Epilogue, const MR: usize, const LESS: usize, const NV: usize> R
             if task.area.part.rows == MR {
                 isa.vectorize(RegisterTile::<E, MR, NV>::new(epilogue, product, task));
             } else {
-                isa.vectorize(RegisterTile::<E, LESS, NV>::new(epilogue, product, task));
+                isa.vectorize(RegisterTile::<E, MR1, NV>::new(epilogue, product, task));
             }
         }
     }

@@ -1,28 +1,21 @@
-//! Buffers for packed panels: one set a thread, kept from call to call.
+//! What a task of a product needs for itself, kept from call to call.
 
-use std::cell::Cell;
-
-use crate::buffers::AlignedBuffer;
+use crate::buffers::{AlignedBuffer, Lease, Slot};
 
 /// The buffers of one thread.
-#[derive(Default)]
+#[derive(Debug, Default)]
 pub(super) struct Scratch {
+    /// Panels of A.
     pub(super) a: AlignedBuffer,
+    /// Panels of B.
     pub(super) b: AlignedBuffer,
+    /// Elements of an operand that are computed before they are packed.
     pub(super) operand: AlignedBuffer,
+    /// Mask bits: of the epilogue, and of a masked operand.
     pub(super) bits: Vec<u32>,
 }
 
-thread_local! {
-    static SCRATCH: Cell<Scratch> = Cell::default();
-}
-
 /// This thread's buffers; new ones where they are taken already.
-pub(super) fn take() -> Scratch {
-    SCRATCH.take()
-}
-
-/// Keeps the buffers for the next call.
-pub(super) fn put_back(scratch: Scratch) {
-    SCRATCH.set(scratch);
+pub(super) fn take() -> Lease<Scratch> {
+    Slot::Panels.take()
 }

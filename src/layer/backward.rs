@@ -4,7 +4,7 @@ use super::product::{LayerBuffers, WeightGradient, input_gradient, weights};
 use super::rows::RowsMut;
 use super::{DenseArgs, DenseLayer, Shape};
 use crate::Level;
-use crate::buffers::AlignedBuffer;
+use crate::buffers::{AlignedBuffer, Slot};
 use crate::elementwise::layer_gradient;
 use crate::error::{Result, check_equal, check_shape};
 use crate::gemm::Operand;
@@ -146,7 +146,7 @@ pub fn dense_backward<'d, 'm>(
         Some(packed) => packed.check_input_gradient(&args.layer, &args.w)?,
         None => Level::current()?,
     };
-    LayerBuffers::with(|buffers| run(args, level, shape, saved, dy, gradients, mask, buffers))
+    run(args, level, shape, saved, dy, gradients, mask, &mut LayerBuffers::take())
 }
 
 #[allow(clippy::too_many_arguments, reason = "what the public function was given, checked")]
@@ -173,9 +173,9 @@ fn run(
             Some(packed) => packed.operand(args.w.source().t()).t(),
             None => weights(&args.layer, args.w, level, index, masked)?,
         };
-        let mut dx = RowsMut::new(dx)?;
+        let mut dx = RowsMut::new(Slot::Output, dx)?;
         let target = dx.target()?;
-        input_gradient(level, dz, w, shape, &args.layer.input.elements(), target);
+        input_gradient(level, dz, w, shape, &args.layer.input.elements(), target)?;
         dx.finish();
     }
     Ok(())
@@ -221,10 +221,9 @@ pub(super) fn weight_gradient(
     let c = if transposed { c.t() } else { c };
     let gradient = WeightGradient::new(x, dz, shape, transposed);
     if !layer.weight_dropout.drops() || (layer.input.list(), layer.output.list()) == (None, None) {
-        gradient.store(level, &layer.weight_dropout, c);
-        return Ok(());
+        return gradient.store(level, &layer.weight_dropout, c);
     }
-    gradient.store(level, &crate::mask::KeyedDropout::NONE, c);
+    gradient.store(level, &crate::mask::KeyedDropout::NONE, c)?;
     mask_kept(layer, &mut dw)
 }
 

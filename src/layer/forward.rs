@@ -4,6 +4,7 @@ use super::product::{self, LayerBuffers, weights};
 use super::rows::{Rows, RowsMut};
 use super::{DenseArgs, Shape};
 use crate::Level;
+use crate::buffers::Slot;
 use crate::error::{Result, check_shape};
 use crate::gemm::epilogue::{Activate, End};
 use crate::gemm::{Operand, ProductArgs};
@@ -53,7 +54,7 @@ pub fn dense_forward<'m>(
     if shape.batch == 0 || shape.units == 0 {
         return Ok(());
     }
-    LayerBuffers::with(|buffers| run(args, level, shape, y, z, mask, buffers))
+    run(args, level, shape, y, z, mask, &mut LayerBuffers::take())
 }
 
 fn run(
@@ -66,8 +67,11 @@ fn run(
     buffers: &mut LayerBuffers,
 ) -> Result<()> {
     let LayerBuffers { index, masked, bias: kept_bias, .. } = buffers;
-    let residual = args.residual.map(Rows::new).transpose()?;
-    let (mut y, mut z) = (RowsMut::new(y)?, z.map(RowsMut::new).transpose()?);
+    let residual = args.residual.map(|r| Rows::new(Slot::Residual, r)).transpose()?;
+    let (mut y, mut z) = {
+        let z = z.map(|z| RowsMut::new(Slot::PreActivation, z)).transpose()?;
+        (RowsMut::new(Slot::Output, y)?, z)
+    };
     let b = match args.packed {
         Some(packed) => packed.operand(args.w.source()),
         None => weights(&args.layer, args.w, level, index, masked)?,
@@ -94,7 +98,7 @@ fn run(
         }),
         bits: mask.bits(&args.layer.output.elements()),
     };
-    product::run(level, of_output);
+    product::run(level, of_output)?;
     y.finish();
     if let Some(z) = z {
         z.finish();

@@ -3,9 +3,9 @@
 use rand_xoshiro::Xoshiro256PlusPlus;
 use rand_xoshiro::rand_core::{Rng, SeedableRng};
 
+use crate::buffers;
 use crate::error::{Error, Result, as_written};
 use crate::mask::{KeyedDropout, Mask, MaskKey, Scaling};
-use crate::memory;
 use crate::philox::philox4x32_10;
 
 /// The units of a layer that are kept for a mini-batch, ascending, and the scale of their outputs.
@@ -85,7 +85,7 @@ impl KeptUnits {
         }
         let scale = f64::from(scale);
         let keep = share(indices.len(), units);
-        let indices = memory::collect(indices.len(), indices.iter().copied())?;
+        let indices = buffers::collect(indices.len(), indices.iter().copied())?;
         Ok(Self { indices, units, scale, unscale: 1.0 / scale, keep, bits: None })
     }
 
@@ -153,7 +153,7 @@ impl KeptUnits {
         };
         bits.fill(&dropout)?;
         // As many as there are bits, which are no more than units.
-        memory::reserve(&mut self.indices, bits.count() as usize)?;
+        buffers::reserve(&mut self.indices, bits.count() as usize)?;
         self.indices.clear();
         for (first, word) in (0..).step_by(32).zip(bits.words()) {
             let mut left = *word;
@@ -258,7 +258,7 @@ fn check_origin(key: &MaskKey) -> Result<()> {
 /// 0, 1, ... `units` - 1; on an error the list stays as it was.
 fn number(indices: &mut Vec<u32>, units: usize) -> Result<()> {
     let count = check_units(units)?;
-    memory::reserve(indices, units)?;
+    buffers::reserve(indices, units)?;
     indices.clear();
     indices.extend(0..count);
     Ok(())

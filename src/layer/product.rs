@@ -1,10 +1,8 @@
 //! The products of a layer: its weights as a factor, the gradient of its input, and that of its weights.
 
-use std::cell::Cell;
-
 use super::{DenseLayer, Shape};
 use crate::Level;
-use crate::buffers::AlignedBuffer;
+use crate::buffers::{AlignedBuffer, Lease, Slot};
 use crate::elementwise::dropout_forward;
 use crate::error::Result;
 use crate::gather::IndexBuffers;
@@ -14,38 +12,37 @@ use crate::mask::{Bits, KeyedDropout, MaskSource};
 use crate::view::{MatMut, MatRef, Target};
 
 /// What a pass needs for itself, kept from call to call.
-#[derive(Default)]
 pub(super) struct LayerBuffers {
-    pub(super) index: IndexBuffers,
-    pub(super) dz: AlignedBuffer,
-    pub(super) db: AlignedBuffer,
+    pub(super) index: Lease<IndexBuffers>,
+    pub(super) dz: Lease<AlignedBuffer>,
+    pub(super) db: Lease<AlignedBuffer>,
     /// Values of the kept units only: biases and their velocities.
-    pub(super) bias: AlignedBuffer,
-    pub(super) bias_velocity: AlignedBuffer,
+    pub(super) bias: Lease<AlignedBuffer>,
+    pub(super) bias_velocity: Lease<AlignedBuffer>,
     /// W~, where its dropout and kept units come together.
-    pub(super) masked: AlignedBuffer,
-}
-
-thread_local! {
-    static BUFFERS: Cell<LayerBuffers> = Cell::default();
+    pub(super) masked: Lease<AlignedBuffer>,
 }
 
 impl LayerBuffers {
-    /// Calls `f` with this thread's buffers.
-    pub(super) fn with<R>(f: impl FnOnce(&mut Self) -> R) -> R {
-        let mut buffers = BUFFERS.take();
-        let result = f(&mut buffers);
-        BUFFERS.set(buffers);
-        result
+    /// This thread's.
+    pub(super) fn take() -> Self {
+        Self {
+            index: Slot::Index.take(),
+            dz: Slot::OutputGradient.take(),
+            db: Slot::BiasGradient.take(),
+            bias: Slot::Bias.take(),
+            bias_velocity: Slot::BiasVelocity.take(),
+            masked: Slot::MaskedWeights.take(),
+        }
     }
 }
 
 /// Computes a product of this layer.
-pub(super) fn run(level: Level, product: ProductArgs) {
+pub(super) fn run(level: Level, product: ProductArgs) -> Result<()> {
     // SAFETY: only the passes of a layer come here, with operands and outputs whose shapes they have
     // checked, by rows, from views that are borrowed until they return. Lists of kept units are ascending and
     // below the number of units, which `KeptUnits` sees to.
-    unsafe { Product::new(product) }.run(level);
+    unsafe { Product::new(product) }.run(level)
 }
 
 /// Packs a factor of this layer, which has `k` rows and `n` columns.
@@ -101,7 +98,7 @@ pub(super) fn input_gradient(
     shape: Shape,
     dropout: &KeyedDropout,
     dx: Target,
-) {
+) -> Result<()> {
     let end = match dropout.drops() {
         true => End::Mask(MaskEnd { c: dx, scale: dropout.dropout().scale() }),
         false => End::Store(Store { c: dx }),
@@ -117,7 +114,7 @@ pub(super) fn input_gradient(
         end,
         bits: Bits::generate(dropout, None),
     };
-    run(level, product);
+    run(level, product)
 }
 
 /// `x~ᵀ · dz` as a product whose output has contiguous rows: dW, or where the columns of dW are
@@ -144,12 +141,12 @@ impl WeightGradient {
     }
 
     /// Stores the gradient in `c`, masked and scaled as the weights were.
-    pub(super) fn store(&self, level: Level, dropout: &KeyedDropout, c: Target) {
+    pub(super) fn store(&self, level: Level, dropout: &KeyedDropout, c: Target) -> Result<()> {
         let end = match dropout.drops() {
             true => End::Mask(MaskEnd { c, scale: dropout.dropout().scale() }),
             false => End::Store(Store { c }),
         };
-        self.run(level, end, self.bits(dropout), c);
+        self.run(level, end, self.bits(dropout), c)
     }
 
     /// The mask of the weights' dropout, in the order of the product's output.
@@ -161,9 +158,9 @@ impl WeightGradient {
     }
 
     /// Hands the gradient to `end`, which writes to `partial`.
-    pub(super) fn run(&self, level: Level, end: End, bits: Bits, partial: Target) {
+    pub(super) fn run(&self, level: Level, end: End, bits: Bits, partial: Target) -> Result<()> {
         let Self { a, b, m, n, k, .. } = *self;
         let product = ProductArgs { m, n, k, a, b, bias: None, partial, end, bits };
-        run(level, product);
+        run(level, product)
     }
 }

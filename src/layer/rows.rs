@@ -1,21 +1,21 @@
 //! Matrices whose rows are not contiguous, for products, which read and write whole rows.
 
-use crate::buffers::AlignedBuffer;
+use crate::buffers::{AlignedBuffer, Lease, Slot};
 use crate::error::Result;
 use crate::view::{MatMut, MatRef, Source, Target};
 
 /// An output by rows: the matrix itself, or a buffer that is copied to it in the end.
 pub(super) struct RowsMut<'a> {
     matrix: MatMut<'a>,
-    buffer: AlignedBuffer,
+    buffer: Lease<AlignedBuffer>,
     buffered: bool,
 }
 
 impl<'a> RowsMut<'a> {
     /// The rows of `matrix`, which are written by [`RowsMut::finish`] at the latest.
-    pub(super) fn new(mut matrix: MatMut<'a>) -> Result<Self> {
+    pub(super) fn new(slot: Slot, mut matrix: MatMut<'a>) -> Result<Self> {
         let buffered = matrix.target().col_step != 1;
-        let mut buffer = AlignedBuffer::default();
+        let mut buffer: Lease<AlignedBuffer> = slot.take();
         if buffered {
             buffer.room(matrix.rows(), matrix.cols())?;
         }
@@ -35,7 +35,8 @@ impl<'a> RowsMut<'a> {
     pub(super) fn finish(mut self) {
         if self.buffered {
             let cols = self.matrix.cols();
-            for (i, value) in self.buffer.iter().enumerate() {
+            let (rows, cols) = (self.matrix.rows(), cols);
+            for (i, value) in self.buffer.iter().enumerate().take(rows * cols) {
                 self.matrix.put(i / cols, i % cols, *value);
             }
         }
@@ -45,17 +46,17 @@ impl<'a> RowsMut<'a> {
 /// An input by rows: the matrix itself, or a copy.
 pub(super) struct Rows<'a> {
     matrix: MatRef<'a>,
-    buffer: Option<AlignedBuffer>,
+    buffer: Option<Lease<AlignedBuffer>>,
 }
 
 impl<'a> Rows<'a> {
     /// The rows of `matrix`.
-    pub(super) fn new(matrix: MatRef<'a>) -> Result<Self> {
+    pub(super) fn new(slot: Slot, matrix: MatRef<'a>) -> Result<Self> {
         if matrix.source().col_step == 1 {
             return Ok(Self { matrix, buffer: None });
         }
         let (rows, cols) = (matrix.rows(), matrix.cols());
-        let mut buffer = AlignedBuffer::default();
+        let mut buffer: Lease<AlignedBuffer> = slot.take();
         for (i, value) in buffer.room(rows, cols)?.iter_mut().enumerate() {
             *value = matrix.at(i / cols, i % cols);
         }

@@ -5,7 +5,7 @@ use super::product::{LayerBuffers, WeightGradient, input_gradient, pick, weights
 use super::rows::RowsMut;
 use super::{DenseArgs, DenseLayer, PackedWeight, Shape};
 use crate::Level;
-use crate::buffers::AlignedBuffer;
+use crate::buffers::{AlignedBuffer, Lease, Slot};
 use crate::error::{Result, check_equal, check_shape};
 use crate::gather::GatherIndex;
 use crate::gemm::Operand;
@@ -197,7 +197,7 @@ pub fn dense_update<'d, 'm>(
         None => Level::current()?,
     };
     let pass = Pass { args, level, shape };
-    LayerBuffers::with(|buffers| pass.run(parameters, saved, dy, dx, mask, buffers))
+    pass.run(parameters, saved, dy, dx, mask, &mut LayerBuffers::take())
 }
 
 /// An update whose arguments were checked.
@@ -231,9 +231,9 @@ impl Pass<'_> {
                 Some(packed) => packed.operand(parameters.w.as_ref().source().t()).t(),
                 None => weights(layer, parameters.w.as_ref(), level, index, masked)?,
             };
-            let mut dx = RowsMut::new(dx)?;
+            let mut dx = RowsMut::new(Slot::Output, dx)?;
             let target = dx.target()?;
-            input_gradient(level, dz, w, shape, &layer.input.elements(), target);
+            input_gradient(level, dz, w, shape, &layer.input.elements(), target)?;
             dx.finish();
         }
         if shape.inputs > 0 && shape.units > 0 {
@@ -264,11 +264,11 @@ impl Pass<'_> {
         let same = w_velocity.as_mut().is_none_or(|v| (v.target().col_step != 1) == transposed);
         let masked_and_thinned = args.layer.weight_dropout.drops() && !index.is_all();
         if same && shape.batch <= FUSED_ROWS && !masked_and_thinned {
-            self.fused(x, dz, w, w_velocity.as_mut(), index);
+            self.fused(x, dz, w, w_velocity.as_mut(), index)?;
         } else {
             // Weights by rows and velocities by columns, which a product cannot write both; or a batch
             // so large that one more pass over the weights does not count.
-            let mut dw = AlignedBuffer::default();
+            let mut dw: Lease<AlignedBuffer> = Slot::WeightGradient.take();
             dw.room(shape.inputs, shape.units)?;
             let mut dw = MatMut::new(&mut dw, shape.inputs, shape.units)?;
             weight_gradient(&args.layer, level, x, dz, shape, dw.reborrow())?;
@@ -303,7 +303,7 @@ impl Pass<'_> {
         w: &mut MatMut<'_>,
         velocity: Option<&mut MatMut<'_>>,
         index: GatherIndex,
-    ) {
+    ) -> Result<()> {
         let Self { args, level, shape } = *self;
         let (mut w, mut velocity) = (w.target(), velocity.map(MatMut::target));
         let transposed = w.col_step != 1;
@@ -320,7 +320,7 @@ impl Pass<'_> {
             (false, true) => End::Update(update),
             (false, false) => End::GatheredUpdate(GatheredUpdate { update, index }),
         };
-        gradient.run(level, end, gradient.bits(dropout), w);
+        gradient.run(level, end, gradient.bits(dropout), w)
     }
 
     /// The update of kept weights with a gradient in memory, element by element.

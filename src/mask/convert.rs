@@ -2,8 +2,8 @@
 
 use super::bits::first_bits;
 use super::stored::Mask;
+use crate::buffers;
 use crate::error::{Error, Result, check_equal};
-use crate::memory;
 
 impl Mask {
     /// The mask that [`to_bytes`](Self::to_bytes) wrote: the words of all rows, little end first,
@@ -40,7 +40,7 @@ impl Mask {
     /// When there is no memory for them.
     pub fn to_bytes(&self) -> Result<Vec<u8>> {
         let bytes = self.words.iter().flat_map(|word| word.to_le_bytes());
-        memory::collect(self.size_in_bytes(), bytes)
+        buffers::collect(self.size_in_bytes(), bytes)
     }
 
     /// The mask of these decisions, row after row; true keeps.
@@ -76,7 +76,7 @@ impl Mask {
         }
         let row = |words| (0..self.cols).map(move |c| bit(words, c));
         // A mask has a word for each 32 elements, so their number fits.
-        memory::collect(self.rows * self.cols, self.iter_rows().flat_map(row))
+        buffers::collect(self.rows * self.cols, self.iter_rows().flat_map(row))
     }
 
     /// Keeps what was dropped, and drops what was kept.

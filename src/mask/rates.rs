@@ -1,14 +1,12 @@
 //! A rate for each row or for each column.
 
-use std::cell::Cell;
-
 use super::bits::{Bits, ColumnStream, Generator, Planes, RowStream, TILE_COLS};
 use super::dropout::{Dropout, Scaling};
 use super::key::MaskKey;
 use super::stored::{Mask, fill_parts};
 use crate::Level;
+use crate::buffers::{self, Lease, Slot};
 use crate::error::{Result, check_equal};
-use crate::memory;
 use crate::threads;
 
 /// Rates as data: one for each row of a matrix, or one for each column (unit), with the thresholds and
@@ -40,11 +38,6 @@ pub struct Rates {
     scales: Vec<f32>,
     /// Those of the columns, for an origin at the start of a block.
     planes: Planes,
-}
-
-thread_local! {
-    /// The planes of an operation with its origin inside a block, kept from call to call.
-    static PLANES: Cell<Planes> = const { Cell::new(Planes::EMPTY) };
 }
 
 /// What has a rate of its own.
@@ -82,8 +75,8 @@ impl Rates {
     ///
     /// When a rate is NaN, below 0 or above 1, or there is no memory for the thresholds.
     pub fn new(axis: RateAxis, rates: &[f64], scaling: Scaling) -> Result<Self> {
-        let mut thresholds = memory::collect(rates.len(), [])?;
-        let mut scales = memory::collect(rates.len(), [])?;
+        let mut thresholds = buffers::collect(rates.len(), [])?;
+        let mut scales = buffers::collect(rates.len(), [])?;
         for rate in rates {
             let dropout = Dropout::with_scaling(*rate, scaling)?;
             thresholds.push(dropout.threshold());
@@ -93,7 +86,7 @@ impl Rates {
         if axis == RateAxis::Column {
             planes.set(&thresholds, 0)?;
         }
-        let rates = memory::collect(rates.len(), rates.iter().copied())?;
+        let rates = buffers::collect(rates.len(), rates.iter().copied())?;
         Ok(Self { axis, scaling, rates, thresholds, scales, planes })
     }
 
@@ -171,10 +164,9 @@ impl Rates {
             }
             RateAxis::Column if offset == 0 => f(columns(&self.planes)),
             RateAxis::Column => {
-                let mut planes = PLANES.take();
+                let mut planes: Lease<Planes> = Slot::Planes.take();
                 planes.set(&self.thresholds, offset)?;
                 f(columns(&planes));
-                PLANES.set(planes);
             }
         }
         Ok(())
@@ -212,7 +204,7 @@ impl Mask {
         key.check(rows, cols)?;
         let level = Level::current()?;
         // Ten planes or more: a quarter of what is a task elsewhere.
-        let tasks = threads::Grid::new(rows, cols, 1 << 16, 16, TILE_COLS);
+        let tasks = threads::Grid::new(rows, cols, threads::work::BIT_OF_RATES, 16, TILE_COLS);
         rates.with_bits(key, Some(self), |bits| {
             // SAFETY: the bits are stored in this mask, which is borrowed until all tasks are done; these
             // are disjoint parts of it, and start at multiples of 32 columns.

@@ -3,8 +3,8 @@
 use super::bits::{Bits, Fill, TILE_COLS, Tile, WordsMut, compact};
 use super::keyed::KeyedDropout;
 use crate::Level;
+use crate::buffers;
 use crate::error::{Error, Result, check_shape};
-use crate::memory;
 use crate::threads;
 
 /// A stored mask: one bit an element, 1 to keep.
@@ -26,7 +26,7 @@ use crate::threads;
 /// assert!((0..10).all(|col| part.get(0, col) == mask.get(5, 90 + col)));
 /// # Ok::<(), Error>(())
 /// ```
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[must_use]
 pub struct Mask {
     pub(super) words: Vec<u32>,
@@ -41,7 +41,7 @@ impl Mask {
     ///
     /// When the size overflows, or there is no memory for it.
     pub fn new(rows: usize, cols: usize) -> Result<Self> {
-        Ok(Self { words: memory::zeros(Self::words_of(rows, cols)?)?, rows, cols })
+        Ok(Self { words: buffers::zeros(Self::words_of(rows, cols)?)?, rows, cols })
     }
 
     /// The mask of `rows` x `cols` elements, starting at the key's origin.
@@ -68,7 +68,7 @@ impl Mask {
         let level = Level::current()?;
         let bits = Bits::generate(dropout, Some(self));
         // A strip of rows or of columns that is worth a task: at about 30 ps an element.
-        let tasks = threads::Grid::new(rows, cols, 1 << 18, 8, TILE_COLS);
+        let tasks = threads::Grid::new(rows, cols, threads::work::BIT, 8, TILE_COLS);
         // SAFETY: the bits are stored in this mask, which is borrowed until all tasks are done; these
         // are disjoint parts of it, and start at multiples of 32 columns.
         unsafe { fill_parts(level, bits, &tasks) };
@@ -125,9 +125,6 @@ impl Mask {
 
 /// What operations do with a mask.
 impl Mask {
-    /// No elements.
-    pub(crate) const EMPTY: Mask = Mask { words: Vec::new(), rows: 0, cols: 0 };
-
     /// Number of words of a mask.
     pub(super) fn words_of(rows: usize, cols: usize) -> Result<usize> {
         let per_row = cols.div_ceil(32);
@@ -148,7 +145,7 @@ impl Mask {
 
     /// The same words for another shape, with whatever decisions they stand for.
     pub(crate) fn reshape(&mut self, rows: usize, cols: usize) -> Result<()> {
-        memory::resize(&mut self.words, Self::words_of(rows, cols)?)?;
+        buffers::resize(&mut self.words, Self::words_of(rows, cols)?)?;
         (self.rows, self.cols) = (rows, cols);
         Ok(())
     }

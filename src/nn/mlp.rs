@@ -1,7 +1,5 @@
 //! A multi-layer perceptron with dropout.
 
-use std::cell::Cell;
-
 use rand_xoshiro::Xoshiro256PlusPlus;
 use rand_xoshiro::rand_core::SeedableRng;
 
@@ -12,7 +10,7 @@ use super::optimiser::Sgd;
 use super::room;
 use super::spec::MlpSpec;
 use crate::activation::{Activation, Needs};
-use crate::buffers::AlignedBuffer;
+use crate::buffers::{AlignedBuffer, Lease, Slot};
 use crate::error::{Error, Result, check_equal, check_shape};
 use crate::layer::{DenseArgs, DenseLayer, DenseUpdate, dense_forward, dense_update};
 use crate::mask::{MaskSource, Scaling};
@@ -72,10 +70,6 @@ struct Inference {
     output: AlignedBuffer,
     /// Weights times keep, with classical scaling.
     scaled: AlignedBuffer,
-}
-
-thread_local! {
-    static INFERENCE: Cell<Inference> = Cell::default();
 }
 
 impl Mlp {
@@ -358,7 +352,7 @@ impl Mlp {
         x: MatRef<'_>,
         mut f: impl FnMut(usize, MatRef<'_>) -> Result<()>,
     ) -> Result<()> {
-        let mut buffers = INFERENCE.take();
+        let mut buffers: Lease<Inference> = Slot::Inference.take();
         let mut result = Ok(());
         for row in (0..x.rows()).step_by(EVALUATION_ROWS) {
             let rows = EVALUATION_ROWS.min(x.rows() - row);
@@ -369,7 +363,6 @@ impl Mlp {
                 break;
             }
         }
-        INFERENCE.set(buffers);
         result
     }
 

@@ -2,7 +2,7 @@
 
 use super::mlp::EVALUATION_ROWS;
 use super::room;
-use crate::buffers::AlignedBuffer;
+use crate::buffers::{AlignedBuffer, zeros};
 use crate::error::{Error, Result, check_shape};
 use crate::mask::{KeyedDropout, MaskSource};
 use crate::softmax::{SoftmaxDropout, check_labels, softmax_dropout_forward};
@@ -238,15 +238,6 @@ impl Prediction {
     fn count(&self) -> f64 {
         self.members.max(1) as f64
     }
-}
-
-/// `len` zeros, if there is memory for them.
-fn zeros<T: Clone + Default>(len: usize) -> Result<Vec<T>> {
-    let mut numbers = Vec::new();
-    let memory = Error::Memory { bytes: len.saturating_mul(size_of::<T>()) };
-    numbers.try_reserve_exact(len).map_err(|_| memory)?;
-    numbers.resize(len, T::default());
-    Ok(numbers)
 }
 
 /// The first of the largest of `n` values.

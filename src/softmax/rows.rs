@@ -1,10 +1,10 @@
 //! The rows of a sweep: how they are handed to tasks, and where they are in memory.
 
-use std::cell::Cell;
-
 use crate::Level;
+use crate::buffers::{Lease, Slot, reserve};
+use crate::error::Result;
 use crate::isa::{Isa, Kernel};
-use crate::threads::{Grid, Part, for_each};
+use crate::threads::{Grid, Part, try_for_each};
 use crate::view::{Source, Target};
 
 /// Elements of a tile: 16 KiB of floats a stream.
@@ -12,7 +12,7 @@ const TILE: usize = 4096;
 /// Most rows of a tile: with a word each they fill a sixteenth of the buffer for bits.
 pub(super) const ROWS: usize = 64;
 /// Elements worth a task: some 20 microseconds.
-const TASK: usize = 1 << 15;
+const TASK: usize = crate::threads::work::FUNCTION;
 
 /// The scores of all rows, and which of them a row sees.
 #[derive(Clone, Copy)]
@@ -27,7 +27,7 @@ pub(super) trait Sweep: Copy + Send + Sync {
     /// # Safety
     ///
     /// The rows lie in the matrices and are this task's alone.
-    unsafe fn rows<I: Isa>(self, isa: I, first: usize, count: usize);
+    unsafe fn rows<I: Isa>(self, isa: I, first: usize, count: usize) -> Result<()>;
 }
 
 struct Task<S> {
@@ -36,21 +36,21 @@ struct Task<S> {
 }
 
 impl<S: Sweep> Kernel for Task<S> {
-    type Output = ();
+    type Output = Result<()>;
 
     #[inline(always)]
-    fn run<I: Isa>(self, isa: I) {
+    fn run<I: Isa>(self, isa: I) -> Result<()> {
         // SAFETY: parts are disjoint and lie in the matrices, which all have the sweep's shape.
-        unsafe { self.sweep.rows(isa, self.part.row, self.part.rows) };
+        unsafe { self.sweep.rows(isa, self.part.row, self.part.rows) }
     }
 }
 
 impl Shape {
-    pub(super) fn run<S: Sweep>(self, level: Level, sweep: S) {
+    pub(super) fn run<S: Sweep>(self, level: Level, sweep: S) -> Result<()> {
         let tile = self.tile_rows();
         let rows = (TASK / self.cols.max(1)).max(1).next_multiple_of(tile);
         let grid = Grid::with_parts(self.rows, self.cols, rows, self.cols);
-        for_each(grid.len(), |i| level.vectorize(Task { sweep, part: grid.part(i) }));
+        try_for_each(grid.len(), |i| level.vectorize(Task { sweep, part: grid.part(i) }))
     }
 
     pub(super) fn tile_rows(self) -> usize {
@@ -78,20 +78,7 @@ pub(super) struct Lines {
     outputs: [Option<Target>; 2],
     cols: usize,
     /// Empty where all views are stored by rows.
-    buffer: Vec<f32>,
-}
-
-thread_local! {
-    /// The buffers of this thread's last sweep.
-    static BUFFER: Cell<Vec<f32>> = const { Cell::new(Vec::new()) };
-}
-
-impl Drop for Lines {
-    fn drop(&mut self) {
-        if !self.buffer.is_empty() {
-            BUFFER.set(std::mem::take(&mut self.buffer));
-        }
-    }
+    buffer: Lease<Vec<f32>>,
 }
 
 impl Lines {
@@ -99,16 +86,16 @@ impl Lines {
         inputs: [Option<Source>; 2],
         outputs: [Option<Target>; 2],
         cols: usize,
-    ) -> Self {
+    ) -> Result<Self> {
         let by_rows = inputs.iter().flatten().all(|s| s.col_step == 1)
             && outputs.iter().flatten().all(|t| t.col_step == 1);
-        let mut buffer = Vec::new();
+        let mut buffer: Lease<Vec<f32>> = Slot::Rows.take();
+        buffer.clear();
         if !by_rows {
-            buffer = BUFFER.take();
-            buffer.clear();
+            reserve(&mut buffer, 4 * cols)?;
             buffer.resize(4 * cols, 0.0);
         }
-        Self { inputs, outputs, cols, buffer }
+        Ok(Self { inputs, outputs, cols, buffer })
     }
 
     /// Rows that may be worked on at once.

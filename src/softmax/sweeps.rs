@@ -5,6 +5,7 @@
 //! level-2 cache, so memory is read and written once.
 
 use super::rows::{Line, Lines, ROWS, Shape, Sweep, hide};
+use crate::error::Result;
 use crate::isa::{Isa, load, store};
 use crate::mask::{Bits, TILE_COLS, TILE_WORDS};
 use crate::math;
@@ -125,9 +126,9 @@ pub(super) struct Forward {
 
 impl Sweep for Forward {
     #[inline(always)]
-    unsafe fn rows<I: Isa>(self, isa: I, first: usize, count: usize) {
+    unsafe fn rows<I: Isa>(self, isa: I, first: usize, count: usize) -> Result<()> {
         let Shape { cols, .. } = self.shape;
-        let mut lines = Lines::new([Some(self.x), None], [Some(self.y), self.p], cols);
+        let mut lines = Lines::new([Some(self.x), None], [Some(self.y), self.p], cols)?;
         let tile_rows = lines.at_once(self.shape.tile_rows());
         let mut scratch = [0u32; TILE_WORDS];
         for top in (first..first + count).step_by(tile_rows) {
@@ -162,6 +163,7 @@ impl Sweep for Forward {
                 }
             }
         }
+        Ok(())
     }
 }
 
@@ -226,9 +228,9 @@ pub(super) struct Backward {
 
 impl Sweep for Backward {
     #[inline(always)]
-    unsafe fn rows<I: Isa>(self, isa: I, first: usize, count: usize) {
+    unsafe fn rows<I: Isa>(self, isa: I, first: usize, count: usize) -> Result<()> {
         let Shape { cols, .. } = self.shape;
-        let mut lines = Lines::new([Some(self.p), Some(self.dy)], [Some(self.dx), None], cols);
+        let mut lines = Lines::new([Some(self.p), Some(self.dy)], [Some(self.dx), None], cols)?;
         let tile_rows = lines.at_once(self.shape.tile_rows());
         let mut scratch = [0u32; TILE_WORDS];
         for top in (first..first + count).step_by(tile_rows) {
@@ -261,6 +263,7 @@ impl Sweep for Backward {
                 }
             }
         }
+        Ok(())
     }
 }
 

@@ -3,6 +3,7 @@
 use super::super::tile::Ends;
 use super::{Epilogue, InMemory, InRegisters, Place};
 use crate::activation::{Activation, Function, WithFunction};
+use crate::error::Result;
 use crate::isa::{Isa, load, store};
 use crate::view::{Source, Target};
 
@@ -59,49 +60,49 @@ impl<F: Function> Epilogue for Activated<F> {
     }
 }
 
-/// Calls `work` with the ends of a product with this epilogue, for tiles of `MR` or `LESS` rows and `NV`
+/// Calls `work` with the ends of a product with this epilogue, for tiles of `MR` or `MR1` rows and `NV`
 /// vectors.
 #[inline(always)]
 pub(in crate::gemm) fn with_activation<
     I: Isa,
     const MR: usize,
-    const LESS: usize,
+    const MR1: usize,
     const NV: usize,
 >(
     epilogue: Activate,
-    work: impl FnOnce(Ends<'_, I>),
-) {
-    epilogue.activation.with(WithEnds::<_, I, MR, LESS, NV> {
+    work: impl FnOnce(Ends<'_, I>) -> Result<()>,
+) -> Result<()> {
+    epilogue.activation.with(WithEnds::<_, I, MR, MR1, NV> {
         epilogue,
         work,
         isa: std::marker::PhantomData,
-    });
+    })
 }
 
-struct WithEnds<W, I, const MR: usize, const LESS: usize, const NV: usize> {
+struct WithEnds<W, I, const MR: usize, const MR1: usize, const NV: usize> {
     epilogue: Activate,
     work: W,
     isa: std::marker::PhantomData<I>,
 }
 
-impl<W, I, const MR: usize, const LESS: usize, const NV: usize> WithFunction
-    for WithEnds<W, I, MR, LESS, NV>
+impl<W, I, const MR: usize, const MR1: usize, const NV: usize> WithFunction
+    for WithEnds<W, I, MR, MR1, NV>
 where
-    W: FnOnce(Ends<'_, I>),
+    W: FnOnce(Ends<'_, I>) -> Result<()>,
     I: Isa,
 {
-    type Output = ();
+    type Output = Result<()>;
 
     #[inline(always)]
-    fn call<F: Function>(self, f: F) {
+    fn call<F: Function>(self, f: F) -> Result<()> {
         let Activate { scale, y, z, residual, .. } = self.epilogue;
         let epilogue = Activated { f, scale, y, z, residual };
         let memory = InMemory(epilogue);
         if F::LONG || !Ends::<I>::HAS_REGISTER_TILES {
-            (self.work)(Ends { memory: Some(&memory), registers: None });
+            (self.work)(Ends { memory: Some(&memory), registers: None })
         } else {
-            let registers = InRegisters::<_, MR, LESS, NV>(epilogue);
-            (self.work)(Ends { memory: Some(&memory), registers: Some(&registers) });
+            let registers = InRegisters::<_, MR, MR1, NV>(epilogue);
+            (self.work)(Ends { memory: Some(&memory), registers: Some(&registers) })
         }
     }
 }

@@ -107,13 +107,13 @@ impl<E: Epilogue, const NV: usize> StepHook for Rows<'_, E, NV> {
     }
 }
 
-/// The end of whole tiles of `MR` or `LESS` rows and `NV` vectors whose epilogue is software-pipelined.
-pub(in crate::gemm) struct Pipelined<E, const MR: usize, const LESS: usize, const NV: usize>(
+/// The end of whole tiles of `MR` or `MR1` rows and `NV` vectors whose epilogue is software-pipelined.
+pub(in crate::gemm) struct Pipelined<E, const MR: usize, const MR1: usize, const NV: usize>(
     pub(in crate::gemm) E,
 );
 
-impl<I: Isa, E: Epilogue, const MR: usize, const LESS: usize, const NV: usize> RegisterEnd<I>
-    for Pipelined<E, MR, LESS, NV>
+impl<I: Isa, E: Epilogue, const MR: usize, const MR1: usize, const NV: usize> RegisterEnd<I>
+    for Pipelined<E, MR, MR1, NV>
 {
     unsafe fn tile(&self, isa: I, product: &ProductArgs, task: &Task, pipeline: &mut Pipeline) {
         // SAFETY: the caller's promise; there is no other number of rows.
@@ -121,7 +121,7 @@ impl<I: Isa, E: Epilogue, const MR: usize, const LESS: usize, const NV: usize> R
             if task.area.part.rows == MR {
                 isa.vectorize(PipelinedTile::<E, MR, NV>::new(self.0, product, task, pipeline));
             } else {
-                isa.vectorize(PipelinedTile::<E, LESS, NV>::new(self.0, product, task, pipeline));
+                isa.vectorize(PipelinedTile::<E, MR1, NV>::new(self.0, product, task, pipeline));
             }
         }
     }

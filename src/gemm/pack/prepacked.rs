@@ -4,7 +4,7 @@ use super::super::GROUP;
 use super::super::blocking::block_sizes;
 use super::{Operand, PackB, padded};
 use crate::Level;
-use crate::buffers::AlignedBuffer;
+use crate::buffers::{AlignedBuffer, grow};
 use crate::error::{Error, Result};
 use crate::isa::{Isa, Kernel, TileKernel};
 use crate::threads::Part;
@@ -29,7 +29,7 @@ impl PackedPanels {
         let mut panels = AlignedBuffer::default();
         let out = panels.room(k, padded)?.as_mut_ptr();
         // SAFETY: the caller's promise, and `out` has room for whole panels of it.
-        level.vectorize(unsafe { PackAll::new(b, k, n, out) });
+        level.vectorize(unsafe { PackAll::new(b, k, n, out) })?;
         Ok(Self { panels, level })
     }
 
@@ -63,29 +63,29 @@ impl PackAll {
 }
 
 impl Kernel for PackAll {
-    type Output = ();
+    type Output = Result<()>;
 
     #[inline(always)]
-    fn run<I: Isa>(self, isa: I) {
-        isa.tile(self);
+    fn run<I: Isa>(self, isa: I) -> Result<()> {
+        isa.tile(self)
     }
 }
 
 impl TileKernel for PackAll {
-    type Output = ();
+    type Output = Result<()>;
 
     #[inline(always)]
-    fn run<I: Isa, const MR: usize, const MR1: usize, const NV: usize>(self, isa: I) {
+    fn run<I: Isa, const MR: usize, const MR1: usize, const NV: usize>(self, isa: I) -> Result<()> {
         if self.units == 0 {
-            return;
+            return Ok(());
         }
         let nr = NV * I::LANES;
         let kc = block_sizes(MR, None, self.inputs).0;
         let (mut bits, mut buffer) = (Vec::new(), AlignedBuffer::default());
         if self.b.is_computed() {
-            bits.resize(kc * GROUP / 32, 0);
+            grow(&mut bits, kc * GROUP / 32)?;
         }
-        let buffer = buffer.grow(if self.b.is_computed() { kc * GROUP } else { 0 }).as_mut_ptr();
+        let buffer = buffer.grow(if self.b.is_computed() { kc * GROUP } else { 0 })?.as_mut_ptr();
         for row in (0..self.inputs).step_by(kc) {
             let rows = kc.min(self.inputs - row);
             // SAFETY: `PackAll::new`.
@@ -99,5 +99,6 @@ impl TileKernel for PackAll {
                 });
             }
         }
+        Ok(())
     }
 }

@@ -2,9 +2,9 @@
 
 use super::square::transpose;
 use super::threshold::{MAX_BLOCKS, Place, Threshold, VECTORS};
+use crate::buffers;
 use crate::error::Result;
 use crate::isa::Isa;
-use crate::memory;
 
 /// Lines of numbers: 32 planes, and two more.
 const LINES: usize = 34;
@@ -35,7 +35,7 @@ impl Planes {
         let stride = blocks + MAX_BLOCKS;
         self.numbers.clear();
         // Fewer than 9 numbers a threshold and 1100 besides, so this does not overflow.
-        memory::resize(&mut self.numbers, 2 * LINES * stride)?;
+        buffers::resize(&mut self.numbers, 2 * LINES * stride)?;
         (self.stride, self.depth) = (stride, 0);
         for word in 0..4 * blocks {
             let threshold = |i: usize| {
