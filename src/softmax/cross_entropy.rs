@@ -66,7 +66,7 @@ pub(crate) fn check_labels(labels: &[u32], rows: usize, classes: usize) -> Resul
 ///
 /// A NaN logit makes the loss and its row's gradient NaN, and the example an error whatever its label.
 ///
-/// # Error
+/// # Accuracy
 ///
 /// Of a row of n finite logits, the computed loss is within
 ///
