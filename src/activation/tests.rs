@@ -128,6 +128,34 @@ fn derivatives_are_those_of_the_values() {
 }
 
 #[test]
+fn derivatives_from_the_output_are_those_from_z() {
+    for activation in ALL {
+        for i in -999..1000 {
+            let z = i as f32 / 100.0;
+            let from_output = activation.derivative_from_output(activation.value(z));
+            let exact = activation.derivative_from_output_f64(activation.value_f64(z.into()));
+            if activation.needs() == Needs::PreActivation {
+                assert_eq!((from_output, exact), (None, None), "{activation}");
+                continue;
+            }
+            let (from_output, exact) = (from_output.unwrap(), exact.unwrap());
+            assert_eq!(from_output.to_bits(), activation.derivative(z).to_bits(), "{activation}");
+            let error = (exact - activation.derivative_f64(z.into())).abs();
+            assert!(error <= 1e-15, "{activation} at {z}: {error:e}");
+        }
+    }
+    assert_eq!(Activation::default(), Activation::Identity);
+}
+
+#[test]
+fn a_slope_is_shown_as_it_was_written() {
+    let error = Activation::LeakyRelu { slope: -0.1 }.check().unwrap_err();
+    assert_eq!(error.to_string(), "slope is -0.1: it must be finite and not negative");
+    let error = Activation::LeakyRelu { slope: f32::NAN }.check().unwrap_err();
+    assert_eq!(error.to_string(), "slope is NaN: it must be finite and not negative");
+}
+
+#[test]
 fn special_values() {
     let infinity = f32::INFINITY;
     for activation in ALL {

@@ -33,8 +33,8 @@ pub fn softmax_dropout_forward<'a, 'm, T: Real>(
         let shift = if largest == nothing { T::ZERO } else { largest };
         let sum = lanes::sum(seen, |c, lane| lane + (x[c] - shift).exp());
         let reciprocal = if sum == T::ZERO { T::ZERO } else { T::from_f64(1.0) / sum };
-        for c in 0..cols {
-            let p = if c < seen { (x[c] - shift).exp() * reciprocal } else { T::ZERO };
+        for (c, x) in x.iter().enumerate() {
+            let p = if c < seen { (*x - shift).exp() * reciprocal } else { T::ZERO };
             if let Some(probabilities) = &mut probabilities {
                 probabilities.put(r, c, p);
             }

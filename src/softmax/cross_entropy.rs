@@ -70,7 +70,7 @@ pub(crate) fn check_labels(
 ///
 /// A NaN logit makes the loss and its row's gradient NaN, and the example an error whatever its label.
 ///
-/// # Error
+/// # Accuracy
 ///
 /// Of a row of n finite logits, the computed loss is within
 ///

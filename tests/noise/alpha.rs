@@ -189,6 +189,11 @@ fn what_is_refused() {
     assert!(matches!(run(&mut y, 3, 2, &element, None), Err(Error::Shape { .. })));
     let units = element.units();
     assert!(matches!(run(&mut y, 2, 3, &units, Some(&mut mask)), Err(Error::Shape { .. })));
+    // One row of decisions is enough for both rows; the messages speak of it.
+    let text = run(&mut y, 2, 3, &units, Some(&mut mask)).unwrap_err().to_string();
+    assert!(text.contains("the mask is 2 x 3") && text.contains("one row of decisions"), "{text}");
+    let text = run(&mut y, 2, 3, &units.with_origin(1, 0), None).unwrap_err().to_string();
+    assert!(text.starts_with("the origin of a mask of units"), "{text}");
     let outside = units.with_origin(1, 0);
     assert!(matches!(run(&mut y, 2, 3, &outside, None), Err(Error::Address { .. })));
     let outside = element.with_origin((1 << 32) - 1, 0);
