@@ -77,13 +77,13 @@ fn short_memory_is_an_error() {
         return under_a_limit();
     }
     let output = std::process::Command::new("sh")
-        // KiB: 768 MiB, a part of which program, threads and their heaps take.
+        // KiB: 128 MiB, a little of which is the program.
         .args([
             "-c",
-            "ulimit -v 786432 && exec \"$0\" --exact short_memory_is_an_error --nocapture",
+            "ulimit -v 131072 && exec \"$0\" --exact short_memory_is_an_error --nocapture",
         ])
         .arg(std::env::current_exe().unwrap())
-        .env(LIMIT, "")
+        .envs([(LIMIT, ""), ("RAYON_NUM_THREADS", "1"), ("MALLOC_ARENA_MAX", "1")])
         .output()
         .unwrap();
     let text = String::from_utf8_lossy(&output.stderr);
@@ -91,44 +91,44 @@ fn short_memory_is_an_error() {
     assert!(String::from_utf8_lossy(&output.stdout).contains("1 passed"), "{text}");
 }
 
-/// At most 768 MiB: each of these wants more, and nothing aborts.
+/// At most 128 MiB: each of these wants more, and nothing aborts.
 #[cfg(target_os = "linux")]
 fn under_a_limit() {
     let short = |error: Option<Error>, least: usize| {
         let Some(Error::Memory { bytes }) = error else { panic!("{error:?}") };
         assert!(bytes >= least, "{bytes}");
     };
-    let (mib, gib) = (1 << 20, 1 << 30);
-    short(Mask::new(8 * 1024, mib).err(), gib);
-    short(Mask::generate(8 * 1024, mib, &half()).err(), gib);
+    let mib = 1 << 20;
+    short(Mask::new(8 * 1024, mib).err(), 1024 * mib);
+    short(Mask::generate(8 * 1024, mib, &half()).err(), 1024 * mib);
     // As bytes it would be there twice, as truth values eight times.
-    let mask = Mask::new(4 * 1024, mib).unwrap();
-    short(mask.to_bytes().err(), gib / 2);
-    short(mask.to_bools().err(), 4 * gib);
+    let mask = Mask::new(640, mib).unwrap();
+    short(mask.to_bytes().err(), 80 * mib);
+    short(mask.to_bools().err(), 640 * mib);
     drop(mask);
-    let mut bytes = vec![0; 512 * mib];
-    short(Mask::from_bytes(4 * 1024, mib, &bytes).err(), gib / 2);
-    bytes.truncate(0);
-    bytes.shrink_to_fit();
-    let rates = vec![0.5; 48 * mib];
-    short(Rates::per_row(&rates).err(), 1);
-    short(Rates::per_column(&rates).err(), 1);
+    let bytes = vec![0; 80 * mib];
+    short(Mask::from_bytes(640, mib, &bytes).err(), 80 * mib);
+    drop(bytes);
+    // As many thresholds, and scales of half the size.
+    let rates = vec![0.5; 7 * mib];
+    short(Rates::per_row(&rates).err(), 28 * mib);
+    short(Rates::per_column(&rates).err(), 28 * mib);
     drop(rates);
 
-    let units = gib / 2;
-    short(KeptUnits::all(units).err(), 2 * gib);
-    short(KeptUnits::bernoulli(units, &half()).err(), 2 * gib);
-    short(KeptUnits::exact(units, &half()).err(), 2 * gib);
+    let units = 64 * mib;
+    short(KeptUnits::all(units).err(), 256 * mib);
+    short(KeptUnits::bernoulli(units, &half()).err(), 256 * mib);
+    short(KeptUnits::exact(units, &half()).err(), 256 * mib);
     let kept = KeptUnits::from_indices(units, &[3, 70], 2.0).unwrap();
     let mut redrawn = kept.clone();
-    short(redrawn.redraw_exact(&half()).err(), 2 * gib);
+    short(redrawn.redraw_exact(&half()).err(), 256 * mib);
     assert_eq!(redrawn, kept);
-    short(redrawn.redraw_bernoulli(&half()).err(), gib / 2);
+    short(redrawn.redraw_bernoulli(&half()).err(), 127 * mib);
     assert_eq!(redrawn, kept);
     // What fits is still drawn.
     let few = Dropout::new(0.999).unwrap().with_key(key());
     redrawn.redraw_bernoulli(&few).unwrap();
-    assert!((400_000..700_000).contains(&redrawn.len()), "{}", redrawn.len());
+    assert!((60_000..75_000).contains(&redrawn.len()), "{}", redrawn.len());
 }
 
 #[test]

@@ -146,9 +146,10 @@ fn threads_and_shards_do_not_show() {
         let whole = Mask::generate(1);
         assert!(Mask::generate(2) == whole && Mask::generate(8) == whole, "{axis:?}");
         let (row0, col0, part_rows, part_cols) = (33, 77, 100, 300);
-        let part = match axis {
-            RateAxis::Row => &all[row0..row0 + part_rows],
-            RateAxis::Column => &all[col0..col0 + part_cols],
+        let part = if axis == RateAxis::Row {
+            &all[row0..row0 + part_rows]
+        } else {
+            &all[col0..col0 + part_cols]
         };
         let rates = Rates::new(axis, part, Scaling::Inverted).unwrap();
         let key = key().with_origin(row0 as u64, col0 as u64);
