@@ -32,6 +32,8 @@ const TASK: usize = 1 << 17;
 /// step passes 0 rather than stopping there: weights come near 0, not exactly to it. Where `l1` is 0
 /// the term is left out.
 #[derive(Clone, Copy, Debug, PartialEq)]
+#[non_exhaustive]
+#[must_use]
 pub struct SgdStep {
     /// The step along the velocity.
     pub learning_rate: f32,
@@ -47,6 +49,21 @@ impl SgdStep {
     /// This learning rate, no momentum and no penalties.
     pub const fn new(learning_rate: f32) -> Self {
         Self { learning_rate, momentum: 0.0, weight_decay: 0.0, l1: 0.0 }
+    }
+
+    /// The same with this share of the last velocity left.
+    pub const fn with_momentum(self, momentum: f32) -> Self {
+        Self { momentum, ..self }
+    }
+
+    /// The same with this factor of the L2 penalty.
+    pub const fn with_weight_decay(self, weight_decay: f32) -> Self {
+        Self { weight_decay, ..self }
+    }
+
+    /// The same with this factor of the L1 penalty.
+    pub const fn with_l1(self, l1: f32) -> Self {
+        Self { l1, ..self }
     }
 
     /// The step of the biases of a layer, which are not penalised.

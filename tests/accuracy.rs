@@ -14,7 +14,7 @@ mod common;
 
 use common::{for_each_level, matrix, matrix_mut};
 use fused_dropout::{
-    DenseArgs, Gradients, Saved, SavedValues, dense_backward, dense_forward, reference,
+    DenseArgs, Gradients, MaskSource, Saved, dense_backward, dense_forward, reference,
 };
 use proptest::prelude::*;
 use rand_xoshiro::Xoshiro256PlusPlus;
@@ -58,7 +58,8 @@ fn check((batch, inputs, units): (usize, usize, usize), kind: Kind, seed: u64) {
         let args = DenseArgs::new(view(x, batch, inputs), view(w, inputs, units));
         let mut z = vec![0.0; batch * units];
         let to = fused_dropout::MatMut::new(&mut z, batch, units).unwrap();
-        reference::dense_forward(&DenseArgs { bias: Some(b), ..args }, to, None, None).unwrap();
+        reference::dense_forward(&DenseArgs { bias: Some(b), ..args }, to, None, MaskSource::Key)
+            .unwrap();
         z
     };
     let exact = product(&wide(&x), &wide(&w), &wide(&b));
@@ -95,7 +96,7 @@ fn check((batch, inputs, units): (usize, usize, usize), kind: Kind, seed: u64) {
         let mut z = vec![9.0; batch * units];
         let args = DenseArgs::new(matrix(&x, batch, inputs), matrix(&w, inputs, units));
         let forward = DenseArgs { bias: Some(&b), ..args };
-        dense_forward(&forward, matrix_mut(&mut z, batch, units), None, None).unwrap();
+        dense_forward(&forward, matrix_mut(&mut z, batch, units), None, MaskSource::Key).unwrap();
         judge(&z, &exact, &sizes, "z");
 
         // The same product as the gradient of a layer whose weights are Wᵀ.
@@ -104,8 +105,7 @@ fn check((batch, inputs, units): (usize, usize, usize), kind: Kind, seed: u64) {
         let layer = DenseArgs::new(matrix(&unused, batch, units), args.w.t());
         let gradients =
             Gradients { dx: Some(matrix_mut(&mut dx, batch, units)), dw: None, db: None };
-        let saved = Saved { values: SavedValues::None, mask: None };
-        dense_backward(&layer, &saved, args.x, gradients).unwrap();
+        dense_backward(&layer, &Saved::Nothing, args.x, gradients, MaskSource::Key).unwrap();
         judge(&dx, &exact_dx, &sizes_dx, "dx");
     });
 }
@@ -140,14 +140,14 @@ fn cancellation() {
     for_each_level(|level| {
         let mut z = [9.0];
         let args = DenseArgs::new(matrix(&x, 1, 3), matrix(&w, 3, 1));
-        dense_forward(&args, matrix_mut(&mut z, 1, 1), None, None).unwrap();
+        dense_forward(&args, matrix_mut(&mut z, 1, 1), None, MaskSource::Key).unwrap();
         // 1e8 + 0.5 rounds to 1e8.
         assert_eq!(z, [0.0], "{level}");
         // One rounding: (1 + e)^2 - (1 + 2e) = e^2 exactly, with e = 2^-12 · 1.5.
         let e = 1.5 / 4096.0;
         let (x, w) = ([-1.0, 1.0 + e], [1.0 + 2.0 * e, 1.0 + e]);
         let args = DenseArgs::new(matrix(&x, 1, 2), matrix(&w, 2, 1));
-        dense_forward(&args, matrix_mut(&mut z, 1, 1), None, None).unwrap();
+        dense_forward(&args, matrix_mut(&mut z, 1, 1), None, MaskSource::Key).unwrap();
         if level.has_fma() {
             assert_eq!(z, [e * e], "{level}");
         }

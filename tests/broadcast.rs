@@ -4,11 +4,11 @@
 mod common;
 
 use common::{RATES, bits, for_each_level, matrix, matrix_mut, numbers, with_threads};
-use fused_dropout::{
-    BroadcastDropout, BroadcastShape, Dropout, Error, ForwardMask, Mask, MaskKey, Scaling,
-    broadcast_dropout_backward, broadcast_dropout_backward_in_place, broadcast_dropout_forward,
-    broadcast_dropout_forward_in_place, dropout_forward, reference,
+use fused_dropout::elementwise::{
+    BroadcastDropout, broadcast_dropout_backward, broadcast_dropout_forward, dropout_forward,
 };
+use fused_dropout::mask::BroadcastShape;
+use fused_dropout::{Dropout, Error, Mask, MaskKey, MaskSource, Scaling, reference};
 use proptest::prelude::*;
 
 const SPECIAL: [f32; 5] = [f32::NAN, f32::INFINITY, f32::NEG_INFINITY, -0.0, 1e-41];
@@ -18,7 +18,7 @@ fn key() -> MaskKey {
 }
 
 fn args(shape: BroadcastShape, rate: f64) -> BroadcastDropout {
-    BroadcastDropout { shape, dropout: Dropout::new(rate).unwrap(), key: key() }
+    BroadcastDropout::new(shape, Dropout::new(rate).unwrap().with_key(key()))
 }
 
 /// Numbers with special ones among them.
@@ -34,35 +34,35 @@ fn tensor(len: usize, seed: u64) -> Vec<f32> {
 fn check(args: &BroadcastDropout, x: &[f32]) {
     let (rows, cols) = args.shape.mask_shape();
     let (mut y, mut stored) = (vec![9.0; x.len()], Mask::new(rows, cols).unwrap());
-    reference::broadcast_dropout_forward(args, x, &mut y, &mut stored).unwrap();
+    reference::broadcast_dropout_forward(args, (x, &mut y[..]), &mut stored).unwrap();
     let expected = bits(&y);
     let mut opposite = stored.clone();
     opposite.invert();
-    reference::broadcast_dropout_backward(args, x, &mut y, Some(&opposite)).unwrap();
+    reference::broadcast_dropout_backward(args, (x, &mut y[..]), Some(&opposite)).unwrap();
     let expected_opposite = bits(&y);
     for_each_level(|level| {
         let same = |what: &str, y: &[f32], expected: &[u32]| {
             assert!(bits(y) == expected, "{what} on {level}: {args:?}");
         };
         let mut y = vec![9.0; x.len()];
-        broadcast_dropout_forward(args, x, &mut y, None).unwrap();
+        broadcast_dropout_forward(args, (x, &mut y[..]), MaskSource::Key).unwrap();
         same("forward", &y, &expected);
         let mut mask = opposite.clone();
         y.fill(9.0);
-        broadcast_dropout_forward(args, x, &mut y, Some(&mut mask)).unwrap();
+        broadcast_dropout_forward(args, (x, &mut y[..]), Some(&mut mask)).unwrap();
         same("forward, storing", &y, &expected);
         assert_eq!(mask, stored, "{level}: {args:?}");
         y.fill(9.0);
-        broadcast_dropout_forward(args, x, &mut y, &opposite).unwrap();
+        broadcast_dropout_forward(args, (x, &mut y[..]), &opposite).unwrap();
         same("forward, given", &y, &expected_opposite);
         y.copy_from_slice(x);
-        broadcast_dropout_forward_in_place(args, &mut y, None).unwrap();
+        broadcast_dropout_forward(args, &mut y[..], MaskSource::Key).unwrap();
         same("forward in place", &y, &expected);
         y.fill(9.0);
-        broadcast_dropout_backward(args, x, &mut y, None).unwrap();
+        broadcast_dropout_backward(args, (x, &mut y[..]), MaskSource::Key).unwrap();
         same("backward", &y, &expected);
         y.copy_from_slice(x);
-        broadcast_dropout_backward_in_place(args, &mut y, Some(&stored)).unwrap();
+        broadcast_dropout_backward(args, &mut y[..], Some(&stored)).unwrap();
         same("backward in place", &y, &expected);
     });
 }
@@ -95,7 +95,7 @@ proptest! {
         let scaling = if classical { Scaling::Classical } else { Scaling::Inverted };
         let dropout = Dropout::with_scaling(rate, scaling).unwrap();
         let key = MaskKey::new(seed, 3, 4).unwrap().with_origin(origin.0, origin.1);
-        check(&BroadcastDropout { shape, dropout, key }, &tensor(shape.len(), seed));
+        check(&BroadcastDropout::new(shape, dropout.with_key(key)), &tensor(shape.len(), seed));
     }
 }
 
@@ -123,7 +123,7 @@ fn named_shapes() {
         (BroadcastShape::elements(&dims), [4, 6, 3, 2, 5], (4, 180)),
         (BroadcastShape::channels_first(&dims), [4, 6, 1, 1, 1], (4, 6)),
         (BroadcastShape::channels_last(&dims), [4, 1, 1, 1, 5], (4, 5)),
-        (BroadcastShape::rows(&dims), [4, 1, 1, 1, 1], (4, 1)),
+        (BroadcastShape::per_sample(&dims), [4, 1, 1, 1, 1], (4, 1)),
         (BroadcastShape::whole(&dims), [1; 5], (1, 1)),
         (BroadcastShape::time_steps(&dims), [4, 1, 3, 2, 5], (4, 30)),
         (BroadcastShape::new(&dims, &[true, false, true, false, true]), [1, 6, 1, 2, 1], (1, 12)),
@@ -159,10 +159,9 @@ fn elements_are_plain_dropout() {
             let (mut y, mut plain) = (vec![9.0; x.len()], vec![9.0; x.len()]);
             let (mut mask, mut plain_mask) =
                 (Mask::new(rows, cols).unwrap(), Mask::new(rows, cols).unwrap());
-            broadcast_dropout_forward(&args, &x, &mut y, &mut mask).unwrap();
+            broadcast_dropout_forward(&args, (&x[..], &mut y[..]), &mut mask).unwrap();
             let to = matrix_mut(&mut plain, rows, cols);
-            dropout_forward(matrix(&x, rows, cols), to, &args.dropout, &key(), &mut plain_mask)
-                .unwrap();
+            dropout_forward((matrix(&x, rows, cols), to), &args.dropout, &mut plain_mask).unwrap();
             assert!(y == plain && mask == plain_mask, "{level}: {dims:?}");
         }
     });
@@ -171,13 +170,13 @@ fn elements_are_plain_dropout() {
 /// What is expected of a large tensor, by the definition of the mask's shape.
 fn expected(args: &BroadcastDropout, x: &[f32]) -> Vec<u32> {
     let (rows, cols) = args.shape.mask_shape();
-    let mask = Mask::generate(rows, cols, &args.dropout, &args.key).unwrap();
+    let mask = Mask::generate(rows, cols, &args.dropout).unwrap();
     let mut indices = vec![0; args.shape.dims().len()];
     let mut y = Vec::with_capacity(x.len());
     for x in x {
         let (row, col) = args.shape.mask_index(&indices).unwrap();
         let kept = mask.get(row, col) == Some(true);
-        y.push(if kept { (x * args.dropout.scale()).to_bits() } else { 0 });
+        y.push(if kept { (x * args.dropout.dropout().scale()).to_bits() } else { 0 });
         for (index, size) in indices.iter_mut().zip(args.shape.dims()).rev() {
             *index += 1;
             if *index < *size {
@@ -196,7 +195,7 @@ fn threads_do_not_show() {
     for shape in [
         BroadcastShape::channels_first(&dims),
         BroadcastShape::channels_last(&dims),
-        BroadcastShape::rows(&dims),
+        BroadcastShape::per_sample(&dims),
         BroadcastShape::whole(&dims),
         BroadcastShape::time_steps(&dims),
         BroadcastShape::new(&dims, &[true, false, false, true]),
@@ -205,7 +204,9 @@ fn threads_do_not_show() {
         let expected = expected(&args, &x);
         for threads in [1, 2, 8] {
             let mut y = vec![9.0; x.len()];
-            with_threads(threads, || broadcast_dropout_forward(&args, &x, &mut y, None).unwrap());
+            with_threads(threads, || {
+                broadcast_dropout_forward(&args, (&x[..], &mut y[..]), MaskSource::Key).unwrap()
+            });
             assert!(bits(&y) == expected, "{threads} threads: {args:?}");
         }
     }
@@ -222,7 +223,7 @@ fn streamed_outputs() {
         for_each_level(|level| {
             // From an address that no vector is aligned to.
             let mut y = vec![9.0; x.len() + 1];
-            broadcast_dropout_forward(&args, &x, &mut y[1..], None).unwrap();
+            broadcast_dropout_forward(&args, (&x[..], &mut y[1..]), MaskSource::Key).unwrap();
             let same = y[1..].iter().zip(&expected).all(|(y, expected)| y.to_bits() == *expected);
             assert!(same && y[0] == 9.0, "{level}: {args:?}");
         });
@@ -237,13 +238,18 @@ fn shards_are_parts_of_the_whole() {
         for shared in [[false, false, true, true], [false, true, false, false], [false; 4]] {
             let whole = args(BroadcastShape::new(&dims, &shared).unwrap(), 0.5);
             let mut y = vec![9.0; x.len()];
-            broadcast_dropout_forward(&whole, &x, &mut y, None).unwrap();
+            broadcast_dropout_forward(&whole, (&x[..], &mut y[..]), MaskSource::Key).unwrap();
             // Examples 2 to 4.
             let shape = BroadcastShape::new(&[3, 10, 3, 70], &shared).unwrap();
-            let part = BroadcastDropout { shape, key: key().with_origin(2, 0), ..whole };
+            let part =
+                BroadcastDropout::new(shape, whole.dropout.with_key(key().with_origin(2, 0)));
             let mut got = vec![9.0; shape.len()];
-            broadcast_dropout_forward(&part, &x[2 * 2100..][..shape.len()], &mut got, None)
-                .unwrap();
+            broadcast_dropout_forward(
+                &part,
+                (&x[2 * 2100..][..shape.len()], &mut got[..]),
+                MaskSource::Key,
+            )
+            .unwrap();
             assert!(got == y[2 * 2100..][..shape.len()], "{level}: {shared:?}");
             if shared[1] {
                 continue;
@@ -252,10 +258,15 @@ fn shards_are_parts_of_the_whole() {
             let inner: usize = if shared[2] { 1 } else { 210 };
             let shape = BroadcastShape::new(&[1, 5, 3, 70], &shared).unwrap();
             let key = key().with_origin(3, (4 * inner) as u64);
-            let part = BroadcastDropout { shape, key, ..whole };
+            let part = BroadcastDropout::new(shape, whole.dropout.with_key(key));
             let at = 3 * 2100 + 4 * 210;
             let mut got = vec![9.0; shape.len()];
-            broadcast_dropout_forward(&part, &x[at..][..shape.len()], &mut got, None).unwrap();
+            broadcast_dropout_forward(
+                &part,
+                (&x[at..][..shape.len()], &mut got[..]),
+                MaskSource::Key,
+            )
+            .unwrap();
             assert!(got == y[at..][..shape.len()], "{level}: {shared:?}");
         }
     });
@@ -268,7 +279,7 @@ fn bad_arguments_are_errors() {
         assert!(matches!(error, Error::Parameter { value, .. } if value == n), "{error}");
     };
     parameter(BroadcastShape::new(&[], &[]), 0.0);
-    parameter(BroadcastShape::rows(&[1; 6]), 6.0);
+    parameter(BroadcastShape::per_sample(&[1; 6]), 6.0);
     parameter(BroadcastShape::channels_first(&[4]), 1.0);
     parameter(BroadcastShape::channels_last(&[4]), 1.0);
     parameter(BroadcastShape::time_steps(&[4]), 1.0);
@@ -284,17 +295,20 @@ fn bad_arguments_are_errors() {
     }
     assert_eq!(BroadcastShape::elements(&[0, 1 << 30]).unwrap().len(), 0);
 
-    let args = args(BroadcastShape::rows(&[3, 4]).unwrap(), 0.5);
+    let args = args(BroadcastShape::per_sample(&[3, 4]).unwrap(), 0.5);
     let x = [1.0; 12];
     let mut y = [9.0; 12];
-    let far = BroadcastDropout { key: key().with_origin((1 << 32) - 2, 0), ..args };
+    let far = BroadcastDropout::new(
+        args.shape,
+        args.dropout.with_key(key().with_origin((1 << 32) - 2, 0)),
+    );
     let wrong = Mask::new(3, 4).unwrap();
     for error in [
-        broadcast_dropout_forward(&args, &x[..11], &mut y, None).unwrap_err(),
-        broadcast_dropout_forward(&args, &x[..11], &mut y[..11], None).unwrap_err(),
-        broadcast_dropout_forward_in_place(&args, &mut y[..11], None).unwrap_err(),
-        broadcast_dropout_backward(&args, &x[..11], &mut y, None).unwrap_err(),
-        broadcast_dropout_backward_in_place(&args, &mut y[..11], None).unwrap_err(),
+        broadcast_dropout_forward(&args, (&x[..11], &mut y[..]), MaskSource::Key).unwrap_err(),
+        broadcast_dropout_forward(&args, (&x[..11], &mut y[..11]), MaskSource::Key).unwrap_err(),
+        broadcast_dropout_forward(&args, &mut y[..11], MaskSource::Key).unwrap_err(),
+        broadcast_dropout_backward(&args, (&x[..11], &mut y[..]), MaskSource::Key).unwrap_err(),
+        broadcast_dropout_backward(&args, &mut y[..11], MaskSource::Key).unwrap_err(),
     ] {
         assert!(
             matches!(error, Error::Mismatch { left_value: 11, right_value: 12, .. }),
@@ -302,16 +316,16 @@ fn bad_arguments_are_errors() {
         );
     }
     for result in [
-        broadcast_dropout_forward(&args, &x, &mut y, &wrong),
-        broadcast_dropout_forward(&args, &x, &mut y, &mut wrong.clone()),
-        broadcast_dropout_backward(&args, &x, &mut y, Some(&wrong)),
+        broadcast_dropout_forward(&args, (&x[..], &mut y[..]), &wrong),
+        broadcast_dropout_forward(&args, (&x[..], &mut y[..]), &mut wrong.clone()),
+        broadcast_dropout_backward(&args, (&x[..], &mut y[..]), Some(&wrong)),
     ] {
         let error = result.unwrap_err();
         let shapes =
             matches!(error, Error::Shape { left_cols: 4, right_rows: 3, right_cols: 1, .. });
         assert!(shapes, "{error}");
     }
-    let error = broadcast_dropout_forward(&far, &x, &mut y, ForwardMask::Forget).unwrap_err();
+    let error = broadcast_dropout_forward(&far, (&x[..], &mut y[..]), MaskSource::Key).unwrap_err();
     assert!(matches!(error, Error::Address { what: "row", .. }), "{error}");
     assert_eq!(y, [9.0; 12], "an output was touched");
 }
@@ -328,8 +342,8 @@ fn moments() {
         let (mut sum, mut squares) = (0.0, 0.0);
         for step in 0..STEPS {
             let key = MaskKey::new(31, 4, step).unwrap();
-            let args = BroadcastDropout { shape, dropout, key };
-            broadcast_dropout_forward(&args, &x, &mut y, None).unwrap();
+            let args = BroadcastDropout::new(shape, dropout.with_key(key));
+            broadcast_dropout_forward(&args, (&x[..], &mut y[..]), MaskSource::Key).unwrap();
             for channel in y.as_chunks::<2>().0 {
                 assert_eq!(channel[0], channel[1]);
                 sum += f64::from(channel[0]);

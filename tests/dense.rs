@@ -3,10 +3,15 @@
 
 mod common;
 
-use common::{Padded, assert_same, for_each_level, numbers, with_threads};
+use common::{
+    Padded, activations, assert_same, bits, for_each_level, numbers, rates, with_threads,
+};
+use fused_dropout::elementwise::dropout_forward;
+use fused_dropout::layer::{
+    DenseArgs, DenseLayer, Gradients, OutputGradient, PackedWeight, dense_backward, dense_forward,
+};
 use fused_dropout::{
-    Activation, DenseArgs, Dropout, Error, Gradients, Mask, MaskKey, MatMut, MatRef, PackedWeight,
-    Saved, SavedValues, dense_backward, dense_forward, dense_forward_packed, dropout_forward,
+    Activation, Dropout, Error, KeyedDropout, Mask, MaskKey, MaskSource, MatMut, MatRef, Saved,
     reference, testing,
 };
 use proptest::prelude::*;
@@ -59,19 +64,27 @@ impl Case {
         }
     }
 
+    fn dropout(&self, rate: f64, layer: u32) -> KeyedDropout {
+        let (row0, col0) = self.origin;
+        let key = MaskKey::new(self.seed, layer, 3).unwrap().with_origin(row0, col0);
+        Dropout::new(rate).unwrap().with_key(key)
+    }
+
+    /// The dropout of the output.
+    fn output_dropout(&self) -> KeyedDropout {
+        self.dropout(self.rate, 7)
+    }
+
     fn args<'a>(&self, layer: &'a Layer) -> DenseArgs<'a> {
-        let key = |layer| {
-            MaskKey::new(self.seed, layer, 3).unwrap().with_origin(self.origin.0, self.origin.1)
-        };
-        DenseArgs {
-            bias: self.bias.then_some(&layer.bias[..]),
-            activation: self.activation,
-            dropout: Dropout::new(self.rate).unwrap(),
-            key: key(7),
-            input_dropout: self.input_rate.map(|rate| (Dropout::new(rate).unwrap(), key(8))),
-            weight_dropout: self.weight_rate.map(|rate| (Dropout::new(rate).unwrap(), key(9))),
-            ..DenseArgs::new(layer.x.view(), layer.w.view())
+        let mut does = DenseLayer::new(self.activation).with_output(self.output_dropout());
+        if let Some(rate) = self.input_rate {
+            does = does.with_input(self.dropout(rate, 8));
         }
+        if let Some(rate) = self.weight_rate {
+            does = does.with_weight_dropout(self.dropout(rate, 9));
+        }
+        let args = DenseArgs::new(does, layer.x.view(), layer.w.view());
+        if self.bias { args.with_bias(&layer.bias) } else { args }
     }
 
     /// Terms of a sum of sums (a gradient adds up what depends on z), and the size of one: factors
@@ -87,6 +100,26 @@ impl Case {
         let values = vec![0.0; self.batch * self.units];
         Padded::new(&values, self.batch, self.units, self.extra, self.transposed[2])
     }
+
+    /// What forward keeps for backward.
+    fn saved<'a>(&self, y: MatRef<'a>, z: MatRef<'a>) -> Saved<'a> {
+        match self.activation {
+            Activation::Identity => Saved::Nothing,
+            Activation::Gelu | Activation::GeluTanh | Activation::Silu => Saved::PreActivation(z),
+            _ => Saved::Output(y),
+        }
+    }
+
+    /// Room for the gradients, filled with something else.
+    fn results(&self) -> Results {
+        let Case { batch, inputs, units, extra, transposed: [x_t, w_t, y_t], .. } = *self;
+        let blank = |rows, cols, t| Padded::new(&vec![9.0; rows * cols], rows, cols, extra, t);
+        Results {
+            dx: blank(batch, inputs, x_t),
+            dw: blank(inputs, units, w_t != y_t),
+            db: vec![9.0; units],
+        }
+    }
 }
 
 struct Layer {
@@ -96,22 +129,33 @@ struct Layer {
     dy: Padded,
 }
 
+/// What a backward pass computes.
+#[derive(Clone)]
+struct Results {
+    dx: Padded,
+    dw: Padded,
+    db: Vec<f32>,
+}
+
+impl Results {
+    fn gradients(&mut self) -> Gradients<'_> {
+        let gradients = Gradients::default().with_dx(self.dx.view_mut());
+        gradients.with_dw(self.dw.view_mut()).with_db(&mut self.db)
+    }
+
+    fn bits(&self) -> [Vec<u32>; 3] {
+        [bits(&self.dx.values()), bits(&self.dw.values()), bits(&self.db)]
+    }
+}
+
 /// Forward and backward by the reference.
 struct Expected {
     y: Vec<f32>,
     z: Vec<f32>,
+    dz: Vec<f32>,
     dx: Vec<f32>,
     dw: Vec<f32>,
     db: Vec<f32>,
-}
-
-fn saved<'a>(case: &Case, y: MatRef<'a>, z: MatRef<'a>, mask: &'a Mask) -> Saved<'a> {
-    let values = match case.activation {
-        Activation::Identity => SavedValues::None,
-        Activation::Gelu | Activation::GeluTanh | Activation::Silu => SavedValues::PreActivation(z),
-        _ => SavedValues::Output(y),
-    };
-    Saved { values, mask: case.stored_mask.then_some(mask) }
 }
 
 fn expected(case: &Case, layer: &Layer) -> Expected {
@@ -120,6 +164,7 @@ fn expected(case: &Case, layer: &Layer) -> Expected {
     let mut e = Expected {
         y: vec![0.0; batch * units],
         z: vec![0.0; batch * units],
+        dz: layer.dy.values(),
         dx: vec![0.0; batch * inputs],
         dw: vec![0.0; inputs * units],
         db: vec![0.0; units],
@@ -127,101 +172,121 @@ fn expected(case: &Case, layer: &Layer) -> Expected {
     let mut mask = Mask::new(batch, units).unwrap();
     let y = MatMut::new(&mut e.y, batch, units).unwrap();
     let z = MatMut::new(&mut e.z, batch, units).unwrap();
-    reference::dense_forward(&args, y, Some(z), Some(&mut mask)).unwrap();
+    reference::dense_forward(&args, y, Some(z), &mut mask).unwrap();
     let y = MatRef::new(&e.y, batch, units).unwrap();
     let z = MatRef::new(&e.z, batch, units).unwrap();
-    let gradients = Gradients {
-        dx: Some(MatMut::new(&mut e.dx, batch, inputs).unwrap()),
-        dw: Some(MatMut::new(&mut e.dw, inputs, units).unwrap()),
-        db: Some(&mut e.db),
-    };
-    reference::dense_backward(&args, &saved(case, y, z, &mask), layer.dy.view(), gradients)
-        .unwrap();
+    let gradients = Gradients::default()
+        .with_dx(MatMut::new(&mut e.dx, batch, inputs).unwrap())
+        .with_dw(MatMut::new(&mut e.dw, inputs, units).unwrap())
+        .with_db(&mut e.db);
+    let mask = case.stored_mask.then_some(&mask);
+    let dy = MatMut::new(&mut e.dz, batch, units).unwrap();
+    reference::dense_backward(&args, &case.saved(y, z), dy, gradients, mask).unwrap();
     e
 }
 
+/// Asserts that a result of a fast function is the expected one, of which it says what it is.
+type Same<'a> = &'a dyn Fn(&[f32], &[f32], &str);
+
 /// Runs the fast functions on every level and compares.
 fn check(case: &Case) {
-    let Case { batch, inputs, units, extra, transposed: [x_t, w_t, y_t], .. } = *case;
     let layer = case.layer();
     let args = case.args(&layer);
     let e = expected(case, &layer);
     for_each_level(|level| {
-        let (mut y, mut z) = (case.output(), case.output());
-        let mut mask = Mask::new(batch, units).unwrap();
-        dense_forward(&args, y.view_mut(), None, None).unwrap();
-        assert_same(level, &y.values(), &e.y, case.size(), &format!("y of {case:?}"));
-        let mut y = case.output();
-        // With a residual, which may be stored in either order, the reference adds it last.
-        let residual = Padded::new(&numbers(batch * units, 99), batch, units, extra, x_t);
-        let with_residual = DenseArgs { residual: Some(residual.view()), ..args };
-        let mut sum = vec![0.0; batch * units];
-        dense_forward(&with_residual, MatMut::new(&mut sum, batch, units).unwrap(), None, None)
-            .unwrap();
-        let expected_sum: Vec<f32> =
-            residual.values().iter().zip(&e.y).map(|(r, y)| r + y).collect();
-        assert_same(level, &sum, &expected_sum, case.size(), &format!("residual + y of {case:?}"));
-        let packed = PackedWeight::with_dropout(args.w, args.weight_dropout).unwrap();
-        dense_forward_packed(&args, &packed, y.view_mut(), None, None).unwrap();
-        assert_same(level, &y.values(), &e.y, case.size(), &format!("y (packed) of {case:?}"));
-        let mut y = case.output();
-        dense_forward(&args, y.view_mut(), Some(z.view_mut()), Some(&mut mask)).unwrap();
-        assert_same(
-            level,
-            &y.values(),
-            &e.y,
-            case.size(),
-            &format!("y (z and mask saved) of {case:?}"),
-        );
-        assert_same(level, &z.values(), &e.z, case.size(), &format!("z of {case:?}"));
-        let drawn = Mask::generate(batch, units, &args.dropout, &args.key).unwrap();
-        assert_eq!(mask, drawn, "mask of {case:?}");
-
-        let saved = saved(case, y.view(), z.view(), &mask);
-        let mut dx = Padded::new(&vec![9.0; batch * inputs], batch, inputs, extra, x_t);
-        let mut dw = Padded::new(&vec![9.0; inputs * units], inputs, units, extra, w_t != y_t);
-        let mut db = vec![9.0; units];
-        let gradients =
-            Gradients { dx: Some(dx.view_mut()), dw: Some(dw.view_mut()), db: Some(&mut db) };
-        dense_backward(&args, &saved, layer.dy.view(), gradients).unwrap();
-        assert_same(level, &db, &e.db, case.size(), &format!("db of {case:?}"));
-        assert_same(level, &dw.values(), &e.dw, case.size(), &format!("dW of {case:?}"));
-        assert_same(level, &dx.values(), &e.dx, case.size(), &format!("dx of {case:?}"));
-        for part in 0..3 {
-            let mut again = (dx.clone(), dw.clone(), db.clone());
-            let gradients = Gradients {
-                dx: (part == 0).then(|| again.0.view_mut()),
-                dw: (part == 1).then(|| again.1.view_mut()),
-                db: (part == 2).then_some(&mut again.2[..]),
-            };
-            dense_backward(&args, &saved, layer.dy.view(), gradients).unwrap();
-            assert_eq!(common::bits(&again.0.values()), common::bits(&dx.values()));
-            assert_eq!(common::bits(&again.1.values()), common::bits(&dw.values()));
-            assert_eq!(common::bits(&again.2), common::bits(&db));
-        }
+        let same = |fast: &[f32], expected: &[f32], what: &str| {
+            assert_same(level, fast, expected, case.size(), &format!("{what} of {case:?}"));
+        };
+        let (y, z, mask) = check_forward(case, &args, &e, &same);
+        let saved = case.saved(y.view(), z.view());
+        check_backward(case, &args, &saved, (&layer.dy, &mask), &e, &same);
     });
     let fresh = case.layer();
-    assert_eq!(common::bits(&layer.x.data), common::bits(&fresh.x.data), "x was modified");
-    assert_eq!(common::bits(&layer.w.data), common::bits(&fresh.w.data), "W was modified");
-    assert_eq!(common::bits(&layer.dy.data), common::bits(&fresh.dy.data), "dy was modified");
+    assert_eq!(bits(&layer.x.data), bits(&fresh.x.data), "x was modified");
+    assert_eq!(bits(&layer.w.data), bits(&fresh.w.data), "W was modified");
+    assert_eq!(bits(&layer.dy.data), bits(&fresh.dy.data), "dy was modified");
 }
 
-fn activations() -> impl Strategy<Value = Activation> {
-    prop_oneof![
-        Just(Activation::Identity),
-        Just(Activation::Relu),
-        Just(Activation::LeakyRelu { slope: 0.25 }),
-        Just(Activation::Sigmoid),
-        Just(Activation::Tanh),
-        Just(Activation::Gelu),
-        Just(Activation::GeluTanh),
-        Just(Activation::Silu),
-        Just(Activation::Selu),
-    ]
+/// y, z and the mask, after a check that y is the same whatever is saved, given or packed.
+fn check_forward(
+    case: &Case,
+    args: &DenseArgs<'_>,
+    e: &Expected,
+    same: Same<'_>,
+) -> (Padded, Padded, Mask) {
+    let Case { batch, units, extra, transposed: [x_t, ..], .. } = *case;
+    let forward = |args: &DenseArgs<'_>, mask: MaskSource<'_>| {
+        let mut y = case.output();
+        dense_forward(args, y.view_mut(), None, mask).unwrap();
+        y.values()
+    };
+    same(&forward(args, MaskSource::Key), &e.y, "y");
+    // The residual may be stored in either order; it is added last.
+    let residual = Padded::new(&numbers(batch * units, 99), batch, units, extra, x_t);
+    let sum: Vec<f32> = residual.values().iter().zip(&e.y).map(|(r, y)| r + y).collect();
+    let with_residual = args.with_residual(residual.view());
+    same(&forward(&with_residual, MaskSource::Key), &sum, "residual + y");
+    let packed = PackedWeight::for_layer(&args.layer, args.w).unwrap();
+    same(&forward(&args.with_packed(&packed), MaskSource::Key), &e.y, "y (packed)");
+
+    let (mut y, mut z) = (case.output(), case.output());
+    let mut mask = Mask::new(batch, units).unwrap();
+    dense_forward(args, y.view_mut(), Some(z.view_mut()), &mut mask).unwrap();
+    same(&y.values(), &e.y, "y (z and mask saved)");
+    same(&z.values(), &e.z, "z");
+    let drawn = Mask::generate(batch, units, &case.output_dropout()).unwrap();
+    assert_eq!(mask, drawn, "mask of {case:?}");
+    same(&forward(args, MaskSource::Given(&mask)), &e.y, "y (mask given)");
+    (y, z, mask)
 }
 
-fn rates() -> impl Strategy<Value = f64> {
-    prop_oneof![Just(0.0), Just(1e-9), Just(0.1), Just(0.5), Just(1.0 - 1e-9), Just(1.0)]
+/// The gradients, which are the same alone or together, with the mask from wherever, with packed
+/// weights, and with dz in place of dy.
+fn check_backward(
+    case: &Case,
+    args: &DenseArgs<'_>,
+    saved: &Saved<'_>,
+    (dy, mask): (&Padded, &Mask),
+    e: &Expected,
+    same: Same<'_>,
+) {
+    let backward = |args: &DenseArgs<'_>, dy: OutputGradient<'_>, mask: MaskSource<'_>| {
+        let mut results = case.results();
+        dense_backward(args, saved, dy, results.gradients(), mask).unwrap();
+        results
+    };
+    let source = || MaskSource::from(case.stored_mask.then_some(mask));
+    let keep = || OutputGradient::Keep(dy.view());
+    let results = backward(args, keep(), source());
+    same(&results.db, &e.db, "db");
+    same(&results.dw.values(), &e.dw, "dW");
+    same(&results.dx.values(), &e.dx, "dx");
+    for part in 0..3 {
+        let mut again = results.clone();
+        let gradients = match part {
+            0 => Gradients::default().with_dx(again.dx.view_mut()),
+            1 => Gradients::default().with_dw(again.dw.view_mut()),
+            _ => Gradients::default().with_db(&mut again.db),
+        };
+        dense_backward(args, saved, dy.view(), gradients, source()).unwrap();
+        assert_eq!(again.bits(), results.bits(), "part {part} of {case:?}");
+    }
+
+    let given = backward(args, keep(), MaskSource::Given(mask));
+    assert_eq!(given.bits(), results.bits(), "mask given: {case:?}");
+    let mut again = Mask::new(case.batch, case.units).unwrap();
+    let stored = backward(args, keep(), MaskSource::Store(&mut again));
+    assert_eq!(stored.bits(), results.bits(), "mask stored: {case:?}");
+    assert_eq!(again, *mask, "mask of {case:?}");
+
+    let packed = PackedWeight::for_input_gradient(&args.layer, args.w).unwrap();
+    let with_packed = backward(&args.with_packed(&packed), keep(), source());
+    assert_eq!(with_packed.bits(), results.bits(), "packed: {case:?}");
+
+    let mut dz = dy.clone();
+    let overwritten = backward(args, OutputGradient::Overwrite(dz.view_mut()), source());
+    assert_eq!(overwritten.bits(), results.bits(), "dy overwritten: {case:?}");
+    same(&dz.values(), &e.dz, "dz");
 }
 
 prop_compose! {
@@ -299,35 +364,27 @@ fn same_on_any_number_of_threads(case: &Case) {
     let e = expected(case, &layer);
     for_each_level(|level| {
         for threads in [1, 2, 3, 8] {
-            let mut y = case.output();
-            let mut z = case.output();
-            let mask = Mask::generate(case.batch, case.units, &args.dropout, &args.key).unwrap();
+            let (mut y, mut z) = (case.output(), case.output());
             let (mut dx, mut dw) = (layer.x.clone(), layer.w.clone());
             with_threads(threads, || {
                 testing::at_level(level, || {
-                    dense_forward(&args, y.view_mut(), Some(z.view_mut()), None).unwrap();
-                    let saved = saved(case, y.view(), z.view(), &mask);
+                    let z_view = Some(z.view_mut());
+                    dense_forward(&args, y.view_mut(), z_view, MaskSource::Key).unwrap();
+                    let saved = case.saved(y.view(), z.view());
                     let gradients =
-                        Gradients { dx: Some(dx.view_mut()), dw: Some(dw.view_mut()), db: None };
-                    dense_backward(&args, &saved, layer.dy.view(), gradients).unwrap();
+                        Gradients::default().with_dx(dx.view_mut()).with_dw(dw.view_mut());
+                    let (dy, mask) = (layer.dy.view(), MaskSource::Key);
+                    dense_backward(&args, &saved, dy, gradients, mask).unwrap();
                 })
             })
             .unwrap();
-            assert_same(level, &y.values(), &e.y, case.size(), &format!("y on {threads} threads"));
-            assert_same(
-                level,
-                &dx.values(),
-                &e.dx,
-                case.size(),
-                &format!("dx on {threads} threads"),
-            );
-            assert_same(
-                level,
-                &dw.values(),
-                &e.dw,
-                case.size(),
-                &format!("dW on {threads} threads"),
-            );
+            let same = |fast: &Padded, expected: &[f32], what: &str| {
+                let what = format!("{what} on {threads} threads");
+                assert_same(level, &fast.values(), expected, case.size(), &what);
+            };
+            same(&y, &e.y, "y");
+            same(&dx, &e.dx, "dx");
+            same(&dw, &e.dw, "dW");
         }
     });
 }
@@ -340,15 +397,17 @@ fn the_batch_does_not_show() {
     let args = case.args(&layer);
     for_each_level(|level| {
         let mut whole = vec![0.0; 37 * 99];
-        dense_forward(&args, MatMut::new(&mut whole, 37, 99).unwrap(), None, None).unwrap();
+        let to = common::matrix_mut(&mut whole, 37, 99);
+        dense_forward(&args, to, None, MaskSource::Key).unwrap();
         for (first, rows) in [(0, 1), (5, 1), (36, 1), (3, 4), (1, 20), (30, 7)] {
-            let part = DenseArgs {
-                x: args.x.rows_from(first, rows).unwrap(),
-                key: args.key.with_origin(first as u64, 0),
-                ..args
-            };
+            let mut part = args;
+            part.x = args.x.rows_from(first, rows).unwrap();
+            let dropout = case.output_dropout();
+            let key = dropout.key().with_origin(first as u64, 0);
+            part.layer = args.layer.with_output(dropout.with_key(key));
             let mut y = vec![0.0; rows * 99];
-            dense_forward(&part, MatMut::new(&mut y, rows, 99).unwrap(), None, None).unwrap();
+            let to = common::matrix_mut(&mut y, rows, 99);
+            dense_forward(&part, to, None, MaskSource::Key).unwrap();
             assert_same(
                 level,
                 &y,
@@ -372,17 +431,21 @@ fn dropped_weights_are_a_matrix() {
         };
         let layer = case.layer();
         let args = case.args(&layer);
-        let (dropout, key) = args.weight_dropout.unwrap();
+        let dropout = args.layer.weight_dropout;
         for_each_level(|level| {
             let mut w = vec![0.0; 70 * 150];
             let dropped = common::matrix_mut(&mut w, 70, 150);
-            dropout_forward(args.w, dropped, &dropout, &key, None).unwrap();
-            let w = common::matrix(&w, 70, 150);
-            let plain = DenseArgs { w, weight_dropout: None, ..args };
-            let (mut y, mut expected) = (vec![9.0; 20 * 150], vec![8.0; 20 * 150]);
-            dense_forward(&args, common::matrix_mut(&mut y, 20, 150), None, None).unwrap();
-            dense_forward(&plain, common::matrix_mut(&mut expected, 20, 150), None, None).unwrap();
-            assert_eq!(common::bits(&y), common::bits(&expected), "{level}");
+            dropout_forward((args.w, dropped), &dropout, MaskSource::Key).unwrap();
+            let mut plain = args;
+            plain.w = common::matrix(&w, 70, 150);
+            plain.layer.weight_dropout = KeyedDropout::NONE;
+            let [y, expected] = [args, plain].map(|args| {
+                let mut y = vec![9.0; 20 * 150];
+                let to = common::matrix_mut(&mut y, 20, 150);
+                dense_forward(&args, to, None, MaskSource::Key).unwrap();
+                y
+            });
+            assert_eq!(bits(&y), bits(&expected), "{level}");
         });
     }
 }
@@ -393,27 +456,32 @@ fn weights_packed_with_another_dropout_are_refused() {
     let case = Case { weight_rate: Some(0.4), ..Case::plain(3, 20, 30) };
     let layer = case.layer();
     let args = case.args(&layer);
-    let (dropout, key) = args.weight_dropout.unwrap();
-    let none = Some((Dropout::NONE, key));
+    let dropout = args.layer.weight_dropout;
+    let key = *dropout.key();
+    let none = Dropout::NONE.with_key(key);
+    let layer_with = |dropout| args.layer.with_weight_dropout(dropout);
     for (packed, wanted) in [
-        (None, Some((dropout, key))),
-        (Some((dropout, key)), None),
-        (Some((dropout, key)), none),
-        (Some((dropout, key)), Some((dropout, key.with_origin(0, 1)))),
+        (KeyedDropout::NONE, dropout),
+        (dropout, KeyedDropout::NONE),
+        (dropout, none),
+        (dropout, dropout.with_key(key.with_origin(0, 1))),
     ] {
-        let packed = PackedWeight::with_dropout(args.w, packed).unwrap();
-        let args = DenseArgs { weight_dropout: wanted, ..args };
+        let packed = PackedWeight::for_layer(&layer_with(packed), args.w).unwrap();
+        let mut args = args.with_packed(&packed);
+        args.layer = layer_with(wanted);
         let mut y = vec![9.0; 3 * 30];
         let to = common::matrix_mut(&mut y, 3, 30);
-        let error = dense_forward_packed(&args, &packed, to, None, None).unwrap_err();
+        let error = dense_forward(&args, to, None, MaskSource::Key).unwrap_err();
         assert!(matches!(error, Error::PackedDropout { .. }), "{error}");
         assert!(y.iter().all(|y| *y == 9.0));
     }
-    let packed = PackedWeight::with_dropout(args.w, none).unwrap();
-    let args = DenseArgs { weight_dropout: None, ..args };
+    let packed = PackedWeight::for_layer(&layer_with(none), args.w).unwrap();
+    let mut plain = args.with_packed(&packed);
+    plain.layer = layer_with(KeyedDropout::NONE);
     let mut y = vec![9.0; 3 * 30];
-    dense_forward_packed(&args, &packed, common::matrix_mut(&mut y, 3, 30), None, None).unwrap();
-    let far = key.with_origin(0, (1 << 39) - 29);
-    let error = PackedWeight::with_dropout(args.w, Some((dropout, far))).unwrap_err();
+    let to = common::matrix_mut(&mut y, 3, 30);
+    dense_forward(&plain, to, None, MaskSource::Key).unwrap();
+    let far = dropout.with_key(key.with_origin(0, (1 << 39) - 29));
+    let error = PackedWeight::for_layer(&layer_with(far), args.w).unwrap_err();
     assert!(matches!(error, Error::Address { .. }), "{error}");
 }

@@ -3,10 +3,15 @@
 
 mod common;
 
-use common::{Padded, assert_same, for_each_level, numbers, with_threads};
+use common::{Padded, assert_same, bits, for_each_level, numbers, sgd_step, with_threads};
+use fused_dropout::layer::{
+    DenseArgs, DenseLayer, DenseUpdate, Gradients, OutputGradient, PackedWeight, Parameters,
+    dense_forward, dense_update,
+};
+use fused_dropout::sgd::SgdStep;
 use fused_dropout::{
-    Activation, DenseArgs, DenseUpdate, Dropout, Error, Gradients, MaskKey, MatMut, MatRef,
-    Parameters, Saved, SavedValues, SgdStep, dense_forward, dense_update, reference, testing,
+    Activation, Dropout, Error, KeyedDropout, Mask, MaskKey, MaskSource, MatMut, MatRef, Saved,
+    reference, testing,
 };
 use proptest::prelude::*;
 
@@ -37,6 +42,17 @@ struct State {
     dx: Vec<f32>,
 }
 
+impl State {
+    fn parameters(&mut self, momentum: bool) -> Parameters<'_> {
+        let parameters = Parameters::new(self.w.view_mut()).with_bias(&mut self.bias);
+        if !momentum {
+            return parameters;
+        }
+        let parameters = parameters.with_w_velocity(self.velocity.view_mut());
+        parameters.with_bias_velocity(&mut self.bias_velocity)
+    }
+}
+
 impl Case {
     fn state(&self) -> State {
         let Case { batch, inputs, units, extra, transposed, .. } = *self;
@@ -51,21 +67,30 @@ impl Case {
     }
 
     fn step(&self) -> SgdStep {
-        let momentum = if self.momentum { 0.9 } else { 0.0 };
         let (weight_decay, l1) = self.penalties;
-        SgdStep { learning_rate: 0.05, momentum, weight_decay, l1 }
+        sgd_step(0.05, if self.momentum { 0.9 } else { 0.0 }, weight_decay, l1)
     }
 
-    fn key(layer: u32) -> MaskKey {
-        MaskKey::new(5, layer, 6).unwrap().with_origin(3, 77)
+    fn dropout(rate: f64, layer: u32) -> KeyedDropout {
+        let key = MaskKey::new(5, layer, 6).unwrap().with_origin(3, 77);
+        Dropout::new(rate).unwrap().with_key(key)
     }
 
-    fn input_dropout(&self) -> Option<(Dropout, MaskKey)> {
-        self.input_rate.map(|rate| (Dropout::new(rate).unwrap(), Self::key(1)))
+    fn layer(&self) -> DenseLayer<'static> {
+        let mut layer = DenseLayer::new(self.activation).with_output(Self::dropout(self.rate, 2));
+        if let Some(rate) = self.input_rate {
+            layer = layer.with_input(Self::dropout(rate, 1));
+        }
+        if let Some(rate) = self.weight_rate {
+            layer = layer.with_weight_dropout(Self::dropout(rate, 3));
+        }
+        layer
     }
 
-    fn weight_dropout(&self) -> Option<(Dropout, MaskKey)> {
-        self.weight_rate.map(|rate| (Dropout::new(rate).unwrap(), Self::key(3)))
+    fn update<'a>(&self, x: MatRef<'a>) -> DenseUpdate<'a> {
+        let mut update = DenseUpdate::new(self.layer(), x, self.step());
+        update.max_norm = self.limit;
+        update
     }
 
     fn check(&self) {
@@ -75,69 +100,61 @@ impl Case {
         let (x, dy) =
             (MatRef::new(&x, batch, inputs).unwrap(), MatRef::new(&dy, batch, units).unwrap());
         let start = self.state();
-        let dropout = Dropout::new(self.rate).unwrap();
-        let args = DenseArgs {
-            bias: Some(&start.bias),
-            activation,
-            dropout,
-            key: Self::key(2),
-            input_dropout: self.input_dropout(),
-            weight_dropout: self.weight_dropout(),
-            ..DenseArgs::new(x, start.w.view())
-        };
+        let args = DenseArgs::new(self.layer(), x, start.w.view()).with_bias(&start.bias);
         let (mut y, mut z) = (vec![0.0; batch * units], vec![0.0; batch * units]);
         let y_view = MatMut::new(&mut y, batch, units).unwrap();
         let z_view = MatMut::new(&mut z, batch, units).unwrap();
-        reference::dense_forward(&args, y_view, Some(z_view), None).unwrap();
-        let values = match activation {
+        reference::dense_forward(&args, y_view, Some(z_view), MaskSource::Key).unwrap();
+        let saved = match activation {
             Activation::Gelu | Activation::Silu | Activation::GeluTanh => {
-                SavedValues::PreActivation(MatRef::new(&z, batch, units).unwrap())
+                Saved::PreActivation(MatRef::new(&z, batch, units).unwrap())
             }
-            _ => SavedValues::Output(MatRef::new(&y, batch, units).unwrap()),
+            _ => Saved::Output(MatRef::new(&y, batch, units).unwrap()),
         };
-        let saved = Saved { values, mask: None };
         let expected = self.expected(&args, &saved, dy);
+        let mut dz_expected = numbers(batch * units, 8);
+        let dz_view = MatMut::new(&mut dz_expected, batch, units).unwrap();
+        let nothing = Gradients::default();
+        reference::dense_backward(&args, &saved, dz_view, nothing, MaskSource::Key).unwrap();
+        let update = self.update(x);
+        let run = |update: &DenseUpdate<'_>, dy: OutputGradient<'_>, mask: MaskSource<'_>| {
+            let mut s = self.state();
+            let mut dx = std::mem::take(&mut s.dx);
+            let dx_view = Some(MatMut::new(&mut dx, batch, inputs).unwrap());
+            let parameters = s.parameters(self.momentum);
+            dense_update(update, parameters, &saved, dy, dx_view, mask).unwrap();
+            State { dx, ..s }
+        };
         for_each_level(|level| {
-            for threads in [1, 2, 3, 8] {
-                let mut s = self.state();
-                let update = DenseUpdate {
-                    x,
-                    activation,
-                    dropout,
-                    key: Self::key(2),
-                    input_dropout: self.input_dropout(),
-                    weight_dropout: self.weight_dropout(),
-                    step: self.step(),
-                    max_norm: self.limit,
-                };
-                let parameters = Parameters {
-                    w: s.w.view_mut(),
-                    w_velocity: if self.momentum { Some(s.velocity.view_mut()) } else { None },
-                    bias: Some(&mut s.bias),
-                    bias_velocity: if self.momentum { Some(&mut s.bias_velocity) } else { None },
-                };
-                let dx = Some(MatMut::new(&mut s.dx, batch, inputs).unwrap());
-                with_threads(threads, || {
-                    testing::at_level(level, || dense_update(&update, parameters, &saved, dy, dx))
-                })
-                .unwrap()
-                .unwrap();
-                let same = |fast: &[f32], expected: &[f32], what: &str| {
-                    let terms = batch.max(units);
-                    assert_same(
-                        level,
-                        fast,
-                        expected,
-                        (terms, 40.0),
-                        &format!("{what} of {self:?}"),
-                    );
+            let same = |s: &State, what: &str| {
+                let same = |fast: &[f32], expected: &[f32], of: &str| {
+                    let terms = (batch.max(units), 40.0);
+                    assert_same(level, fast, expected, terms, &format!("{of}, {what}: {self:?}"));
                 };
                 same(&s.dx, &expected.dx, "dx");
                 same(&s.w.values(), &expected.w.values(), "W");
                 same(&s.velocity.values(), &expected.velocity.values(), "velocity");
                 same(&s.bias, &expected.bias, "bias");
                 same(&s.bias_velocity, &expected.bias_velocity, "velocity of the bias");
+            };
+            for threads in [1, 2, 3, 8] {
+                let run = || run(&update, OutputGradient::Keep(dy), MaskSource::Key);
+                let s = with_threads(threads, || testing::at_level(level, run)).unwrap();
+                same(&s, &format!("{threads} threads"));
             }
+            let mut mask = Mask::new(batch, units).unwrap();
+            let keep = || OutputGradient::Keep(dy);
+            same(&run(&update, keep(), MaskSource::Store(&mut mask)), "mask stored");
+            let drawn = Mask::generate(batch, units, &Self::dropout(self.rate, 2)).unwrap();
+            assert_eq!(mask, drawn, "{self:?}");
+            same(&run(&update, keep(), MaskSource::Given(&mask)), "mask given");
+            let packed = PackedWeight::for_input_gradient(&update.layer, start.w.view()).unwrap();
+            same(&run(&update.with_packed(&packed), keep(), MaskSource::Key), "packed");
+            let mut dz = Padded::new(&numbers(batch * units, 8), batch, units, self.extra, false);
+            let overwrite = OutputGradient::Overwrite(dz.view_mut());
+            same(&run(&update, overwrite, MaskSource::Key), "dy overwritten");
+            let what = format!("dz of {self:?}");
+            assert_same(level, &dz.values(), &dz_expected, (batch.max(units), 40.0), &what);
         });
     }
 
@@ -145,16 +162,16 @@ impl Case {
         let Case { batch, inputs, units, .. } = *self;
         let mut s = self.state();
         let (mut dw, mut db) = (vec![0.0; inputs * units], vec![0.0; units]);
-        let gradients = Gradients {
-            dx: Some(MatMut::new(&mut s.dx, batch, inputs).unwrap()),
-            dw: Some(MatMut::new(&mut dw, inputs, units).unwrap()),
-            db: Some(&mut db),
-        };
-        reference::dense_backward(args, saved, dy, gradients).unwrap();
+        let gradients = Gradients::default()
+            .with_dx(MatMut::new(&mut s.dx, batch, inputs).unwrap())
+            .with_dw(MatMut::new(&mut dw, inputs, units).unwrap())
+            .with_db(&mut db);
+        reference::dense_backward(args, saved, dy, gradients, MaskSource::Key).unwrap();
         let dw = MatRef::new(&dw, inputs, units).unwrap();
         let velocity = if self.momentum { Some(s.velocity.view_mut()) } else { None };
         reference::sgd_update(s.w.view_mut(), dw, velocity, &self.step()).unwrap();
-        let of_bias = SgdStep { weight_decay: 0.0, l1: 0.0, ..self.step() };
+        let mut of_bias = self.step();
+        (of_bias.weight_decay, of_bias.l1) = (0.0, 0.0);
         let velocity =
             if self.momentum { Some(MatMut::row_vector(&mut s.bias_velocity[..])) } else { None };
         let db = MatRef::row_vector(&db[..]);
@@ -164,25 +181,11 @@ impl Case {
         }
         // The reference's own update is these calls.
         let mut again = self.state();
-        let update = DenseUpdate {
-            x: args.x,
-            activation: args.activation,
-            dropout: args.dropout,
-            key: args.key,
-            input_dropout: args.input_dropout,
-            weight_dropout: args.weight_dropout,
-            step: self.step(),
-            max_norm: self.limit,
-        };
-        let parameters = Parameters {
-            w: again.w.view_mut(),
-            w_velocity: if self.momentum { Some(again.velocity.view_mut()) } else { None },
-            bias: Some(&mut again.bias),
-            bias_velocity: if self.momentum { Some(&mut again.bias_velocity) } else { None },
-        };
-        reference::dense_update(&update, parameters, saved, dy, None).unwrap();
-        assert_eq!(common::bits(&again.w.data), common::bits(&s.w.data));
-        assert_eq!(common::bits(&again.bias), common::bits(&s.bias));
+        let parameters = again.parameters(self.momentum);
+        let update = self.update(args.x);
+        reference::dense_update(&update, parameters, saved, dy, None, MaskSource::Key).unwrap();
+        assert_eq!(bits(&again.w.data), bits(&s.w.data));
+        assert_eq!(bits(&again.bias), bits(&s.bias));
         s
     }
 }
@@ -244,28 +247,24 @@ fn refused_updates_change_nothing() {
     let w_start = numbers(inputs * units, 3);
     let mut y = vec![0.0; batch * units];
     let x = MatRef::new(&x, batch, inputs).unwrap();
-    let forward = DenseArgs::new(x, MatRef::new(&w_start, inputs, units).unwrap());
-    dense_forward(&forward, MatMut::new(&mut y, batch, units).unwrap(), None, None).unwrap();
-    let saved = Saved::output(MatRef::new(&y, batch, units).unwrap());
-    let good = DenseUpdate {
-        x,
-        activation: Activation::Relu,
-        dropout: Dropout::NONE,
-        key: MaskKey::new(0, 0, 0).unwrap(),
-        input_dropout: None,
-        weight_dropout: None,
-        step: SgdStep::new(0.1),
-        max_norm: None,
-    };
-    let bad_rate = SgdStep { learning_rate: f32::NAN, ..good.step };
-    let far = good.key.with_origin(u64::from(u32::MAX), 0);
-    let far_weights = Some((Dropout::new(0.5).unwrap(), far));
+    let layer = DenseLayer::new(Activation::Identity);
+    let forward = DenseArgs::new(layer, x, MatRef::new(&w_start, inputs, units).unwrap());
+    let y_view = MatMut::new(&mut y, batch, units).unwrap();
+    dense_forward(&forward, y_view, None, MaskSource::Key).unwrap();
+    let saved = Saved::Output(MatRef::new(&y, batch, units).unwrap());
+
+    let relu = DenseLayer::new(Activation::Relu);
+    let far = MaskKey::new(0, 0, 0).unwrap().with_origin(u64::from(u32::MAX), 0);
+    let far_weights = relu.with_weight_dropout(Dropout::new(0.5).unwrap().with_key(far));
+    let far_output = relu.with_output(Dropout::NONE.with_key(far));
+    let update = |layer| DenseUpdate::new(layer, x, SgdStep::new(0.1));
+    let good = update(relu);
     let calls: [(DenseUpdate<'_>, usize, usize); 7] = [
-        (DenseUpdate { weight_dropout: far_weights, ..good }, units, units),
-        (DenseUpdate { step: bad_rate, ..good }, units, units),
-        (DenseUpdate { max_norm: Some(0.0), ..good }, units, units),
-        (DenseUpdate { key: far, ..good }, units, units),
-        (DenseUpdate { activation: Activation::Gelu, ..good }, units, units),
+        (update(far_weights), units, units),
+        (DenseUpdate::new(relu, x, SgdStep::new(f32::NAN)), units, units),
+        (good.with_max_norm(0.0), units, units),
+        (update(far_output), units, units),
+        (update(DenseLayer::new(Activation::Gelu)), units, units),
         (good, units + 1, units),
         (good, units, units + 1),
     ];
@@ -274,14 +273,11 @@ fn refused_updates_change_nothing() {
             (w_start.clone(), vec![1.0; bias_len], vec![2.0; batch * inputs]);
         let dy = numbers(dy.len() + batch, 2);
         let dy = MatRef::new(&dy, batch, dy_cols).unwrap();
-        let parameters = Parameters {
-            w: MatMut::new(&mut w, inputs, units).unwrap(),
-            w_velocity: None,
-            bias: Some(&mut bias),
-            bias_velocity: None,
-        };
-        let dx_view = MatMut::new(&mut dx, batch, inputs).unwrap();
-        let error: Error = dense_update(&args, parameters, &saved, dy, Some(dx_view)).unwrap_err();
+        let w_view = MatMut::new(&mut w, inputs, units).unwrap();
+        let parameters = Parameters::new(w_view).with_bias(&mut bias);
+        let dx_view = Some(MatMut::new(&mut dx, batch, inputs).unwrap());
+        let error: Error =
+            dense_update(&args, parameters, &saved, dy, dx_view, MaskSource::Key).unwrap_err();
         assert!(!error.to_string().is_empty());
         assert!(w == w_start && bias.iter().all(|b| *b == 1.0) && dx.iter().all(|x| *x == 2.0));
     }

@@ -7,11 +7,13 @@ use common::{
     ACTIVATIONS, Padded, RATES, assert_same, bits, for_each_level, matrix, matrix_mut, numbers,
     with_threads,
 };
+use fused_dropout::elementwise::{
+    BiasActivationDropout, bias_activation_dropout_backward, bias_activation_dropout_forward,
+    dropout_backward, dropout_forward,
+};
 use fused_dropout::{
-    Activation, BiasActivationDropout, Dropout, Mask, MaskKey, MatRef, Saved, SavedValues, Scaling,
-    bias_activation_dropout_backward, bias_activation_dropout_backward_in_place,
-    bias_activation_dropout_forward, bias_activation_dropout_forward_in_place, dropout_backward,
-    dropout_backward_in_place, dropout_forward, dropout_forward_in_place, reference, testing,
+    Activation, Dropout, Error, KeyedDropout, Mask, MaskKey, MaskSource, MatRef, Saved, Scaling,
+    reference, testing,
 };
 use proptest::prelude::*;
 
@@ -109,28 +111,36 @@ impl Case {
     }
 
     fn args<'a>(&self, tensors: &'a Tensors) -> BiasActivationDropout<'a> {
-        BiasActivationDropout {
-            bias: self.bias.then_some(&tensors.bias[..]),
-            activation: self.activation,
-            dropout: Dropout::with_scaling(self.rate, self.scaling).unwrap(),
-            key: MaskKey::new(self.seed, 5, 9).unwrap().with_origin(self.origin.0, self.origin.1),
+        let dropout = Dropout::with_scaling(self.rate, self.scaling).unwrap();
+        let key = MaskKey::new(self.seed, 5, 9).unwrap().with_origin(self.origin.0, self.origin.1);
+        let args = BiasActivationDropout::new(self.activation, dropout.with_key(key));
+        if self.bias { args.with_bias(&tensors.bias) } else { args }
+    }
+
+    /// The same with the residual, if there is one.
+    fn with_residual<'a>(&self, tensors: &'a Tensors) -> BiasActivationDropout<'a> {
+        let args = self.args(tensors);
+        if self.residual { args.with_residual(tensors.residual.view()) } else { args }
+    }
+
+    fn saved<'a>(&self, x: MatRef<'a>, a: MatRef<'a>) -> Saved<'a> {
+        let needs_z =
+            matches!(self.activation, Activation::Gelu | Activation::GeluTanh | Activation::Silu);
+        match self.activation {
+            Activation::Identity if !self.from_output => Saved::Nothing,
+            _ if self.from_output && !needs_z => Saved::Output(a),
+            _ => Saved::PreActivation(x),
         }
     }
 
-    fn saved<'a>(&self, x: MatRef<'a>, a: MatRef<'a>, mask: &'a Mask) -> Saved<'a> {
-        let needs_z =
-            matches!(self.activation, Activation::Gelu | Activation::GeluTanh | Activation::Silu);
-        let values = match self.activation {
-            Activation::Identity if !self.from_output => SavedValues::None,
-            _ if self.from_output && !needs_z => SavedValues::Output(a),
-            _ => SavedValues::PreActivation(x),
-        };
-        Saved { values, mask: self.stored_mask.then_some(mask) }
+    /// The stored mask, or that of the key.
+    fn mask<'a>(&self, mask: &'a Mask) -> MaskSource<'a> {
+        self.stored_mask.then_some(mask).into()
     }
 
     /// Terms of a sum and the size of one.
     fn size(&self) -> (usize, f32) {
-        (self.rows, 8.0 * self.args(&self.tensors()).dropout.scale().max(1.0))
+        (self.rows, 8.0 * self.args(&self.tensors()).dropout.dropout().scale().max(1.0))
     }
 
     fn expected(&self, tensors: &Tensors) -> Expected {
@@ -141,16 +151,24 @@ impl Case {
         let mut db = vec![0.0; cols];
         let x = tensors.x.view();
         let to = matrix_mut(&mut dropped, rows, cols);
-        reference::dropout_forward(x, to, &args.dropout, &args.key, None).unwrap();
+        reference::dropout_forward((x, to), &args.dropout, MaskSource::Key).unwrap();
         let to = matrix_mut(&mut a, rows, cols);
-        reference::bias_activation_dropout_forward(&args, x, None, to, None).unwrap();
-        let residual = self.residual.then(|| tensors.residual.view());
+        reference::bias_activation_dropout_forward(&args, (x, to), MaskSource::Key).unwrap();
         let to = matrix_mut(&mut y, rows, cols);
-        reference::bias_activation_dropout_forward(&args, x, residual, to, None).unwrap();
-        let mask = Mask::generate(rows, cols, &args.dropout, &args.key).unwrap();
-        let saved = self.saved(x, matrix(&a, rows, cols), &mask);
+        let with_residual = self.with_residual(tensors);
+        reference::bias_activation_dropout_forward(&with_residual, (x, to), MaskSource::Key)
+            .unwrap();
+        let mask = Mask::generate(rows, cols, &args.dropout).unwrap();
+        let saved = self.saved(x, matrix(&a, rows, cols));
         let (dy, to) = (tensors.dy.view(), matrix_mut(&mut dz, rows, cols));
-        reference::bias_activation_dropout_backward(&args, &saved, dy, to, Some(&mut db)).unwrap();
+        reference::bias_activation_dropout_backward(
+            &args,
+            &saved,
+            (dy, to),
+            Some(&mut db),
+            self.mask(&mask),
+        )
+        .unwrap();
         Expected { dropped, a, y, dz, db, mask }
     }
 }
@@ -179,26 +197,26 @@ fn check_dropout(
     e: &Expected,
     same: impl Fn(&[f32], &[f32], &str),
 ) {
-    let BiasActivationDropout { dropout, key, .. } = case.args(tensors);
+    let dropout = case.args(tensors).dropout;
     let mut mask = Mask::new(case.rows, case.cols).unwrap();
     for store in [false, true] {
         let mut y = case.output();
-        dropout_forward(tensors.x.view(), y.view_mut(), &dropout, &key, store.then_some(&mut mask))
+        dropout_forward((tensors.x.view(), y.view_mut()), &dropout, store.then_some(&mut mask))
             .unwrap();
         same(&y.values(), &e.dropped, "dropout forward");
     }
     assert_eq!(mask, e.mask, "mask of {case:?}");
     for stored in [None, Some(&mask)] {
         let mut dx = case.output();
-        dropout_backward(tensors.x.view(), dx.view_mut(), &dropout, &key, stored).unwrap();
+        dropout_backward((tensors.x.view(), dx.view_mut()), &dropout, stored).unwrap();
         same(&dx.values(), &e.dropped, "dropout backward");
         let mut dx = tensors.x.clone();
-        dropout_backward_in_place(dx.view_mut(), &dropout, &key, stored).unwrap();
+        dropout_backward(dx.view_mut(), &dropout, stored).unwrap();
         same(&dx.values(), &e.dropped, "dropout backward in place");
     }
     mask = Mask::new(case.rows, case.cols).unwrap();
     let mut y = tensors.x.clone();
-    dropout_forward_in_place(y.view_mut(), &dropout, &key, Some(&mut mask)).unwrap();
+    dropout_forward(y.view_mut(), &dropout, Some(&mut mask)).unwrap();
     same(&y.values(), &e.dropped, "dropout forward in place");
     assert_eq!(mask, e.mask, "mask stored in place of {case:?}");
 }
@@ -209,28 +227,33 @@ fn check_forward(
     e: &Expected,
     same: impl Fn(&[f32], &[f32], &str),
 ) {
-    let args = case.args(tensors);
-    let residual = case.residual.then(|| tensors.residual.view());
+    let (args, with_residual) = (case.args(tensors), case.with_residual(tensors));
     let mut mask = Mask::new(case.rows, case.cols).unwrap();
     for store in [false, true] {
         let (mut y, mask) = (case.output(), store.then_some(&mut mask));
-        bias_activation_dropout_forward(&args, tensors.x.view(), residual, y.view_mut(), mask)
+        bias_activation_dropout_forward(&with_residual, (tensors.x.view(), y.view_mut()), mask)
             .unwrap();
         same(&y.values(), &e.y, "forward");
     }
     assert_eq!(mask, e.mask, "mask of {case:?}");
     let mut y = tensors.x.clone();
-    bias_activation_dropout_forward_in_place(&args, y.view_mut(), residual, None).unwrap();
+    bias_activation_dropout_forward(&with_residual, y.view_mut(), MaskSource::Key).unwrap();
     same(&y.values(), &e.y, "forward in place");
 
     // Bias and activation, then dropout: on every level the bits of the fused call.
     let mut separate = case.output();
-    let bare = BiasActivationDropout { dropout: Dropout::NONE, ..args };
-    bias_activation_dropout_forward(&bare, tensors.x.view(), None, separate.view_mut(), None)
-        .unwrap();
-    dropout_forward_in_place(separate.view_mut(), &args.dropout, &args.key, None).unwrap();
+    let mut bare = args;
+    bare.dropout = KeyedDropout::NONE;
+    bias_activation_dropout_forward(
+        &bare,
+        (tensors.x.view(), separate.view_mut()),
+        MaskSource::Key,
+    )
+    .unwrap();
+    dropout_forward(separate.view_mut(), &args.dropout, MaskSource::Key).unwrap();
     let mut fused = case.output();
-    bias_activation_dropout_forward(&args, tensors.x.view(), None, fused.view_mut(), None).unwrap();
+    bias_activation_dropout_forward(&args, (tensors.x.view(), fused.view_mut()), MaskSource::Key)
+        .unwrap();
     assert_eq!(bits(&fused.values()), bits(&separate.values()), "fused, separate of {case:?}");
 }
 
@@ -242,16 +265,23 @@ fn check_backward(
 ) {
     let args = case.args(tensors);
     let a = Padded::new(&e.a, case.rows, case.cols, case.extra, case.transposed[1]);
-    let saved = case.saved(tensors.x.view(), a.view(), &e.mask);
+    let saved = case.saved(tensors.x.view(), a.view());
     let (mut dz, mut db) = (case.output(), vec![9.0; case.cols]);
     let sums = case.db.then_some(&mut db[..]);
-    bias_activation_dropout_backward(&args, &saved, tensors.dy.view(), dz.view_mut(), sums)
-        .unwrap();
+    bias_activation_dropout_backward(
+        &args,
+        &saved,
+        (tensors.dy.view(), dz.view_mut()),
+        sums,
+        case.mask(&e.mask),
+    )
+    .unwrap();
     same(&dz.values(), &e.dz, "backward");
     same(&db, if case.db { &e.db } else { &[9.0; 6000][..case.cols] }, "db");
     let (mut dz, mut db) = (tensors.dy.clone(), vec![9.0; case.cols]);
     let sums = case.db.then_some(&mut db[..]);
-    bias_activation_dropout_backward_in_place(&args, &saved, dz.view_mut(), sums).unwrap();
+    bias_activation_dropout_backward(&args, &saved, dz.view_mut(), sums, case.mask(&e.mask))
+        .unwrap();
     same(&dz.values(), &e.dz, "backward in place");
     same(&db, if case.db { &e.db } else { &[9.0; 6000][..case.cols] }, "db in place");
 }
@@ -311,7 +341,7 @@ fn threads_do_not_show() {
     for case in [flat, wide, Case { stored_mask: true, ..tall.clone() }, tall] {
         let tensors = case.tensors();
         let (args, e) = (case.args(&tensors), case.expected(&tensors));
-        let saved = case.saved(tensors.x.view(), tensors.x.view(), &e.mask);
+        let saved = case.saved(tensors.x.view(), tensors.x.view());
         for_each_level(|level| {
             for threads in [1, 2, 3, 8] {
                 let (mut y, mut dz, mut db) = (case.output(), case.output(), vec![9.0; case.cols]);
@@ -320,10 +350,16 @@ fn threads_do_not_show() {
                 with_threads(threads, || {
                     testing::at_level(level, || {
                         let (x, y) = (tensors.x.view(), y.view_mut());
-                        bias_activation_dropout_forward(&args, x, None, y, Some(&mut mask))
-                            .unwrap();
+                        bias_activation_dropout_forward(&args, (x, y), Some(&mut mask)).unwrap();
                         let (dy, dz) = (tensors.dy.view(), dz.view_mut());
-                        bias_activation_dropout_backward(&args, &saved, dy, dz, sums).unwrap();
+                        bias_activation_dropout_backward(
+                            &args,
+                            &saved,
+                            (dy, dz),
+                            sums,
+                            case.mask(&e.mask),
+                        )
+                        .unwrap();
                     })
                 })
                 .unwrap();
@@ -347,11 +383,13 @@ fn shards_are_parts_of_the_whole() {
     let args = case.args(&tensors);
     for_each_level(|level| {
         let (mut y, mut dz) = (case.output(), case.output());
-        let residual = Some(tensors.residual.view());
+        let with_residual = case.with_residual(&tensors);
         let (x, dy) = (tensors.x.view(), tensors.dy.view());
-        bias_activation_dropout_forward(&args, x, residual, y.view_mut(), None).unwrap();
-        let saved = Saved::pre_activation(x);
-        bias_activation_dropout_backward(&args, &saved, dy, dz.view_mut(), None).unwrap();
+        bias_activation_dropout_forward(&with_residual, (x, y.view_mut()), MaskSource::Key)
+            .unwrap();
+        let saved = Saved::PreActivation(x);
+        bias_activation_dropout_backward(&args, &saved, (dy, dz.view_mut()), None, MaskSource::Key)
+            .unwrap();
         let (y, dz) = (y.values(), dz.values());
 
         for (row0, rows, col0, cols) in
@@ -364,20 +402,120 @@ fn shards_are_parts_of_the_whole() {
             let (x, dy) = (part(&tensors.x.data), part(&tensors.dy.data));
             let residual = part(&tensors.residual.data);
             let view = |data| matrix(data, rows, cols);
-            let args = BiasActivationDropout {
-                bias: Some(&tensors.bias[col0..col0 + cols]),
-                key: args.key.with_origin(11 + row0 as u64, 77 + col0 as u64),
-                ..args
-            };
+            let key = args.dropout.key().with_origin(11 + row0 as u64, 77 + col0 as u64);
+            let args = BiasActivationDropout::new(case.activation, args.dropout.with_key(key))
+                .with_bias(&tensors.bias[col0..col0 + cols]);
             let (mut y_part, mut dz_part) = (vec![9.0; rows * cols], vec![9.0; rows * cols]);
             let to = matrix_mut(&mut y_part, rows, cols);
-            bias_activation_dropout_forward(&args, view(&x), Some(view(&residual)), to, None)
-                .unwrap();
+            bias_activation_dropout_forward(
+                &args.with_residual(view(&residual)),
+                (view(&x), to),
+                MaskSource::Key,
+            )
+            .unwrap();
             let to = matrix_mut(&mut dz_part, rows, cols);
-            let saved = Saved::pre_activation(view(&x));
-            bias_activation_dropout_backward(&args, &saved, view(&dy), to, None).unwrap();
+            let saved = Saved::PreActivation(view(&x));
+            bias_activation_dropout_backward(&args, &saved, (view(&dy), to), None, MaskSource::Key)
+                .unwrap();
             assert_eq!(bits(&y_part), bits(&part(&y)), "{level}: y from {row0}, {col0} on");
             assert_eq!(bits(&dz_part), bits(&part(&dz)), "{level}: dz from {row0}, {col0} on");
         }
     });
+}
+
+/// An output with a residual in it does not tell the activation: whatever that is, it is refused, by
+/// the reference too. z is enough.
+#[test]
+fn an_output_with_a_residual_is_refused() {
+    let (values, mut dz, mut db) = ([1.0; 6], [9.0; 6], [9.0; 3]);
+    let x = matrix(&values, 2, 3);
+    for activation in ACTIVATIONS {
+        let args = BiasActivationDropout::new(activation, KeyedDropout::NONE).with_residual(x);
+        let (output, z) = (Saved::Output(x), Saved::PreActivation(x));
+        let dy_dz = (x, matrix_mut(&mut dz, 2, 3));
+        let error =
+            bias_activation_dropout_backward(&args, &output, dy_dz, Some(&mut db), MaskSource::Key)
+                .unwrap_err();
+        assert!(matches!(error, Error::NotSaved { .. }), "{error}");
+        assert!(error.to_string().contains("residual"), "{error}");
+        let dy_dz = (x, matrix_mut(&mut dz, 2, 3));
+        let same = reference::bias_activation_dropout_backward(
+            &args,
+            &output,
+            dy_dz,
+            Some(&mut db),
+            MaskSource::Key,
+        );
+        assert_eq!(same, Err(error));
+        assert_eq!((dz, db), ([9.0; 6], [9.0; 3]), "an output was touched");
+        let (mut dz, mut plain) = ([9.0; 6], [9.0; 6]);
+        let dy_dz = (x, matrix_mut(&mut dz, 2, 3));
+        bias_activation_dropout_backward(&args, &z, dy_dz, None, MaskSource::Key).unwrap();
+        let args = BiasActivationDropout::new(activation, KeyedDropout::NONE);
+        let dy_dz = (x, matrix_mut(&mut plain, 2, 3));
+        bias_activation_dropout_backward(&args, &z, dy_dz, None, MaskSource::Key).unwrap();
+        assert_eq!(bits(&dz), bits(&plain));
+    }
+}
+
+/// A backward pass that is asked to store its mask does so, also where it needs no mask.
+#[test]
+fn backward_stores_its_mask() {
+    let (rows, cols) = (3, 70);
+    let dropout =
+        Dropout::new(0.4).unwrap().with_key(MaskKey::new(1, 2, 3).unwrap().with_origin(4, 5));
+    let expected = Mask::generate(rows, cols, &dropout).unwrap();
+    let x = numbers(rows * cols, 1);
+    for_each_level(|level| {
+        for activation in ACTIVATIONS {
+            let args = BiasActivationDropout::new(activation, dropout);
+            let x = matrix(&x, rows, cols);
+            for saved in [Saved::Nothing, Saved::Output(x), Saved::PreActivation(x)] {
+                let (mut dz, mut mask) = (vec![9.0; rows * cols], Mask::new(rows, cols).unwrap());
+                let dy_dz = (x, matrix_mut(&mut dz, rows, cols));
+                match bias_activation_dropout_backward(&args, &saved, dy_dz, None, &mut mask) {
+                    Ok(()) => assert_eq!(mask, expected, "{activation} on {level}"),
+                    Err(error) => assert!(matches!(error, Error::NotSaved { .. }), "{error}"),
+                }
+            }
+        }
+        let (mut dx, mut mask) = (x.clone(), Mask::new(rows, cols).unwrap());
+        dropout_backward(matrix_mut(&mut dx, rows, cols), &dropout, &mut mask).unwrap();
+        assert_eq!(mask, expected, "{level}");
+    });
+}
+
+#[test]
+fn what_disagrees_is_named() {
+    let (x, mut y) = ([1.0; 6], [9.0; 6]);
+    let x = matrix(&x, 2, 3);
+    let args = BiasActivationDropout::new(Activation::Tanh, KeyedDropout::NONE);
+    let (long, mut db, mask) = ([0.0; 4], [0.0; 2], Mask::new(3, 3).unwrap());
+    let forward = |args: &BiasActivationDropout<'_>, to: fused_dropout::MatMut<'_>, mask| {
+        let error = bias_activation_dropout_forward(args, (x, to), mask).unwrap_err();
+        error.to_string()
+    };
+    let to = matrix_mut(&mut y, 3, 2);
+    let error = forward(&args, to, MaskSource::Key);
+    assert_eq!(error, "x is 2 x 3, but y is 3 x 2: they must have the same shape");
+    let error = forward(&args.with_bias(&long), matrix_mut(&mut y, 2, 3), MaskSource::Key);
+    assert_eq!(error, "length of the bias is 4, but columns of x is 3: they must be equal");
+    let error = forward(&args.with_residual(x.t()), matrix_mut(&mut y, 2, 3), MaskSource::Key);
+    assert_eq!(error, "the residual is 3 x 2, but x is 2 x 3: they must have the same shape");
+    let error = forward(&args, matrix_mut(&mut y, 2, 3), MaskSource::Given(&mask));
+    assert_eq!(error, "the mask is 3 x 3, but x is 2 x 3: they must have the same shape");
+    let slope = BiasActivationDropout::new(Activation::LeakyRelu { slope: -0.1 }, args.dropout);
+    let error = forward(&slope, matrix_mut(&mut y, 2, 3), MaskSource::Key);
+    assert_eq!(error, "slope is -0.1: it must be finite and not negative");
+    let backward = |saved, to: fused_dropout::MatMut<'_>, db| {
+        bias_activation_dropout_backward(&args, &saved, (x, to), db, MaskSource::Key).unwrap_err()
+    };
+    let to = matrix_mut(&mut y, 2, 3);
+    let error = backward(Saved::Output(x), to, Some(&mut db[..])).to_string();
+    assert_eq!(error, "length of db is 2, but columns of dy is 3: they must be equal");
+    let error = backward(Saved::Output(x.t()), matrix_mut(&mut y, 2, 3), None).to_string();
+    assert_eq!(error, "the saved output is 3 x 2, but dy is 2 x 3: they must have the same shape");
+    let error = backward(Saved::Nothing, matrix_mut(&mut y, 2, 3), None).to_string();
+    assert!(error.contains("tanh") && error.contains("the output or z"), "{error}");
+    assert_eq!(y, [9.0; 6], "an output was touched");
 }

@@ -5,10 +5,12 @@
 mod common;
 
 use common::{ACTIVATIONS, numbers};
+use fused_dropout::elementwise::{AlphaDropout, BiasActivationDropout, GaussianDropout};
+use fused_dropout::layer::{DenseArgs, DenseLayer, Gradients};
+use fused_dropout::reference::{self, Real};
+use fused_dropout::softmax::SoftmaxDropout;
 use fused_dropout::{
-    Activation, AlphaDropout, BiasActivationDropout, DenseArgs, Dropout, GaussianDropout,
-    Gradients, MaskKey, MatMut, MatRef, Saved, SavedValues, SoftmaxDropout, reference,
-    reference::Real,
+    Activation, Dropout, KeyedDropout, MaskKey, MaskSource, MatMut, MatRef, Saved,
 };
 
 /// Half the distance of two points of a difference.
@@ -64,6 +66,15 @@ fn matrix_mut<T>(data: &mut [T], rows: usize, cols: usize) -> MatMut<'_, T> {
     MatMut::new(data, rows, cols).unwrap()
 }
 
+/// The dropout of the operations that are not layers.
+fn dropout(rate: f64) -> KeyedDropout {
+    Dropout::new(rate).unwrap().with_key(key())
+}
+
+fn key() -> MaskKey {
+    MaskKey::new(3, 2, 1).unwrap().with_origin(5, 200)
+}
+
 /// A dense layer over either number type.
 struct Layer<T> {
     x: Vec<T>,
@@ -77,57 +88,51 @@ struct Layer<T> {
 
 impl<T: Real> Layer<T> {
     fn args(&self) -> DenseArgs<'_, T> {
-        let key = |layer| MaskKey::new(3, layer, 4).unwrap();
-        DenseArgs {
-            bias: Some(&self.b),
-            activation: self.activation,
-            dropout: Dropout::new(self.rate).unwrap(),
-            key: key(1),
-            input_dropout: self.input_rate.map(|rate| (Dropout::new(rate).unwrap(), key(0))),
-            weight_dropout: self.weight_rate.map(|rate| (Dropout::new(rate).unwrap(), key(2))),
-            ..DenseArgs::new(matrix(&self.x, BATCH, INPUTS), matrix(&self.w, INPUTS, UNITS))
+        let dropout =
+            |rate, layer| Dropout::new(rate).unwrap().with_key(MaskKey::new(3, layer, 4).unwrap());
+        let mut layer = DenseLayer::new(self.activation).with_output(dropout(self.rate, 1));
+        if let Some(rate) = self.input_rate {
+            layer = layer.with_input(dropout(rate, 0));
         }
+        if let Some(rate) = self.weight_rate {
+            layer = layer.with_weight_dropout(dropout(rate, 2));
+        }
+        let (x, w) = (matrix(&self.x, BATCH, INPUTS), matrix(&self.w, INPUTS, UNITS));
+        DenseArgs::new(layer, x, w).with_bias(&self.b)
     }
 
     /// y and z.
     fn forward(&self) -> (Vec<T>, Vec<T>) {
         let (mut y, mut z) = (vec![T::ZERO; BATCH * UNITS], vec![T::ZERO; BATCH * UNITS]);
-        let z_view = matrix_mut(&mut z, BATCH, UNITS);
-        reference::dense_forward(
-            &self.args(),
-            matrix_mut(&mut y, BATCH, UNITS),
-            Some(z_view),
-            None,
-        )
-        .unwrap();
+        let y_view = matrix_mut(&mut y, BATCH, UNITS);
+        let z_view = Some(matrix_mut(&mut z, BATCH, UNITS));
+        reference::dense_forward(&self.args(), y_view, z_view, MaskSource::Key).unwrap();
         (y, z)
     }
 
     /// dx, dW and db of `dot(y, dy)`.
-    fn backward(&self, values: SavedValues<'_, T>, dy: &[T]) -> [Vec<T>; 3] {
+    fn backward(&self, saved: Saved<'_, T>, dy: &[T]) -> [Vec<T>; 3] {
         let zeros = |len| vec![T::ZERO; len];
         let (mut dx, mut dw) = (zeros(BATCH * INPUTS), zeros(INPUTS * UNITS));
         let mut db = zeros(UNITS);
-        let gradients = Gradients {
-            dx: Some(matrix_mut(&mut dx, BATCH, INPUTS)),
-            dw: Some(matrix_mut(&mut dw, INPUTS, UNITS)),
-            db: Some(&mut db),
-        };
-        let saved = Saved { values, mask: None };
+        let gradients = Gradients::default()
+            .with_dx(matrix_mut(&mut dx, BATCH, INPUTS))
+            .with_dw(matrix_mut(&mut dw, INPUTS, UNITS))
+            .with_db(&mut db);
         let dy = matrix(dy, BATCH, UNITS);
-        reference::dense_backward(&self.args(), &saved, dy, gradients).unwrap();
+        reference::dense_backward(&self.args(), &saved, dy, gradients, MaskSource::Key).unwrap();
         [dx, dw, db]
     }
 
     /// The gradients from everything that is enough for the activation.
     fn gradients(&self, dy: &[T]) -> Vec<[Vec<T>; 3]> {
         let (y, z) = self.forward();
-        let mut all = vec![self.backward(SavedValues::PreActivation(matrix(&z, BATCH, UNITS)), dy)];
+        let mut all = vec![self.backward(Saved::PreActivation(matrix(&z, BATCH, UNITS)), dy)];
         if !matches!(self.activation, Activation::Gelu | Activation::GeluTanh | Activation::Silu) {
-            all.push(self.backward(SavedValues::Output(matrix(&y, BATCH, UNITS)), dy));
+            all.push(self.backward(Saved::Output(matrix(&y, BATCH, UNITS)), dy));
         }
         if self.activation == Activation::Identity {
-            all.push(self.backward(SavedValues::None, dy));
+            all.push(self.backward(Saved::Nothing, dy));
         }
         all
     }
@@ -232,32 +237,25 @@ fn elementwise_backward_is_the_derivative_of_forward() {
             rate: f64,
             b: Option<&'a [f64]>,
         ) -> BiasActivationDropout<'a, f64> {
-            let key = MaskKey::new(3, 2, 1).unwrap().with_origin(5, 200);
-            BiasActivationDropout { bias: b, activation, dropout: Dropout::new(rate).unwrap(), key }
+            let mut pass = BiasActivationDropout::new(activation, dropout(rate));
+            pass.bias = b;
+            pass
         }
         let residual = doubles(rows * cols, 98);
         let loss = |x: &[f64], b: &[f64]| {
             let mut y = vec![0.0; rows * cols];
-            let (args, to) =
-                (pass(activation, rate, bias.then_some(b)), matrix_mut(&mut y, rows, cols));
-            let residual = Some(matrix(&residual, rows, cols));
-            reference::bias_activation_dropout_forward(
-                &args,
-                matrix(x, rows, cols),
-                residual,
-                to,
-                None,
-            )
-            .unwrap();
+            let args = pass(activation, rate, bias.then_some(b));
+            let args = args.with_residual(matrix(&residual, rows, cols));
+            let xy = (matrix(x, rows, cols), matrix_mut(&mut y, rows, cols));
+            reference::bias_activation_dropout_forward(&args, xy, MaskSource::Key).unwrap();
             dot(&y, &dy)
         };
         let (mut dz, mut db) = (vec![0.0; rows * cols], vec![0.0; cols]);
         let args = pass(activation, rate, bias.then_some(&b));
-        let saved = Saved::pre_activation(matrix(&x, rows, cols));
-        let to = matrix_mut(&mut dz, rows, cols);
-        let dy_view = matrix(&dy, rows, cols);
-        reference::bias_activation_dropout_backward(&args, &saved, dy_view, to, Some(&mut db))
-            .unwrap();
+        let saved = Saved::PreActivation(matrix(&x, rows, cols));
+        let dy_dz = (matrix(&dy, rows, cols), matrix_mut(&mut dz, rows, cols));
+        let (db_to, mask) = (Some(&mut db[..]), MaskSource::Key);
+        reference::bias_activation_dropout_backward(&args, &saved, dy_dz, db_to, mask).unwrap();
         let what = format!("{activation}, rate {rate}, bias {bias}");
         assert_close(&dz, &differences(&x, |x| loss(x, &b)), &format!("dz of {what}"));
         if bias {
@@ -272,7 +270,8 @@ fn softmax_gradient_is_the_derivative_of_the_mean_loss() {
     let logits = doubles(rows * cols, 4);
     let mut gradient = vec![0.0; rows * cols];
     let to = matrix_mut(&mut gradient, rows, cols);
-    reference::softmax_cross_entropy(matrix(&logits, rows, cols), &labels, Some(to)).unwrap();
+    let view = matrix(&logits, rows, cols);
+    let _ = reference::softmax_cross_entropy(view, &labels, Some(to)).unwrap();
     let loss = |logits: &[f64]| {
         reference::softmax_cross_entropy(matrix(logits, rows, cols), &labels, None).unwrap().mean()
     };
@@ -283,31 +282,31 @@ fn softmax_gradient_is_the_derivative_of_the_mean_loss() {
 fn noise_backward_is_the_derivative_of_forward() {
     let (rows, cols) = (BATCH, 37);
     let (x, dy) = (doubles(rows * cols, 5), doubles(rows * cols, 99));
-    let key = MaskKey::new(3, 2, 1).unwrap().with_origin(5, 200);
     let mut dx = vec![0.0; rows * cols];
     let dy_view = matrix(&dy, rows, cols);
 
     let gaussian = GaussianDropout::new(0.4).unwrap();
     let loss = |x: &[f64]| {
         let mut y = vec![0.0; rows * cols];
-        let (x, to) = (matrix(x, rows, cols), matrix_mut(&mut y, rows, cols));
-        reference::gaussian_dropout_forward(x, to, &gaussian, &key).unwrap();
+        let xy = (matrix(x, rows, cols), matrix_mut(&mut y, rows, cols));
+        reference::gaussian_dropout_forward(xy, &gaussian, &key()).unwrap();
         dot(&y, &dy)
     };
     let to = matrix_mut(&mut dx, rows, cols);
-    reference::gaussian_dropout_backward(dy_view, to, &gaussian, &key).unwrap();
+    reference::gaussian_dropout_backward((dy_view, to), &gaussian, &key()).unwrap();
     assert_close(&dx, &differences(&x, loss), "Gaussian dropout");
 
     let alpha = AlphaDropout::new(0.4).unwrap();
-    for key in [key, key.with_origin(0, 200).units()] {
+    for key in [key(), key().with_origin(0, 200).units()] {
         let loss = |x: &[f64]| {
             let mut y = vec![0.0; rows * cols];
-            let (x, to) = (matrix(x, rows, cols), matrix_mut(&mut y, rows, cols));
-            reference::alpha_dropout_forward(x, to, &alpha, &key, None).unwrap();
+            let xy = (matrix(x, rows, cols), matrix_mut(&mut y, rows, cols));
+            reference::alpha_dropout_forward(xy, &alpha, &key, MaskSource::Key).unwrap();
             dot(&y, &dy)
         };
         let to = matrix_mut(&mut dx, rows, cols);
-        reference::alpha_dropout_backward(dy_view, to, &alpha, &key, None).unwrap();
+        let mask = MaskSource::Key;
+        reference::alpha_dropout_backward((dy_view, to), &alpha, &key, mask).unwrap();
         assert_close(&dx, &differences(&x, loss), "alpha dropout");
     }
 }
@@ -316,20 +315,21 @@ fn noise_backward_is_the_derivative_of_forward() {
 fn softmax_dropout_backward_is_the_derivative_of_forward() {
     let (rows, cols) = (BATCH, 37);
     let (x, dy) = (doubles(rows * cols, 5), doubles(rows * cols, 99));
-    let key = MaskKey::new(3, 2, 1).unwrap().with_origin(5, 200);
     for (causal, rate) in [(None, 0.4), (Some(3), 0.4), (None, 0.0)] {
-        let args = SoftmaxDropout { causal, dropout: Dropout::new(rate).unwrap(), key };
+        let mut args = SoftmaxDropout::new(dropout(rate));
+        args.causal = causal;
         let forward = |x: &[f64]| {
             let (mut y, mut p) = (vec![0.0; rows * cols], vec![0.0; rows * cols]);
-            let (to, p_to) = (matrix_mut(&mut y, rows, cols), matrix_mut(&mut p, rows, cols));
-            let x = matrix(x, rows, cols);
-            reference::softmax_dropout_forward(&args, x, to, Some(p_to), None).unwrap();
+            let xy = (matrix(x, rows, cols), matrix_mut(&mut y, rows, cols));
+            let p_to = Some(matrix_mut(&mut p, rows, cols));
+            reference::softmax_dropout_forward(&args, xy, p_to, MaskSource::Key).unwrap();
             (y, p)
         };
         let (_, p) = forward(&x);
         let mut dx = vec![0.0; rows * cols];
-        let (p, to) = (matrix(&p, rows, cols), matrix_mut(&mut dx, rows, cols));
-        reference::softmax_dropout_backward(&args, p, matrix(&dy, rows, cols), to, None).unwrap();
+        let p = matrix(&p, rows, cols);
+        let dy_dx = (matrix(&dy, rows, cols), matrix_mut(&mut dx, rows, cols));
+        reference::softmax_dropout_backward(&args, p, dy_dx, MaskSource::Key).unwrap();
         let slopes = differences(&x, |x| dot(&forward(x).0, &dy));
         assert_close(&dx, &slopes, &format!("softmax with dropout {rate}, causal {causal:?}"));
     }

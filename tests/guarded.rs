@@ -4,18 +4,24 @@
 
 mod common;
 
-use common::{ACTIVATIONS, bits, for_each_level, numbers};
+use common::{ACTIVATIONS, bits, for_each_level, numbers, sgd_step};
+use fused_dropout::elementwise::{
+    AlphaDropout, BiasActivationDropout, BroadcastDropout, GaussianDropout, alpha_dropout_backward,
+    alpha_dropout_forward, bias_activation_dropout_backward, bias_activation_dropout_forward,
+    broadcast_dropout_forward, dropout_forward, gaussian_dropout_forward, rates_dropout_forward,
+    standard_normal,
+};
+use fused_dropout::layer::{
+    DenseArgs, DenseLayer, DenseUpdate, Gradients, KeptUnits, Parameters, dense_backward,
+    dense_forward, dense_update, gather_units,
+};
+use fused_dropout::mask::{BroadcastShape, Rates};
+use fused_dropout::sgd::{max_norm, sgd_update};
+use fused_dropout::softmax::{
+    SoftmaxDropout, softmax_cross_entropy, softmax_dropout_backward, softmax_dropout_forward,
+};
 use fused_dropout::{
-    Activation, AlphaDropout, BiasActivationDropout, BroadcastDropout, BroadcastShape, DenseArgs,
-    DenseUpdate, Dropout, GaussianDropout, Gradients, KeptUnits, Mask, MaskKey, MatMut, MatRef,
-    Parameters, Rates, Saved, SavedValues, SgdStep, Side, SoftmaxDropout, ThinArgs, ThinUpdate,
-    alpha_dropout_backward, alpha_dropout_forward, bias_activation_dropout_backward,
-    bias_activation_dropout_forward, bias_activation_dropout_forward_in_place,
-    broadcast_dropout_forward, broadcast_dropout_forward_in_place, dense_backward, dense_forward,
-    dense_update, gather_units, gaussian_dropout_forward, gaussian_dropout_forward_in_place,
-    max_norm, rates_dropout_forward, sgd_update, softmax_cross_entropy, softmax_dropout_backward,
-    softmax_dropout_backward_in_place, softmax_dropout_forward, standard_normal, thin_forward,
-    thin_update,
+    Activation, Dropout, KeyedDropout, Mask, MaskKey, MaskSource, MatMut, MatRef, Saved,
 };
 
 /// Floats between two inaccessible pages, at the end or at the start of what lies between.
@@ -167,6 +173,10 @@ fn key() -> MaskKey {
     MaskKey::new(4, 1, 9).unwrap().with_origin(3, 77)
 }
 
+fn dropout(rate: f64) -> KeyedDropout {
+    Dropout::new(rate).unwrap().with_key(key())
+}
+
 /// Plain, padded and transposed.
 const LAYOUTS: [(usize, bool); 4] = [(0, false), (3, false), (0, true), (1, true)];
 
@@ -205,30 +215,19 @@ fn elementwise() {
                 [m.numbers(1), m.numbers(2), m.numbers(3), numbers(cols, 4), numbers(cols, 5)];
             check(&buffers, &format!("{activation} of {m:?}"), |buffers| {
                 let [x, second, out, bias, db] = buffers else { panic!() };
-                let args = BiasActivationDropout {
-                    bias: Some(bias),
-                    activation,
-                    dropout: Dropout::new(0.3).unwrap(),
-                    key: key(),
-                };
                 let mut mask = Mask::new(rows, cols).unwrap();
                 let dy = m.view(second);
-                let second = Some(dy);
-                bias_activation_dropout_forward(&args, m.view(x), second, m.view_mut(out), None)
-                    .unwrap();
-                let saved = Saved::pre_activation(m.view(out));
-                let dz = m.view_mut(x);
-                bias_activation_dropout_backward(&args, &saved, dy, dz, Some(db)).unwrap();
-                bias_activation_dropout_forward_in_place(
-                    &args,
-                    m.view_mut(out),
-                    second,
-                    Some(&mut mask),
-                )
-                .unwrap();
-                let saved = Saved::pre_activation(m.view(out)).with_mask(&mask);
-                let dz = m.view_mut(x);
-                bias_activation_dropout_backward(&args, &saved, dy, dz, None).unwrap();
+                let args = BiasActivationDropout::new(activation, dropout(0.3)).with_bias(bias);
+                let args = args.with_residual(dy);
+                let (xy, key) = ((m.view(x), m.view_mut(out)), MaskSource::Key);
+                bias_activation_dropout_forward(&args, xy, key).unwrap();
+                let saved = Saved::PreActivation(m.view(out));
+                let (dy_dz, key) = ((dy, m.view_mut(x)), MaskSource::Key);
+                bias_activation_dropout_backward(&args, &saved, dy_dz, Some(db), key).unwrap();
+                bias_activation_dropout_forward(&args, m.view_mut(out), &mut mask).unwrap();
+                let saved = Saved::PreActivation(m.view(out));
+                let dy_dz = (dy, m.view_mut(x));
+                bias_activation_dropout_backward(&args, &saved, dy_dz, None, &mask).unwrap();
             });
         }
     }
@@ -237,9 +236,8 @@ fn elementwise() {
         let m = Layout::new(rows, cols, 0, false);
         check(&[m.numbers(1), m.numbers(2)], &format!("dropout of {m:?}"), |buffers| {
             let [x, y] = buffers else { panic!() };
-            let dropout = Dropout::new(0.5).unwrap();
-            fused_dropout::dropout_forward(m.view(x), m.view_mut(y), &dropout, &key(), None)
-                .unwrap();
+            let xy = (m.view(x), m.view_mut(y));
+            dropout_forward(xy, &dropout(0.5), MaskSource::Key).unwrap();
         });
     }
 }
@@ -271,52 +269,41 @@ fn dense(
     );
     check(&buffers, &what, |buffers| {
         let [x_data, w_data, bias, y_data, z_data, dy, dx, dw, db] = buffers else { panic!() };
-        let args = DenseArgs {
-            bias: Some(bias),
-            activation,
-            dropout: Dropout::new(0.4).unwrap(),
-            key: key(),
-            input_dropout: input_rate.map(|p| (Dropout::new(p).unwrap(), key())),
-            weight_dropout: weight_rate.map(|p| (Dropout::new(p).unwrap(), key())),
-            ..DenseArgs::new(x.view(x_data), w.view(w_data))
-        };
-        dense_forward(&args, y.view_mut(y_data), Some(y.view_mut(z_data)), None).unwrap();
-        let saved = Saved { values: SavedValues::PreActivation(y.view(z_data)), mask: None };
+        let mut layer = DenseLayer::new(activation).with_output(dropout(0.4));
+        if let Some(rate) = input_rate {
+            layer = layer.with_input(dropout(rate));
+        }
+        if let Some(rate) = weight_rate {
+            layer = layer.with_weight_dropout(dropout(rate));
+        }
+        let args = DenseArgs::new(layer, x.view(x_data), w.view(w_data)).with_bias(bias);
+        let (y_to, z_to) = (y.view_mut(y_data), Some(y.view_mut(z_data)));
+        dense_forward(&args, y_to, z_to, MaskSource::Key).unwrap();
+        let saved = Saved::PreActivation(y.view(z_data));
         let gradients =
-            Gradients { dx: Some(x.view_mut(dx)), dw: Some(w.view_mut(dw)), db: Some(db) };
-        dense_backward(&args, &saved, y.view(dy), gradients).unwrap();
-        let DenseArgs { dropout, key, input_dropout, weight_dropout, .. } = args;
-        if weight_dropout.is_none() {
+            Gradients::default().with_dx(x.view_mut(dx)).with_dw(w.view_mut(dw)).with_db(db);
+        dense_backward(&args, &saved, y.view(dy), gradients, MaskSource::Key).unwrap();
+        if weight_rate.is_none() {
             return;
         }
-        let update = DenseUpdate {
-            x: x.view(x_data),
-            activation,
-            dropout,
-            key,
-            input_dropout,
-            weight_dropout,
-            step: SgdStep { weight_decay: 0.01, ..SgdStep::new(0.1) },
-            max_norm: None,
-        };
-        let w = w.view_mut(w_data);
-        let parameters = Parameters { w, w_velocity: None, bias: None, bias_velocity: None };
-        dense_update(&update, parameters, &saved, y.view(dy), Some(x.view_mut(dx))).unwrap();
+        let update = DenseUpdate::new(layer, x.view(x_data), sgd_step(0.1, 0.0, 0.01, 0.0));
+        let parameters = Parameters::new(w.view_mut(w_data));
+        let (dy, dx) = (y.view_mut(dy), Some(x.view_mut(dx)));
+        dense_update(&update, parameters, &saved, dy, dx, MaskSource::Key).unwrap();
     });
 }
 
 #[test]
 fn shared_decisions_and_rates_of_rows_and_columns() {
-    let dropout = Dropout::new(0.3).unwrap();
     for n in [1, 3, 7, 8, 15, 16, 17, 31, 33, 63, 64, 65, 79, 100, 129, 4099] {
         for shared in [[false, true], [true, false], [true, true]] {
             let shape = BroadcastShape::new(&[3, n], &shared).unwrap();
-            let args = BroadcastDropout { shape, dropout, key: key() };
+            let args = BroadcastDropout::new(shape, dropout(0.3));
             let buffers = [numbers(3 * n, 1), numbers(3 * n, 2)];
             check(&buffers, &format!("{shape:?}"), |buffers| {
                 let [x, y] = buffers else { panic!() };
-                broadcast_dropout_forward(&args, x, y, None).unwrap();
-                broadcast_dropout_forward_in_place(&args, x, None).unwrap();
+                broadcast_dropout_forward(&args, (&**x, &mut **y), MaskSource::Key).unwrap();
+                broadcast_dropout_forward(&args, &mut **x, MaskSource::Key).unwrap();
             });
         }
         for (rows, (extra, transposed)) in [1, 9].into_iter().flat_map(|r| LAYOUTS.map(|l| (r, l)))
@@ -326,7 +313,8 @@ fn shared_decisions_and_rates_of_rows_and_columns() {
                 let [x, y] = buffers else { panic!() };
                 for rates in [Rates::per_row(&vec![0.4; rows]), Rates::per_column(&vec![0.4; n])] {
                     let rates = rates.unwrap();
-                    rates_dropout_forward(m.view(x), m.view_mut(y), &rates, &key(), None).unwrap();
+                    let (xy, mask) = ((m.view(x), m.view_mut(y)), MaskSource::Key);
+                    rates_dropout_forward(xy, &rates, &key(), mask).unwrap();
                 }
             });
         }
@@ -373,7 +361,7 @@ fn large_dense_layers() {
 
 #[test]
 fn updates_and_loss() {
-    let step = SgdStep { learning_rate: 0.1, momentum: 0.9, weight_decay: 0.01, l1: 0.02 };
+    let step = sgd_step(0.1, 0.9, 0.01, 0.02);
     for cols in [1, 3, 4, 5, 7, 8, 9, 15, 16, 17, 31, 33, 65, 100] {
         for (rows, (extra, transposed)) in [1, 3].into_iter().flat_map(|r| LAYOUTS.map(|l| (r, l)))
         {
@@ -385,8 +373,9 @@ fn updates_and_loss() {
                 sgd_update(m.view_mut(w), m.view(dw), None, &step).unwrap();
                 max_norm(m.view_mut(w), 0.8).unwrap();
                 let labels: Vec<u32> = (0..rows as u32).map(|r| r % cols as u32).collect();
-                softmax_cross_entropy(m.view(dw), &labels, Some(m.view_mut(gradient))).unwrap();
-                softmax_cross_entropy(m.view(dw), &labels, None).unwrap();
+                let to = Some(m.view_mut(gradient));
+                let loss = softmax_cross_entropy(m.view(dw), &labels, to).unwrap();
+                assert_eq!(softmax_cross_entropy(m.view(dw), &labels, None), Ok(loss));
             });
         }
     }
@@ -402,26 +391,28 @@ fn noise() {
             check(&buffers, &format!("noise of {m:?}"), |buffers| {
                 let [x, y, p, dx] = buffers else { panic!() };
                 let gaussian = GaussianDropout::new(0.3).unwrap();
-                gaussian_dropout_forward(m.view(x), m.view_mut(y), &gaussian, &key()).unwrap();
-                gaussian_dropout_forward_in_place(m.view_mut(x), &gaussian, &key()).unwrap();
+                gaussian_dropout_forward((m.view(x), m.view_mut(y)), &gaussian, &key()).unwrap();
+                gaussian_dropout_forward(m.view_mut(x), &gaussian, &key()).unwrap();
                 standard_normal(m.view_mut(dx), &key()).unwrap();
                 let alpha = AlphaDropout::new(0.3).unwrap();
                 let units = key().with_origin(0, 77).units();
                 for key in [&key(), &units] {
-                    alpha_dropout_forward(m.view(x), m.view_mut(y), &alpha, key, None).unwrap();
-                    alpha_dropout_backward(m.view(y), m.view_mut(dx), &alpha, key, None).unwrap();
+                    let (xy, mask) = ((m.view(x), m.view_mut(y)), MaskSource::Key);
+                    alpha_dropout_forward(xy, &alpha, key, mask).unwrap();
+                    let (dy_dx, mask) = ((m.view(y), m.view_mut(dx)), MaskSource::Key);
+                    alpha_dropout_backward(dy_dx, &alpha, key, mask).unwrap();
                 }
                 for causal in [None, Some(2)] {
-                    let dropout = Dropout::new(0.3).unwrap();
-                    let args = SoftmaxDropout { causal, dropout, key: key() };
-                    let to = m.view_mut(y);
-                    softmax_dropout_forward(&args, m.view(x), to, None, None).unwrap();
-                    let (to, p_to) = (m.view_mut(y), Some(m.view_mut(p)));
-                    softmax_dropout_forward(&args, m.view(x), to, p_to, None).unwrap();
-                    let to = m.view_mut(dx);
-                    softmax_dropout_backward(&args, m.view(p), m.view(x), to, None).unwrap();
-                    let dy = m.view_mut(x);
-                    softmax_dropout_backward_in_place(&args, m.view(p), dy, None).unwrap();
+                    let mut args = SoftmaxDropout::new(dropout(0.3));
+                    args.causal = causal;
+                    let (xy, mask) = ((m.view(x), m.view_mut(y)), MaskSource::Key);
+                    softmax_dropout_forward(&args, xy, None, mask).unwrap();
+                    let (xy, mask) = ((m.view(x), m.view_mut(y)), MaskSource::Key);
+                    softmax_dropout_forward(&args, xy, Some(m.view_mut(p)), mask).unwrap();
+                    let (dy_dx, mask) = ((m.view(x), m.view_mut(dx)), MaskSource::Key);
+                    softmax_dropout_backward(&args, m.view(p), dy_dx, mask).unwrap();
+                    let (dy_dx, mask) = (m.view_mut(x), MaskSource::Key);
+                    softmax_dropout_backward(&args, m.view(p), dy_dx, mask).unwrap();
                 }
             });
         }
@@ -458,29 +449,20 @@ fn thinned_layers() {
         let what = format!("{k} inputs, {n} units, {extra} extra, transposed: {transposed}");
         check(&buffers, &what, |buffers| {
             let [w_data, v_data, bias, x_data, y_data, dy, dx, input] = buffers else { panic!() };
-            let sides = (Side::Units(&inputs), Side::Units(&units));
             gather_units(whole.view(input), &inputs, x.view_mut(x_data)).unwrap();
-            let args = ThinArgs {
-                bias: Some(bias),
-                ..ThinArgs::new(x.view(x_data), w.view(w_data), sides.0, sides.1)
-            };
-            thin_forward(&args, y.view_mut(y_data), None).unwrap();
-            let update = ThinUpdate {
-                x: x.view(x_data),
-                activation: Activation::Relu,
-                input: sides.0,
-                output: sides.1,
-                step: SgdStep { learning_rate: 0.1, momentum: 0.9, weight_decay: 0.01, l1: 0.02 },
-                max_norm: Some(0.8),
-            };
-            let parameters = Parameters {
-                w: w.view_mut(w_data),
-                w_velocity: Some(w.view_mut(v_data)),
-                bias: Some(bias),
-                bias_velocity: None,
-            };
-            let saved = Saved::output(y.view(y_data));
-            thin_update(&update, parameters, &saved, y.view(dy), Some(x.view_mut(dx))).unwrap();
+            let layer =
+                DenseLayer::new(Activation::Identity).with_input(&inputs).with_output(&units);
+            let args = DenseArgs::new(layer, x.view(x_data), w.view(w_data)).with_bias(bias);
+            dense_forward(&args, y.view_mut(y_data), None, MaskSource::Key).unwrap();
+            let layer = DenseLayer::new(Activation::Relu).with_input(&inputs).with_output(&units);
+            let update = DenseUpdate::new(layer, x.view(x_data), sgd_step(0.1, 0.9, 0.01, 0.02));
+            let update = update.with_max_norm(0.8);
+            let parameters = Parameters::new(w.view_mut(w_data))
+                .with_w_velocity(w.view_mut(v_data))
+                .with_bias(bias);
+            let saved = Saved::Output(y.view(y_data));
+            let (dy, dx) = (y.view(dy), Some(x.view_mut(dx)));
+            dense_update(&update, parameters, &saved, dy, dx, MaskSource::Key).unwrap();
         });
     }
 }

@@ -47,7 +47,7 @@ fn known_answers() {
                 .with_origin(number("row0"), number("col0"));
             let key = if case["unit"].as_bool() == Some(true) { key.units() } else { key };
             let (rows, cols) = (number("rows") as usize, number("cols") as usize);
-            let mask = Mask::generate(rows, cols, &dropout, &key).unwrap();
+            let mask = Mask::generate(rows, cols, &dropout.with_key(key)).unwrap();
             for (row, words) in case["rows_hex"].as_array().unwrap().iter().enumerate() {
                 let answer: Vec<u32> = words
                     .as_array()
@@ -88,7 +88,7 @@ proptest! {
         let key = MaskKey::new(seed, layer, step).unwrap().with_origin(row0, col0);
         let expected = naive(rows, cols, &dropout, &key);
         for_each_level(|level| {
-            let mask = Mask::generate(rows, cols, &dropout, &key).unwrap();
+            let mask = Mask::generate(rows, cols, &dropout.with_key(key)).unwrap();
             assert!(unpacked(&mask) == expected, "{level}");
             let kept = expected.iter().filter(|kept| **kept).count();
             assert_eq!(mask.count(), kept as u64, "{level}: unused bits must be zero");
@@ -98,7 +98,7 @@ proptest! {
     #[test]
     fn lower_rates_contain_higher_ones(a in 0.0..=1.0f64, b in 0.0..=1.0f64, seed: u64) {
         let key = MaskKey::new(seed, 3, 4).unwrap();
-        let mask = |rate| Mask::generate(7, 300, &Dropout::new(rate).unwrap(), &key).unwrap();
+        let mask = |rate| Mask::generate(7, 300, &Dropout::new(rate).unwrap().with_key(key)).unwrap();
         let (more, fewer) = (mask(a.min(b)), mask(a.max(b)));
         for (more, fewer) in more.words().iter().zip(fewer.words()) {
             prop_assert_eq!(more & fewer, *fewer);
@@ -111,7 +111,7 @@ fn shards_are_parts_of_the_whole() {
     let dropout = Dropout::new(0.3).unwrap();
     let key = MaskKey::new(11, 2, 9).unwrap();
     for_each_level(|level| {
-        let whole = Mask::generate(70, 5000, &dropout, &key).unwrap();
+        let whole = Mask::generate(70, 5000, &dropout.with_key(key)).unwrap();
         for (row0, rows, col0, cols) in [
             (0, 70, 1, 4999),
             (3, 20, 33, 129),
@@ -120,7 +120,7 @@ fn shards_are_parts_of_the_whole() {
             (1, 64, 31, 900),
         ] {
             let key = key.with_origin(row0 as u64, col0 as u64);
-            let part = Mask::generate(rows, cols, &dropout, &key).unwrap();
+            let part = Mask::generate(rows, cols, &dropout.with_key(key)).unwrap();
             for r in 0..rows {
                 for c in 0..cols {
                     assert_eq!(part.get(r, c), whole.get(row0 + r, col0 + c), "{level} {r} {c}");
@@ -135,10 +135,12 @@ fn threads_do_not_show() {
     let dropout = Dropout::new(0.1).unwrap();
     let key = MaskKey::new(5, 0, 0).unwrap();
     for (rows, cols) in [(1, 3_000_001), (900, 1000), (4000, 300)] {
-        let expected = with_threads(1, || Mask::generate(rows, cols, &dropout, &key).unwrap());
+        let expected =
+            with_threads(1, || Mask::generate(rows, cols, &dropout.with_key(key)).unwrap());
         for threads in [2, 3, 8] {
-            let mask =
-                with_threads(threads, || Mask::generate(rows, cols, &dropout, &key).unwrap());
+            let mask = with_threads(threads, || {
+                Mask::generate(rows, cols, &dropout.with_key(key)).unwrap()
+            });
             assert!(mask == expected, "{rows} x {cols} on {threads} threads");
         }
     }
@@ -156,7 +158,7 @@ fn rates_and_addresses_are_checked() {
     let dropout = Dropout::new(0.5).unwrap();
     let mask = |rows, cols, row0, col0| {
         let key = MaskKey::new(0, 0, 0).unwrap().with_origin(row0, col0);
-        Mask::generate(rows, cols, &dropout, &key).map(|mask| mask.count())
+        Mask::generate(rows, cols, &dropout.with_key(key)).map(|mask| mask.count())
     };
     let (rows, cols) = (1u64 << 32, 1u64 << 39);
     assert!(mask(2, 3, rows - 2, cols - 3).is_ok());
@@ -167,8 +169,8 @@ fn rates_and_addresses_are_checked() {
     assert_eq!(mask(0, 0, rows, cols), Ok(0));
     assert!(Mask::new(usize::MAX, usize::MAX).is_err());
     let units = MaskKey::new(0, 0, 0).unwrap().units();
-    assert!(Mask::generate(1, 9, &dropout, &units).is_ok());
-    assert!(Mask::generate(2, 9, &dropout, &units).is_err());
+    assert!(Mask::generate(1, 9, &dropout.with_key(units)).is_ok());
+    assert!(Mask::generate(2, 9, &dropout.with_key(units)).is_err());
 }
 
 #[test]

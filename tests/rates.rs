@@ -3,12 +3,10 @@
 mod common;
 
 use common::{Padded, bits, for_each_level, matrix, matrix_mut, numbers, with_threads};
+use fused_dropout::elementwise::{dropout_forward, rates_dropout_backward, rates_dropout_forward};
+use fused_dropout::mask::{RateAxis, RateSchedule, Rates, drawn_rate};
 use fused_dropout::philox::philox4x32_10;
-use fused_dropout::{
-    Dropout, Error, Mask, MaskKey, RateAxis, RateSchedule, Rates, Scaling, drawn_rate,
-    dropout_forward, rates_dropout_backward, rates_dropout_backward_in_place,
-    rates_dropout_forward, rates_dropout_forward_in_place, reference,
-};
+use fused_dropout::{Dropout, Error, Mask, MaskKey, MaskSource, Scaling, reference};
 use proptest::prelude::*;
 
 const AXES: [RateAxis; 2] = [RateAxis::Row, RateAxis::Column];
@@ -33,7 +31,7 @@ fn count(axis: RateAxis, rows: usize, cols: usize) -> usize {
 }
 
 fn unpacked(mask: &Mask) -> Vec<bool> {
-    mask.to_bools()
+    mask.to_bools().unwrap()
 }
 
 /// Every function on every level, against the reference, over padded and transposed views.
@@ -43,7 +41,7 @@ fn check(x: &Padded, rates: &Rates, key: &MaskKey, transposed: bool) {
     let output = Padded::new(&vec![9.0; rows * cols], rows, cols, 3, transposed);
     let mut expected = output.clone();
     let mut stored = Mask::new(rows, cols).unwrap();
-    reference::rates_dropout_forward(x.view(), expected.view_mut(), rates, key, &mut stored)
+    reference::rates_dropout_forward((x.view(), expected.view_mut()), rates, key, &mut stored)
         .unwrap();
     let expected = bits(&expected.values());
     for_each_level(|level| {
@@ -55,24 +53,24 @@ fn check(x: &Padded, rates: &Rates, key: &MaskKey, transposed: bool) {
             assert!(bits(&y.values()) == expected, "{name}: {what}");
         };
         let mut y = output.clone();
-        rates_dropout_forward(x.view(), y.view_mut(), rates, key, None).unwrap();
+        rates_dropout_forward((x.view(), y.view_mut()), rates, key, MaskSource::Key).unwrap();
         same("forward", &y);
         let (mut y, mut mask) = (output.clone(), Mask::new(rows, cols).unwrap());
-        rates_dropout_forward(x.view(), y.view_mut(), rates, key, &mut mask).unwrap();
+        rates_dropout_forward((x.view(), y.view_mut()), rates, key, &mut mask).unwrap();
         same("forward, storing", &y);
         assert_eq!(mask, stored, "{what}");
         let mut y = output.clone();
-        rates_dropout_forward(x.view(), y.view_mut(), rates, &key.with_origin(0, 1), &mask)
+        rates_dropout_forward((x.view(), y.view_mut()), rates, &key.with_origin(0, 1), &mask)
             .unwrap();
         same("forward, given", &y);
         let mut y = x.clone();
-        rates_dropout_forward_in_place(y.view_mut(), rates, key, None).unwrap();
+        rates_dropout_forward(y.view_mut(), rates, key, MaskSource::Key).unwrap();
         same("forward in place", &y);
         let mut y = output.clone();
-        rates_dropout_backward(x.view(), y.view_mut(), rates, key, None).unwrap();
+        rates_dropout_backward((x.view(), y.view_mut()), rates, key, MaskSource::Key).unwrap();
         same("backward", &y);
         let mut y = x.clone();
-        rates_dropout_backward_in_place(y.view_mut(), rates, key, Some(&mask)).unwrap();
+        rates_dropout_backward(y.view_mut(), rates, key, Some(&mask)).unwrap();
         same("backward in place, mask stored", &y);
     });
 }
@@ -119,17 +117,18 @@ fn equal_rates_are_one_rate() {
     let (rows, cols) = (50, 700);
     let x = numbers(rows * cols, 1);
     for rate in [0.0, 0.1, 0.5, 1.0] {
-        let dropout = Dropout::new(rate).unwrap();
-        let mask = Mask::generate(rows, cols, &dropout, &key()).unwrap();
+        let dropout = Dropout::new(rate).unwrap().with_key(key());
+        let mask = Mask::generate(rows, cols, &dropout).unwrap();
         let (mut expected, mut y) = (vec![9.0; x.len()], vec![9.0; x.len()]);
         let to = matrix_mut(&mut expected, rows, cols);
-        dropout_forward(matrix(&x, rows, cols), to, &dropout, &key(), None).unwrap();
+        dropout_forward((matrix(&x, rows, cols), to), &dropout, MaskSource::Key).unwrap();
         for axis in AXES {
             let rates = vec![rate; count(axis, rows, cols)];
             let rates = Rates::new(axis, &rates, Scaling::Inverted).unwrap();
             assert_eq!(Mask::generate_with_rates(rows, cols, &rates, &key()), Ok(mask.clone()));
             let to = matrix_mut(&mut y, rows, cols);
-            rates_dropout_forward(matrix(&x, rows, cols), to, &rates, &key(), None).unwrap();
+            rates_dropout_forward((matrix(&x, rows, cols), to), &rates, &key(), MaskSource::Key)
+                .unwrap();
             assert_eq!(y, expected);
         }
     }
@@ -144,8 +143,8 @@ fn threads_and_shards_do_not_show() {
         let generate = |threads| {
             with_threads(threads, || Mask::generate_with_rates(rows, cols, &rates, &key()).unwrap())
         };
-        let whole = generate(1);
-        assert!(generate(2) == whole && generate(8) == whole, "{axis:?}");
+        let whole = Mask::generate(1);
+        assert!(Mask::generate(2) == whole && Mask::generate(8) == whole, "{axis:?}");
         let (row0, col0, part_rows, part_cols) = (33, 77, 100, 300);
         let part = match axis {
             RateAxis::Row => &all[row0..row0 + part_rows],
@@ -194,7 +193,7 @@ fn bad_arguments_are_errors() {
     let (x, mut y) = ([1.0; 6], [9.0; 6]);
     let rates = Rates::per_row(&[0.5; 3]).unwrap();
     let run = |y: &mut [f32; 6], rates: &Rates, key: &MaskKey| {
-        rates_dropout_forward(matrix(&x, 2, 3), matrix_mut(y, 2, 3), rates, key, None)
+        rates_dropout_forward((matrix(&x, 2, 3), matrix_mut(y, 2, 3)), rates, key, MaskSource::Key)
     };
     let error = run(&mut y, &rates, &key()).unwrap_err();
     assert!(matches!(error, Error::Mismatch { left_value: 3, right_value: 2, .. }), "{error}");
@@ -202,11 +201,11 @@ fn bad_arguments_are_errors() {
     let error = run(&mut y, &rates, &key().with_origin(0, (1 << 39) - 2)).unwrap_err();
     assert!(matches!(error, Error::Address { what: "column", .. }), "{error}");
     let (from, to) = (matrix(&x, 2, 3), matrix_mut(&mut y, 3, 2));
-    let error = rates_dropout_backward(from, to, &rates, &key(), None).unwrap_err();
+    let error = rates_dropout_backward((from, to), &rates, &key(), MaskSource::Key).unwrap_err();
     assert!(matches!(error, Error::Shape { .. }), "{error}");
     let mask = Mask::new(3, 3).unwrap();
     let (from, to) = (matrix(&x, 2, 3), matrix_mut(&mut y, 2, 3));
-    let error = rates_dropout_forward(from, to, &rates, &key(), &mask).unwrap_err();
+    let error = rates_dropout_forward((from, to), &rates, &key(), &mask).unwrap_err();
     assert!(matches!(error, Error::Shape { left_rows: 3, right_rows: 2, .. }), "{error}");
     assert!(Mask::generate_with_rates(2, 4, &rates, &key()).is_err());
     assert!(Mask::new(2, 4).unwrap().fill_with_rates(&rates, &key()).is_err());

@@ -4,10 +4,10 @@
 mod common;
 
 use common::{bits, for_each_level, numbers, with_threads};
-use fused_dropout::{
-    Activation, BiasActivationDropout, Dropout, MaskKey, MatMut, MatRef, Saved,
-    bias_activation_dropout_backward, bias_activation_dropout_forward, testing,
+use fused_dropout::elementwise::{
+    BiasActivationDropout, bias_activation_dropout_backward, bias_activation_dropout_forward,
 };
+use fused_dropout::{Activation, Dropout, MaskKey, MaskSource, MatMut, MatRef, Saved, testing};
 
 const ROWS: usize = 4099;
 const COLS: usize = 4101;
@@ -25,12 +25,7 @@ fn streamed_outputs_are_the_others_bit_for_bit() {
     let x = numbers(ROWS * COLS, 1);
     let x = MatRef::new(&x, ROWS, COLS).unwrap();
     let bias = numbers(COLS, 2);
-    let args = BiasActivationDropout {
-        bias: Some(&bias),
-        activation: Activation::Identity,
-        dropout: Dropout::new(0.1).unwrap(),
-        key: MaskKey::new(3, 1, 4).unwrap(),
-    };
+    let (dropout, key) = (Dropout::new(0.1).unwrap(), MaskKey::new(3, 1, 4).unwrap());
     for_each_level(|level| {
         // One element more in front: no vector of the first row is aligned.
         let mut whole = vec![PADDING; 1 + ROWS * STRIDE];
@@ -38,16 +33,16 @@ fn streamed_outputs_are_the_others_bit_for_bit() {
         for (activation, backward) in
             [(Activation::Relu, false), (Activation::Relu, true), (Activation::Silu, true)]
         {
-            let args = BiasActivationDropout { activation, ..args };
             let run = |first: usize, rows: usize, y: MatMut<'_>| {
                 let x = x.rows_from(first, rows).unwrap();
-                let args =
-                    BiasActivationDropout { key: args.key.with_origin(first as u64, 0), ..args };
+                let dropout = dropout.with_key(key.with_origin(first as u64, 0));
+                let args = BiasActivationDropout::new(activation, dropout).with_bias(&bias);
                 if backward {
-                    let saved = Saved::pre_activation(x);
-                    bias_activation_dropout_backward(&args, &saved, x, y, None).unwrap();
+                    let saved = Saved::PreActivation(x);
+                    bias_activation_dropout_backward(&args, &saved, (x, y), None, MaskSource::Key)
+                        .unwrap();
                 } else {
-                    bias_activation_dropout_forward(&args, x, None, y, None).unwrap();
+                    bias_activation_dropout_forward(&args, (x, y), MaskSource::Key).unwrap();
                 }
             };
             let y = MatMut::with_stride(&mut whole[1..], ROWS, COLS, STRIDE).unwrap();

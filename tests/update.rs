@@ -4,14 +4,14 @@
 mod common;
 
 use common::{
-    Padded, assert_same, bits, for_each_level, matrix, matrix_mut, numbers, with_threads,
+    Padded, assert_same, bits, for_each_level, matrix, matrix_mut, numbers, sgd_step, with_threads,
 };
-use fused_dropout::{
-    Error, Loss, SgdStep, max_norm, reference, sgd_update, softmax_cross_entropy, testing,
-};
+use fused_dropout::sgd::{SgdStep, max_norm, sgd_update};
+use fused_dropout::softmax::{Loss, softmax_cross_entropy};
+use fused_dropout::{Error, reference, testing};
 use proptest::prelude::*;
 
-const STEP: SgdStep = SgdStep { learning_rate: 0.1, momentum: 0.9, weight_decay: 0.01, l1: 0.02 };
+const STEP: SgdStep = sgd_step(0.1, 0.9, 0.01, 0.02);
 
 fn shapes() -> impl Strategy<Value = (usize, usize)> {
     prop_oneof![(0usize..=5, 0usize..=70), (0usize..=70, 0usize..=9), (0usize..=50, 0usize..=50)]
@@ -26,9 +26,9 @@ proptest! {
         with_velocity: bool, transposed: [bool; 3], extra in 0usize..4, seed in 0u64..1000,
         step in prop_oneof![
             Just(STEP),
-            Just(SgdStep { momentum: 0.0, weight_decay: 0.0, ..STEP }),
-            Just(SgdStep { l1: 0.0, ..STEP }),
-            Just(SgdStep { learning_rate: 0.0, ..STEP }),
+            Just(sgd_step(0.1, 0.0, 0.0, 0.02)),
+            Just(sgd_step(0.1, 0.9, 0.01, 0.0)),
+            Just(sgd_step(0.0, 0.9, 0.01, 0.02)),
         ],
     ) {
         let padded = |i: usize| {
@@ -254,10 +254,10 @@ fn updates_check_their_numbers_and_shapes() {
     };
     for bad in [-0.1, f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
         for (name, step) in [
-            ("learning_rate", SgdStep { learning_rate: bad, ..STEP }),
-            ("momentum", SgdStep { momentum: bad, ..STEP }),
-            ("weight_decay", SgdStep { weight_decay: bad, ..STEP }),
-            ("l1", SgdStep { l1: bad, ..STEP }),
+            ("learning_rate", sgd_step(bad, 0.9, 0.01, 0.02)),
+            ("momentum", sgd_step(0.1, bad, 0.01, 0.02)),
+            ("weight_decay", sgd_step(0.1, 0.9, bad, 0.02)),
+            ("l1", sgd_step(0.1, 0.9, 0.01, bad)),
         ] {
             let error = run(step, (3, 4), (3, 4));
             let Error::Parameter { name: said, value, .. } = error else { panic!("{error}") };
@@ -285,7 +285,7 @@ fn the_l1_penalty_by_hand() {
     let original = [2.0, -2.0, 0.0, -0.0, f32::INFINITY, 1e-40, f32::NAN];
     let run = |l1: f32, gradient: f32| {
         let (mut w, mut v) = (original, [-9.0; 7]);
-        let step = SgdStep { l1, ..SgdStep::new(0.5) };
+        let step = sgd_step(0.5, 0.0, 0.0, l1);
         let dw = [gradient; 7];
         sgd_update(
             matrix_mut(&mut w, 1, 7),

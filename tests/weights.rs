@@ -7,7 +7,7 @@ mod digits;
 
 use common::{for_each_level, with_threads};
 use digits::{CLASSES, Digits, PIXELS};
-use fused_dropout::nn::{Mlp, MlpSpec, Schedule, Sgd};
+use fused_dropout::nn::{LearningRateSchedule, Mlp, MlpSpec, Sgd};
 use fused_dropout::testing;
 use sha2::{Digest, Sha256};
 
@@ -17,9 +17,10 @@ const SHA_256: &str = "80551d28f90e64215ac73a323fba8d9a82b61e95d742efb1cced892b4
 /// The recipe of the example `train_digits`: 64-256-256-10, ReLU, rates 0.1 and 0.5, momentum.
 fn weights_after_200_steps() -> String {
     let digits = Digits::all();
-    let spec =
-        MlpSpec { input_rate: 0.1, hidden_rate: 0.5, ..MlpSpec::new(&[PIXELS, 256, 256, CLASSES]) };
-    let sgd = Sgd { momentum: 0.9, schedule: Schedule::Linear { steps: 200 }, ..Sgd::new(0.05) };
+    let sizes = [PIXELS, 256, 256, CLASSES];
+    let spec = MlpSpec::new(&sizes).with_input_rate(0.1).with_hidden_rate(0.5);
+    let schedule = LearningRateSchedule::Linear { steps: 200 };
+    let sgd = Sgd::new(0.05).with_momentum(0.9).with_schedule(schedule);
     let mut mlp = Mlp::new(&spec).unwrap();
     for step in 0..200 {
         let rows: Vec<usize> = (0..50).map(|i| (step * 50 + i) % digits.len()).collect();

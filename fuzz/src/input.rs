@@ -1,7 +1,7 @@
 //! Arguments made of bytes.
 
 use arbitrary::{Result, Unstructured};
-use fused_dropout::{Activation, Dropout, ForwardMask, Mask, MaskKey, MatMut, MatRef, Scaling};
+use fused_dropout::{Activation, Dropout, Mask, MaskKey, MaskSource, MatMut, MatRef, Scaling};
 
 /// What padding holds. No operation may write it, and reading it would turn a result into NaN.
 const PADDING: u32 = 0x7fa5_5a5a;
@@ -191,10 +191,10 @@ impl Matrix {
     }
 }
 
-/// What a forward pass does about its mask.
+/// Where a pass gets its mask from.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Masking {
-    Forget,
+    Key,
     Store,
     Given,
 }
@@ -202,25 +202,25 @@ pub(crate) enum Masking {
 impl Masking {
     pub(crate) fn new(u: &mut Unstructured<'_>) -> Result<Self> {
         Ok(match u.int_in_range(0..=2u8)? {
-            0 => Self::Forget,
+            0 => Self::Key,
             1 => Self::Store,
             _ => Self::Given,
         })
     }
 
     /// The argument for it: the mask that is given, or the one to store in.
-    pub(crate) fn of<'m>(self, given: &'m Mask, stored: &'m mut Mask) -> ForwardMask<'m> {
+    pub(crate) fn of<'m>(self, given: &'m Mask, stored: &'m mut Mask) -> MaskSource<'m> {
         match self {
-            Self::Forget => ForwardMask::Forget,
-            Self::Store => ForwardMask::Store(stored),
-            Self::Given => ForwardMask::Given(given),
+            Self::Key => MaskSource::Key,
+            Self::Store => MaskSource::Store(stored),
+            Self::Given => MaskSource::Given(given),
         }
     }
 
     /// What a backward pass is given.
     pub(crate) fn saved(self, mask: &Mask) -> Option<&Mask> {
         match self {
-            Self::Forget => None,
+            Self::Key => None,
             Self::Store | Self::Given => Some(mask),
         }
     }

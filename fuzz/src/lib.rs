@@ -24,7 +24,7 @@ pub use noise::{alpha, gaussian};
 pub use rates::rates;
 pub use softmax::softmax;
 
-use fused_dropout::{Dropout, Level, MaskKey, Result, reference, testing};
+use fused_dropout::{KeyedDropout, Level, Result, reference, testing};
 
 /// Calls `f` with every level of this machine forced.
 fn for_each_level(f: impl Fn(Level)) {
@@ -58,9 +58,9 @@ fn assert_same(level: Level, what: &str, fast: &[f32], reference: &[f32]) {
 
 /// Every element that the mask drops is +0.0, on every level.
 #[track_caller]
-fn assert_dropped(what: &str, values: &[f32], cols: usize, dropout: &Dropout, key: &MaskKey) {
+fn assert_dropped(what: &str, values: &[f32], cols: usize, dropout: &KeyedDropout) {
     for (i, value) in values.iter().enumerate() {
-        let kept = reference::keeps(dropout, key, i / cols, i % cols);
+        let kept = reference::keeps(dropout, i / cols, i % cols);
         assert!(kept || value.to_bits() == 0, "{what}: dropped element {i} is {value:?}");
     }
 }

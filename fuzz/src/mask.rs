@@ -21,9 +21,9 @@ fn run(u: &mut Unstructured<'_>) -> Result<()> {
         _ => (size(u, 600)?, size(u, 20)?),
     };
     let (row, col) = (u.int_in_range(0..=rows)?, u.int_in_range(0..=cols)?);
-    let expected = reference::mask(rows, cols, &dropout, &key);
+    let expected = reference::mask(rows, cols, &dropout.with_key(key));
     for_each_level(|level| {
-        let mask = Mask::generate(rows, cols, &dropout, &key);
+        let mask = Mask::generate(rows, cols, &dropout.with_key(key));
         let (mask, expected) = match (mask, &expected) {
             (Ok(mask), Ok(expected)) => (mask, expected),
             (mask, expected) => {
@@ -37,7 +37,7 @@ fn run(u: &mut Unstructured<'_>) -> Result<()> {
         let kept = expected.iter().filter(|kept| **kept).count();
         assert_eq!(mask.count(), kept as u64, "{level}: unused bits");
         let origin = key.with_origin(key.row0() + row as u64, key.col0() + col as u64);
-        let part = Mask::generate(rows - row, cols - col, &dropout, &origin);
+        let part = Mask::generate(rows - row, cols - col, &dropout.with_key(origin));
         let part = part.expect("a part of a mask can be addressed");
         for r in row..rows {
             for c in col..cols {

@@ -1,12 +1,11 @@
 //! Gaussian dropout and alpha dropout against the reference.
 
 use arbitrary::{Result, Unstructured};
-use fused_dropout::{
-    AlphaDropout, GaussianDropout, alpha_dropout_backward, alpha_dropout_backward_in_place,
-    alpha_dropout_forward, alpha_dropout_forward_in_place, gaussian_dropout_backward,
-    gaussian_dropout_backward_in_place, gaussian_dropout_forward,
-    gaussian_dropout_forward_in_place, reference, standard_normal,
+use fused_dropout::elementwise::{
+    AlphaDropout, GaussianDropout, alpha_dropout_backward, alpha_dropout_forward,
+    gaussian_dropout_backward, gaussian_dropout_forward, standard_normal,
 };
+use fused_dropout::reference;
 
 use crate::input::{self, Layout, Masking, Matrix, dropout, key, size};
 use crate::{assert_same, assert_same_outcome, for_each_level};
@@ -43,29 +42,34 @@ fn run_gaussian(u: &mut Unstructured<'_>) -> Result<()> {
     let blank = Matrix::new(&vec![9.0; out_rows * cols], out_rows, cols, layouts[1]);
 
     let mut y = blank.clone();
-    let outcome = reference::gaussian_dropout_forward(x.view(), y.view_mut(), &dropout, &key);
+    let outcome = reference::gaussian_dropout_forward((x.view(), y.view_mut()), &dropout, &key);
+    let mut dx = blank.clone();
+    let backward = reference::gaussian_dropout_backward((x.view(), dx.view_mut()), &dropout, &key);
     let mut normals = blank.clone();
     let drawn = reference::standard_normal(normals.view_mut(), &key);
     let (y, normals) = (y.values(), normals.values());
 
     for_each_level(|level| {
         let mut fast = blank.clone();
-        let result = gaussian_dropout_forward(x.view(), fast.view_mut(), &dropout, &key);
+        let result = gaussian_dropout_forward((x.view(), fast.view_mut()), &dropout, &key);
         assert_same_outcome(level, "forward", &result, &outcome);
         assert_same(level, "y", &fast.values(), &y);
         assert!(result.is_ok() || fast.values().iter().all(|y| *y == 9.0), "{level}: touched");
         let mut fast = blank.clone();
-        let result = gaussian_dropout_backward(x.view(), fast.view_mut(), &dropout, &key);
-        assert_eq!(result.is_ok(), outcome.is_ok(), "{level}: backward");
+        let result = gaussian_dropout_backward((x.view(), fast.view_mut()), &dropout, &key);
+        assert_same_outcome(level, "backward", &result, &backward);
         assert_same(level, "dx", &fast.values(), &y);
         let mut fast = blank.clone();
         let result = standard_normal(fast.view_mut(), &key);
         assert_same_outcome(level, "normal numbers", &result, &drawn);
         assert_same(level, "normal numbers", &fast.values(), &normals);
         if out_rows == rows {
-            for run in [gaussian_dropout_forward_in_place, gaussian_dropout_backward_in_place] {
+            for forward in [true, false] {
                 let mut fast = x.clone();
-                let result = run(fast.view_mut(), &dropout, &key);
+                let result = match forward {
+                    true => gaussian_dropout_forward(fast.view_mut(), &dropout, &key),
+                    false => gaussian_dropout_backward(fast.view_mut(), &dropout, &key),
+                };
                 assert_eq!(result.is_ok(), outcome.is_ok(), "{level}: in place");
                 let expected = if result.is_ok() { y.clone() } else { x.values() };
                 assert_same(level, "in place", &fast.values(), &expected);
@@ -102,17 +106,17 @@ fn run_alpha(u: &mut Unstructured<'_>) -> Result<()> {
 
     let (mut y, mut expected_mask) = (blank.clone(), given.clone());
     let to = masking.of(&given, &mut expected_mask);
-    let forward = reference::alpha_dropout_forward(x.view(), y.view_mut(), &dropout, &key, to);
+    let forward = reference::alpha_dropout_forward((x.view(), y.view_mut()), &dropout, &key, to);
     let saved = masking.saved(&expected_mask);
     let mut dx = blank.clone();
     let backward =
-        reference::alpha_dropout_backward(x.view(), dx.view_mut(), &dropout, &key, saved);
+        reference::alpha_dropout_backward((x.view(), dx.view_mut()), &dropout, &key, saved);
     let (y, dx) = (y.values(), dx.values());
 
     for_each_level(|level| {
         let (mut fast, mut mask) = (blank.clone(), given.clone());
         let to = masking.of(&given, &mut mask);
-        let result = alpha_dropout_forward(x.view(), fast.view_mut(), &dropout, &key, to);
+        let result = alpha_dropout_forward((x.view(), fast.view_mut()), &dropout, &key, to);
         assert_same_outcome(level, "forward", &result, &forward);
         assert_same(level, "y", &fast.values(), &y);
         if result.is_ok() {
@@ -122,16 +126,16 @@ fn run_alpha(u: &mut Unstructured<'_>) -> Result<()> {
         }
         let (mut fast, mut mask) = (x.clone(), given.clone());
         let to = masking.of(&given, &mut mask);
-        let result = alpha_dropout_forward_in_place(fast.view_mut(), &dropout, &key, to);
+        let result = alpha_dropout_forward(fast.view_mut(), &dropout, &key, to);
         assert_same_outcome(level, "forward in place", &result, &forward);
         let expected = if result.is_ok() { y.clone() } else { x.values() };
         assert_same(level, "y in place", &fast.values(), &expected);
         let mut fast = blank.clone();
-        let result = alpha_dropout_backward(x.view(), fast.view_mut(), &dropout, &key, saved);
+        let result = alpha_dropout_backward((x.view(), fast.view_mut()), &dropout, &key, saved);
         assert_same_outcome(level, "backward", &result, &backward);
         assert_same(level, "dx", &fast.values(), &dx);
         let mut fast = x.clone();
-        let result = alpha_dropout_backward_in_place(fast.view_mut(), &dropout, &key, saved);
+        let result = alpha_dropout_backward(fast.view_mut(), &dropout, &key, saved);
         assert_same_outcome(level, "backward in place", &result, &backward);
         let expected = if result.is_ok() { dx.clone() } else { x.values() };
         assert_same(level, "dx in place", &fast.values(), &expected);

@@ -1,10 +1,8 @@
 //! Softmax with dropout against the reference.
 
 use arbitrary::{Result, Unstructured};
-use fused_dropout::{
-    SoftmaxDropout, reference, softmax_dropout_backward, softmax_dropout_backward_in_place,
-    softmax_dropout_forward, softmax_dropout_forward_in_place,
-};
+use fused_dropout::reference;
+use fused_dropout::softmax::{SoftmaxDropout, softmax_dropout_backward, softmax_dropout_forward};
 
 use crate::input::{self, Layout, Masking, Matrix, dropout, key, size};
 use crate::{assert_same, assert_same_outcome, for_each_level};
@@ -25,7 +23,8 @@ fn run(u: &mut Unstructured<'_>) -> Result<()> {
         1 => Some(u.arbitrary()?),
         _ => None,
     };
-    let args = SoftmaxDropout { causal, dropout: dropout(u)?, key: key(u)? };
+    let mut args = SoftmaxDropout::new(dropout(u)?.with_key(key(u)?));
+    args.causal = causal;
     let layouts = [Layout::new(u)?, Layout::new(u)?, Layout::new(u)?];
     let x = Matrix::random(u, rows, cols, layouts[0])?;
     let dy = Matrix::random(u, rows, cols, layouts[1])?;
@@ -37,18 +36,18 @@ fn run(u: &mut Unstructured<'_>) -> Result<()> {
     let (mut y, mut p, mut expected_mask) = (blank.clone(), blank.clone(), given.clone());
     let to = masking.of(&given, &mut expected_mask);
     let p_to = Some(p.view_mut());
-    let forward = reference::softmax_dropout_forward(&args, x.view(), y.view_mut(), p_to, to);
+    let forward = reference::softmax_dropout_forward(&args, (x.view(), y.view_mut()), p_to, to);
     let saved = masking.saved(&expected_mask);
     let mut dx = blank.clone();
     let backward =
-        reference::softmax_dropout_backward(&args, p.view(), dy.view(), dx.view_mut(), saved);
+        reference::softmax_dropout_backward(&args, p.view(), (dy.view(), dx.view_mut()), saved);
     let (y, dx) = (y.values(), dx.values());
 
     for_each_level(|level| {
         let (mut fast, mut fast_p, mut mask) = (blank.clone(), blank.clone(), given.clone());
         let to = masking.of(&given, &mut mask);
         let p_to = wants_p.then(|| fast_p.view_mut());
-        let result = softmax_dropout_forward(&args, x.view(), fast.view_mut(), p_to, to);
+        let result = softmax_dropout_forward(&args, (x.view(), fast.view_mut()), p_to, to);
         assert_same_outcome(level, "forward", &result, &forward);
         assert_same(level, "y", &fast.values(), &y);
         if wants_p {
@@ -62,17 +61,17 @@ fn run(u: &mut Unstructured<'_>) -> Result<()> {
         }
         let (mut fast, mut mask) = (x.clone(), given.clone());
         let to = masking.of(&given, &mut mask);
-        let result = softmax_dropout_forward_in_place(&args, fast.view_mut(), None, to);
+        let result = softmax_dropout_forward(&args, fast.view_mut(), None, to);
         assert_same_outcome(level, "forward in place", &result, &forward);
         let expected = if result.is_ok() { y.clone() } else { x.values() };
         assert_same(level, "y in place", &fast.values(), &expected);
         let mut fast = blank.clone();
         let (p_view, to) = (p.view(), fast.view_mut());
-        let result = softmax_dropout_backward(&args, p_view, dy.view(), to, saved);
+        let result = softmax_dropout_backward(&args, p_view, (dy.view(), to), saved);
         assert_same_outcome(level, "backward", &result, &backward);
         assert_same(level, "dx", &fast.values(), &dx);
         let mut fast = dy.clone();
-        let result = softmax_dropout_backward_in_place(&args, p_view, fast.view_mut(), saved);
+        let result = softmax_dropout_backward(&args, p_view, fast.view_mut(), saved);
         assert_same_outcome(level, "backward in place", &result, &backward);
         let expected = if result.is_ok() { dx.clone() } else { dy.values() };
         assert_same(level, "dx in place", &fast.values(), &expected);

@@ -74,14 +74,28 @@ impl<O: Op> Kernel for OnRows<'_, O> {
 
     #[inline(always)]
     fn run<I: Isa>(self, isa: I) {
+        let mut buffers = Buffers::default();
         for i in 0..self.rows.rows {
             // SAFETY: the promise of `new`; row `i` is one of the rows.
             unsafe {
                 let row = Row::new(self.op.at_row(self.rows.row + i), self.rows, i);
-                if O::LONG { row.long(Twice(isa)) } else { row.short(isa) }
+                if O::LONG { row.long(Twice(isa), &mut buffers) } else { row.short(isa) }
             }
         }
     }
+}
+
+/// The most lanes of a vector: two of AVX-512 side by side.
+const WIDEST: usize = 32;
+
+/// What a part of a row that does not fill a vector goes through, for each tensor.
+#[derive(Default)]
+struct Buffers {
+    main: [f32; WIDEST],
+    second: [f32; WIDEST],
+    bias: [f32; WIDEST],
+    out: [f32; WIDEST],
+    sum: [f32; WIDEST],
 }
 
 /// An operation on one row.
@@ -144,31 +158,92 @@ impl<O: Op> Row<O> {
         }
     }
 
-    /// A long operation: one loop for whole vectors and for what is left, so that there is one copy of
-    /// the operation.
+    /// A long operation: one loop for whole vectors. What does not fill a vector goes through buffers
+    /// and the same loop, so that there is one copy of the operation.
     ///
     /// # Safety
     ///
     /// As for [`Row::new`].
     #[inline(always)]
-    unsafe fn long<I: Isa>(&self, isa: I) {
-        let head = self.head::<I>();
+    unsafe fn long<I: Isa>(&self, isa: I, buffers: &mut Buffers) {
+        let (cols, head) = (self.cols, self.head::<I>());
+        let tail = cols - (cols - head) % I::LANES;
         let mut col = 0;
-        while col < self.cols {
-            let end = if col < head { head } else { self.cols };
-            let n = I::LANES.min(end - col);
-            // SAFETY: `col + n` is at most `cols`; from `head` on vectors are aligned if they are
-            // streamed.
+        while col < cols {
+            let whole = head <= col && col < tail;
+            // SAFETY: `col..end` are columns; buffers have room for a vector.
             unsafe {
-                let keep = isa.lanes(isa.word(self.bits(col, n)), 0);
-                let out = self.eval(isa, col, n, keep);
-                if self.streams && col >= head && n == I::LANES {
-                    isa.stream(self.out.add(col), out);
+                let (row, end, n) = if whole {
+                    (*self, tail, I::LANES)
                 } else {
-                    store(isa, self.out.add(col), n, out);
+                    let n = I::LANES.min(if col < head { head } else { cols } - col);
+                    (self.through(isa, buffers, col, n), col + n, n)
+                };
+                let streams = self.streams && whole;
+                while col < end {
+                    let keep = isa.lanes(isa.word(self.bits(col, n)), 0);
+                    let out = row.eval(isa, col, I::LANES, keep);
+                    if streams {
+                        isa.stream(row.out.wrapping_add(col), out);
+                    } else {
+                        isa.store(row.out.wrapping_add(col), out);
+                    }
+                    col += I::LANES;
                 }
+                if !whole {
+                    self.take(isa, buffers, end - n, n);
+                }
+                col = end;
             }
-            col += n;
+        }
+    }
+
+    /// The row with columns `col..col + n` in buffers, and any values after them.
+    ///
+    /// # Safety
+    ///
+    /// As for [`Row::new`]; `col + n` is at most the number of columns, `n` at most a vector.
+    #[inline(always)]
+    unsafe fn through<I: Isa>(&self, isa: I, buffers: &mut Buffers, col: usize, n: usize) -> Self {
+        const { assert!(I::LANES <= WIDEST) };
+        let Buffers { main, second, bias, out, sum } = buffers;
+        let copy = |from: *const f32, to: &mut [f32; WIDEST]| {
+            // SAFETY: the caller's promise; a buffer has room for the widest vector.
+            unsafe { isa.store(to.as_mut_ptr(), load(isa, from.add(col), n)) };
+        };
+        copy(self.main, main);
+        if self.op.second() {
+            copy(self.second, second);
+        }
+        if self.op.bias() {
+            copy(self.bias, bias);
+        }
+        if self.op.sum() {
+            copy(self.sum, sum);
+        }
+        Self {
+            main: main.as_ptr().wrapping_sub(col),
+            second: second.as_ptr().wrapping_sub(col),
+            bias: bias.as_ptr().wrapping_sub(col),
+            out: out.as_mut_ptr().wrapping_sub(col),
+            sum: sum.as_mut_ptr().wrapping_sub(col),
+            ..*self
+        }
+    }
+
+    /// Takes columns `col..col + n` from the buffers that they went through.
+    ///
+    /// # Safety
+    ///
+    /// As for [`Row::through`].
+    #[inline(always)]
+    unsafe fn take<I: Isa>(&self, isa: I, buffers: &Buffers, col: usize, n: usize) {
+        // SAFETY: the caller's promise; a buffer has room for the widest vector.
+        unsafe {
+            store(isa, self.out.add(col), n, isa.load(buffers.out.as_ptr()));
+            if self.op.sum() {
+                store(isa, self.sum.add(col), n, isa.load(buffers.sum.as_ptr()));
+            }
         }
     }
 
@@ -231,18 +306,20 @@ impl<O: Op> Row<O> {
     ///
     /// # Safety
     ///
-    /// As for [`Row::new`]; `at + n` is at most the number of columns.
+    /// The pointers that the operation uses are valid for elements `at..at + n`; they may point so far
+    /// before a buffer.
     #[inline(always)]
     unsafe fn eval<I: Isa>(&self, isa: I, at: usize, n: usize, keep: I::Mask) -> I::F32 {
         let zero = isa.splat(0.0);
         // SAFETY: the caller's promise.
         unsafe {
-            let main = load(isa, self.main.add(at), n);
-            let second = if self.op.second() { load(isa, self.second.add(at), n) } else { zero };
-            let bias = if self.op.bias() { load(isa, self.bias.add(at), n) } else { zero };
+            let main = load(isa, self.main.wrapping_add(at), n);
+            let second =
+                if self.op.second() { load(isa, self.second.wrapping_add(at), n) } else { zero };
+            let bias = if self.op.bias() { load(isa, self.bias.wrapping_add(at), n) } else { zero };
             let out = self.op.eval(isa, main, second, bias, keep);
             if self.op.sum() {
-                let sum = self.sum.add(at);
+                let sum = self.sum.wrapping_add(at);
                 store(isa, sum, n, isa.add(load(isa, sum, n), out));
             }
             out

@@ -220,8 +220,11 @@ impl Pass<'_> {
         let Self { args, level, shape } = *self;
         let layer = &args.layer;
         let LayerBuffers { index, masked, dz, db, bias, bias_velocity } = buffers;
-        let db = &mut db.room(1, shape.units)?[..shape.units];
-        let dz = output_gradient(layer, saved, &mut dy, shape, Some(&mut *db), mask, dz)?;
+        let mut db = match &parameters.bias {
+            Some(_) => Some(&mut db.room(1, shape.units)?[..shape.units]),
+            None => None,
+        };
+        let dz = output_gradient(layer, saved, &mut dy, shape, db.as_deref_mut(), mask, dz)?;
         let dz = Operand::new(dz);
         if let Some(dx) = dx.filter(|_| shape.batch > 0 && shape.inputs > 0) {
             let w = match args.packed {
@@ -241,7 +244,7 @@ impl Pass<'_> {
             };
             self.update_weights(&mut parameters, dz, index)?;
         }
-        if let Some(b) = parameters.bias {
+        if let (Some(b), Some(db)) = (parameters.bias, db) {
             self.update_bias(db, b, parameters.bias_velocity, bias, bias_velocity)?;
         }
         Ok(())

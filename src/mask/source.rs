@@ -1,8 +1,6 @@
 //! Where the mask of a pass comes from, and where it goes.
 
 use super::bits::Bits;
-use super::dropout::Dropout;
-use super::key::MaskKey;
 use super::keyed::KeyedDropout;
 use super::stored::Mask;
 use crate::error::Result;

@@ -60,7 +60,6 @@ pub enum Combination {
 /// # Ok::<(), fused_dropout::Error>(())
 /// ```
 #[derive(Clone, Debug, PartialEq)]
-#[must_use]
 pub struct Prediction {
     classes: usize,
     members: usize,

@@ -1,7 +1,10 @@
 //! What several test files share.
 #![allow(dead_code, reason = "each test file uses a part of it")]
 
+use fused_dropout::sgd::SgdStep;
 use fused_dropout::{Activation, Level, testing};
+use proptest::prelude::Strategy;
+use proptest::sample::select;
 
 /// Every activation.
 pub(crate) const ACTIVATIONS: [Activation; 9] = [
@@ -18,6 +21,30 @@ pub(crate) const ACTIVATIONS: [Activation; 9] = [
 
 /// Both ends of the rates, what is next to them, and two between.
 pub(crate) const RATES: [f64; 6] = [0.0, 1e-9, 0.1, 0.5, 1.0 - 1e-9, 1.0];
+
+/// Any activation.
+pub(crate) fn activations() -> impl Strategy<Value = Activation> {
+    select(&ACTIVATIONS[..])
+}
+
+/// Any of the rates.
+pub(crate) fn rates() -> impl Strategy<Value = f64> {
+    select(&RATES[..])
+}
+
+/// An update with these numbers.
+pub(crate) const fn sgd_step(
+    learning_rate: f32,
+    momentum: f32,
+    weight_decay: f32,
+    l1: f32,
+) -> SgdStep {
+    let mut step = SgdStep::new(learning_rate);
+    step.momentum = momentum;
+    step.weight_decay = weight_decay;
+    step.l1 = l1;
+    step
+}
 
 /// Runs `f` with every level this machine has, or with the one that `FUSED_DROPOUT_LEVEL` forces, and
 /// says which ran and which the machine has not.

@@ -25,11 +25,8 @@ fn rows_and_columns_that_no_mask_addresses_are_an_error() {
         let check = |result: fused_dropout::Result<()>, y: &[f32]| {
             let error = result.unwrap_err();
             assert!(matches!(error, Error::Address { what: said, .. } if said == what), "{error}");
-            assert!(error.to_string().contains(if what == "row" {
-                "4294967296"
-            } else {
-                "549755813888"
-            }));
+            let last = if what == "row" { rows - 1 } else { cols - 1 };
+            assert!(error.to_string().ends_with(&format!("s 0 to {last}")), "{error}");
             assert_eq!(y, [9.0; 12], "an output was touched");
         };
         let mut y = [9.0; 12];

@@ -2,10 +2,11 @@
 
 use super::common::{matrix, matrix_mut};
 use super::key;
-use fused_dropout::{
-    AlphaDropout, Dropout, GaussianDropout, MaskKey, SoftmaxDropout, alpha_dropout_forward,
-    gaussian_dropout_forward, softmax_dropout_forward_in_place, standard_normal,
+use fused_dropout::elementwise::{
+    AlphaDropout, GaussianDropout, alpha_dropout_forward, gaussian_dropout_forward, standard_normal,
 };
+use fused_dropout::softmax::{SoftmaxDropout, softmax_dropout_forward};
+use fused_dropout::{Dropout, MaskKey, MaskSource};
 
 const ROWS: usize = 1 << 12;
 const COLS: usize = 1 << 12;
@@ -104,7 +105,7 @@ fn gaussian_dropout_has_the_mean_and_variance_of_dropout() {
     for rate in [0.1, 0.5, 0.8] {
         let dropout = GaussianDropout::new(rate).unwrap();
         let to = matrix_mut(&mut y, ROWS, COLS);
-        gaussian_dropout_forward(matrix(&ones, ROWS, COLS), to, &dropout, &key(14, (0, 0)))
+        gaussian_dropout_forward((matrix(&ones, ROWS, COLS), to), &dropout, &key(14, (0, 0)))
             .unwrap();
         let variance = rate / (1.0 - rate);
         let doubles = || y.iter().map(|y| f64::from(*y));
@@ -128,7 +129,8 @@ fn alpha_dropout_keeps_mean_and_variance() {
         for (rows, key) in [(ROWS, key(16, (0, 0))), (1, key(16, (0, 0)).units())] {
             let cols = ROWS * COLS / rows;
             let to = matrix_mut(&mut y, rows, cols);
-            alpha_dropout_forward(matrix(&x, rows, cols), to, &dropout, &key, None).unwrap();
+            alpha_dropout_forward((matrix(&x, rows, cols), to), &dropout, &key, MaskSource::Key)
+                .unwrap();
             let doubles = || y.iter().map(|y| f64::from(*y));
             assert_mean("mean", doubles(), 0.0, 1.0);
             assert_mean("variance", doubles().map(|y| y * y), 1.0, fourth - 1.0);
@@ -141,10 +143,10 @@ fn alpha_dropout_keeps_mean_and_variance() {
 fn softmax_dropout_keeps_the_mean() {
     for rate in [0.1, 0.5] {
         let dropout = Dropout::new(rate).unwrap();
-        let args = SoftmaxDropout { causal: None, dropout, key: key(17, (0, 0)) };
+        let args = SoftmaxDropout::new(dropout.with_key(key(17, (0, 0))));
         let mut y = vec![0.5; ROWS * COLS];
         let to = matrix_mut(&mut y, ROWS, COLS);
-        softmax_dropout_forward_in_place(&args, to, None, None).unwrap();
+        softmax_dropout_forward(&args, to, None, MaskSource::Key).unwrap();
         let weights = || y.iter().map(|y| f64::from(*y) * COLS as f64);
         let variance = 1.0 / dropout.keep() - 1.0;
         assert_mean("mean", weights(), 1.0, variance);

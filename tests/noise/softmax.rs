@@ -4,11 +4,8 @@ use super::common::{
     Padded, RATES, assert_same, bits, for_each_level, matrix, matrix_mut, numbers, with_threads,
 };
 use super::{key, origins, shapes};
-use fused_dropout::{
-    Dropout, Error, Mask, SoftmaxDropout, reference, softmax_dropout_backward,
-    softmax_dropout_backward_in_place, softmax_dropout_forward, softmax_dropout_forward_in_place,
-    testing,
-};
+use fused_dropout::softmax::{SoftmaxDropout, softmax_dropout_backward, softmax_dropout_forward};
+use fused_dropout::{Dropout, Error, Mask, MaskKey, MaskSource, reference, testing};
 use proptest::prelude::*;
 
 #[derive(Clone, Debug)]
@@ -49,7 +46,7 @@ impl Case {
 
     fn args(&self) -> SoftmaxDropout {
         let dropout = Dropout::new(self.rate).unwrap();
-        SoftmaxDropout { causal: self.causal, dropout, key: key(self.seed, self.origin) }
+        with_causal(dropout, self.causal, key(self.seed, self.origin))
     }
 
     fn padded(&self, which: usize, values: &[f32]) -> Padded {
@@ -68,6 +65,18 @@ impl Case {
     }
 }
 
+fn with_causal(dropout: Dropout, causal: Option<usize>, key: MaskKey) -> SoftmaxDropout {
+    let args = SoftmaxDropout::new(dropout.with_key(key));
+    causal.map_or(args, |offset| args.with_causal(offset))
+}
+
+/// The same with another key.
+fn with_key(args: &SoftmaxDropout, key: MaskKey) -> SoftmaxDropout {
+    let mut args = *args;
+    args.dropout = args.dropout.with_key(key);
+    args
+}
+
 struct Expected {
     y: Vec<f32>,
     p: Vec<f32>,
@@ -83,13 +92,14 @@ fn expected(case: &Case, x: &[f32], dy: &[f32]) -> Expected {
     let args = case.args();
     let (y, p) = (matrix_mut(&mut e.y, rows, cols), matrix_mut(&mut e.p, rows, cols));
     let x = matrix(x, rows, cols);
-    reference::softmax_dropout_forward(&args, x, y, Some(p), Some(&mut e.mask)).unwrap();
+    reference::softmax_dropout_forward(&args, (x, y), Some(p), Some(&mut e.mask)).unwrap();
     let (p, dx) = (matrix(&e.p, rows, cols), matrix_mut(&mut e.dx, rows, cols));
-    reference::softmax_dropout_backward(&args, p, matrix(dy, rows, cols), dx, None).unwrap();
+    reference::softmax_dropout_backward(&args, p, (matrix(dy, rows, cols), dx), MaskSource::Key)
+        .unwrap();
     let mut again = zeros();
     let (to, other) = (matrix_mut(&mut again, rows, cols), key(77, (0, 0)));
-    let other = SoftmaxDropout { key: other, ..args };
-    reference::softmax_dropout_forward(&other, x, to, None, &e.mask).unwrap();
+    let other = with_key(&args, other);
+    reference::softmax_dropout_forward(&other, (x, to), None, &e.mask).unwrap();
     assert_eq!(bits(&again), bits(&e.y), "the reference with a given mask");
     e
 }
@@ -106,14 +116,15 @@ fn check(case: &Case) {
     for_each_level(|level| {
         let same = |got: &Padded, expected: &[f32], what: &str| {
             // Without FMA an exponential has errors in proportion to its argument.
-            let size = 2.0 * args.dropout.scale().max(1.0) * (1.0 + case.size);
+            let size = 2.0 * args.dropout.dropout().scale().max(1.0) * (1.0 + case.size);
             let what = format!("{what} of {case:?}");
             assert_same(level, &got.values(), expected, (cols.min(100), size), &what);
         };
         for store in [false, true] {
             let (mut y, mut p, mut mask) = (new(1), new(3), Mask::new(rows, cols).unwrap());
             let (to, p_to) = (y.view_mut(), store.then(|| p.view_mut()));
-            softmax_dropout_forward(&args, x.view(), to, p_to, store.then_some(&mut mask)).unwrap();
+            softmax_dropout_forward(&args, (x.view(), to), p_to, store.then_some(&mut mask))
+                .unwrap();
             same(&y, &e.y, "y");
             if store {
                 same(&p, &e.p, "probabilities");
@@ -121,23 +132,23 @@ fn check(case: &Case) {
             }
         }
         // The mask decides, not the key.
-        let other = SoftmaxDropout { key: key(77, (0, 0)), ..args };
+        let other = with_key(&args, key(77, (0, 0)));
         let (mut y, p_to) = (new(1), None);
-        softmax_dropout_forward(&other, x.view(), y.view_mut(), p_to, &e.mask).unwrap();
+        softmax_dropout_forward(&other, (x.view(), y.view_mut()), p_to, &e.mask).unwrap();
         same(&y, &e.y, "y with a given mask");
         let mut y = x.clone();
-        softmax_dropout_forward_in_place(&other, y.view_mut(), None, &e.mask).unwrap();
+        softmax_dropout_forward(&other, y.view_mut(), None, &e.mask).unwrap();
         same(&y, &e.y, "y in place with a given mask");
         let (mut y, mut p) = (x.clone(), new(3));
-        softmax_dropout_forward_in_place(&args, y.view_mut(), Some(p.view_mut()), None).unwrap();
+        softmax_dropout_forward(&args, y.view_mut(), Some(p.view_mut()), MaskSource::Key).unwrap();
         same(&y, &e.y, "y in place");
         same(&p, &e.p, "probabilities of y in place");
         for mask in [None, Some(&e.mask)] {
             let mut dx = new(1);
-            softmax_dropout_backward(&args, p_in.view(), dy.view(), dx.view_mut(), mask).unwrap();
+            softmax_dropout_backward(&args, p_in.view(), (dy.view(), dx.view_mut()), mask).unwrap();
             same(&dx, &e.dx, "dx");
             let mut dx = dy.clone();
-            softmax_dropout_backward_in_place(&args, p_in.view(), dx.view_mut(), mask).unwrap();
+            softmax_dropout_backward(&args, p_in.view(), dx.view_mut(), mask).unwrap();
             same(&dx, &e.dx, "dx in place");
         }
     });
@@ -199,10 +210,10 @@ fn threads_do_not_show() {
                         let to = matrix_mut(&mut y, rows, cols);
                         let p_to = Some(matrix_mut(&mut p, rows, cols));
                         let x = matrix(&x, rows, cols);
-                        softmax_dropout_forward(&args, x, to, p_to, Some(&mut mask)).unwrap();
+                        softmax_dropout_forward(&args, (x, to), p_to, Some(&mut mask)).unwrap();
                         let p = matrix(&e.p, rows, cols);
                         let (dy, to) = (matrix(&dy, rows, cols), matrix_mut(&mut dx, rows, cols));
-                        softmax_dropout_backward(&args, p, dy, to, None).unwrap();
+                        softmax_dropout_backward(&args, p, (dy, to), MaskSource::Key).unwrap();
                     })
                 })
                 .unwrap();
@@ -225,16 +236,18 @@ fn probabilities_are_accurate() {
         let (mut exact, mut rest) = (vec![0.0; x.len()], vec![0.0; x.len()]);
         reference::softmax_dropout_forward(
             &case.args(),
-            fused_dropout::MatRef::new(&wide, rows, cols).unwrap(),
-            fused_dropout::MatMut::new(&mut exact, rows, cols).unwrap(),
+            (
+                fused_dropout::MatRef::new(&wide, rows, cols).unwrap(),
+                fused_dropout::MatMut::new(&mut exact, rows, cols).unwrap(),
+            ),
             Some(fused_dropout::MatMut::new(&mut rest, rows, cols).unwrap()),
-            None,
+            MaskSource::Key,
         )
         .unwrap();
         for_each_level(|level| {
             let mut p = x.clone();
             let to = matrix_mut(&mut p, rows, cols);
-            softmax_dropout_forward_in_place(&case.args(), to, None, None).unwrap();
+            softmax_dropout_forward(&case.args(), to, None, MaskSource::Key).unwrap();
             for (p, exact) in p.iter().zip(&exact) {
                 // All scores lie within 4 times their size of each other.
                 let spread = f64::from(4.0 * size);
@@ -252,11 +265,7 @@ fn probabilities_are_accurate() {
 fn special_rows() {
     const NOTHING: f32 = f32::NEG_INFINITY;
     let (rows, cols) = (5, 20);
-    let args = SoftmaxDropout {
-        causal: Some(10),
-        dropout: Dropout::new(0.5).unwrap(),
-        key: key(1, (0, 0)),
-    };
+    let args = with_causal(Dropout::new(0.5).unwrap(), Some(10), key(1, (0, 0)));
     let mut x = vec![1.0; rows * cols];
     x[..cols].fill(NOTHING);
     x[cols] = NOTHING;
@@ -265,11 +274,12 @@ fn special_rows() {
     // Row i sees 0..=i + 10.
     x[4 * cols + 15] = f32::NAN;
     x[4 * cols + 16] = f32::INFINITY;
-    let mask = Mask::generate(rows, cols, &args.dropout, &args.key).unwrap();
+    let mask = Mask::generate(rows, cols, &args.dropout).unwrap();
     for_each_level(|level| {
         let (mut y, mut p) = (vec![9.0; rows * cols], vec![9.0; rows * cols]);
         let (to, p_to) = (matrix_mut(&mut y, rows, cols), matrix_mut(&mut p, rows, cols));
-        softmax_dropout_forward(&args, matrix(&x, rows, cols), to, Some(p_to), None).unwrap();
+        softmax_dropout_forward(&args, (matrix(&x, rows, cols), to), Some(p_to), MaskSource::Key)
+            .unwrap();
         assert_eq!(bits(&p[..cols]), [0; 20], "{level}");
         assert_eq!(p[cols], 0.0, "{level}");
         assert!((p[cols + 1] - 1.0 / 11.0).abs() < 1e-6, "{level}");
@@ -292,7 +302,7 @@ fn special_rows() {
         let dy = numbers(rows * cols, 3);
         let mut dx = vec![9.0; rows * cols];
         let (dy, to) = (matrix(&dy, rows, cols), matrix_mut(&mut dx, rows, cols));
-        softmax_dropout_backward(&args, matrix(&p, rows, cols), dy, to, None).unwrap();
+        softmax_dropout_backward(&args, matrix(&p, rows, cols), (dy, to), MaskSource::Key).unwrap();
         assert!(dx[..cols].iter().all(|dx| *dx == 0.0), "{level}");
         assert_eq!(bits(&dx[4 * cols + 15..]), [0; 5], "{level}");
     });
@@ -305,16 +315,23 @@ fn both_ends_of_the_rate() {
     for_each_level(|level| {
         for (rate, causal) in [(0.0, None), (0.0, Some(3)), (1.0, None)] {
             let dropout = Dropout::new(rate).unwrap();
-            let args = SoftmaxDropout { causal, dropout, key: key(1, (0, 0)) };
+            let args = with_causal(dropout, causal, key(1, (0, 0)));
             let (mut y, mut p) = (vec![9.0; rows * cols], vec![9.0; rows * cols]);
             let (to, p_to) = (matrix_mut(&mut y, rows, cols), matrix_mut(&mut p, rows, cols));
-            softmax_dropout_forward(&args, matrix(&x, rows, cols), to, Some(p_to), None).unwrap();
+            softmax_dropout_forward(
+                &args,
+                (matrix(&x, rows, cols), to),
+                Some(p_to),
+                MaskSource::Key,
+            )
+            .unwrap();
             let zeros = vec![0.0; rows * cols];
             assert_eq!(bits(&y), bits(if rate == 0.0 { &p } else { &zeros }), "{level}");
             if rate == 1.0 {
                 let mut dx = vec![f32::NAN; rows * cols];
                 let to = matrix_mut(&mut dx, rows, cols);
-                softmax_dropout_backward_in_place(&args, matrix(&p, rows, cols), to, None).unwrap();
+                softmax_dropout_backward(&args, matrix(&p, rows, cols), to, MaskSource::Key)
+                    .unwrap();
                 assert!(dx.iter().all(|dx| *dx == 0.0), "{level}");
             }
         }
@@ -323,29 +340,30 @@ fn both_ends_of_the_rate() {
 
 #[test]
 fn what_is_refused() {
-    let args =
-        SoftmaxDropout { causal: None, dropout: Dropout::new(0.5).unwrap(), key: key(1, (0, 0)) };
-    let far = SoftmaxDropout { key: key(1, ((1 << 32) - 1, 0)), ..args };
+    let args = with_causal(Dropout::new(0.5).unwrap(), None, key(1, (0, 0)));
+    let far = with_key(&args, key(1, ((1 << 32) - 1, 0)));
     let (x, mut y, mut p) = ([1.0; 6], [9.0; 6], [9.0; 6]);
     let mut mask = Mask::new(3, 2).unwrap();
     let x = matrix(&x, 2, 3);
-    let error = softmax_dropout_forward(&args, x, matrix_mut(&mut y, 3, 2), None, None);
+    let error =
+        softmax_dropout_forward(&args, (x, matrix_mut(&mut y, 3, 2)), None, MaskSource::Key);
     assert!(matches!(error, Err(Error::Shape { left: "x", right: "y", .. })), "{error:?}");
-    let error = softmax_dropout_forward(&far, x, matrix_mut(&mut y, 2, 3), None, None);
+    let error = softmax_dropout_forward(&far, (x, matrix_mut(&mut y, 2, 3)), None, MaskSource::Key);
     assert!(matches!(error, Err(Error::Address { .. })), "{error:?}");
     let (to, p_to) = (matrix_mut(&mut y, 2, 3), matrix_mut(&mut p, 3, 2));
-    let error = softmax_dropout_forward(&args, x, to, Some(p_to), None);
+    let error = softmax_dropout_forward(&args, (x, to), Some(p_to), MaskSource::Key);
     assert!(matches!(error, Err(Error::Shape { left: "the probabilities", .. })), "{error:?}");
     let to = matrix_mut(&mut y, 2, 3);
-    let error = softmax_dropout_forward_in_place(&args, to, None, Some(&mut mask));
+    let error = softmax_dropout_forward(&args, to, None, Some(&mut mask));
     assert!(matches!(error, Err(Error::Shape { left: "the mask", .. })), "{error:?}");
-    let error = softmax_dropout_forward(&args, x, matrix_mut(&mut y, 2, 3), None, &mask);
+    let error = softmax_dropout_forward(&args, (x, matrix_mut(&mut y, 2, 3)), None, &mask);
     assert!(matches!(error, Err(Error::Shape { left: "the mask", .. })), "{error:?}");
-    let error = softmax_dropout_backward(&args, x, x, matrix_mut(&mut y, 3, 2), None);
+    let error = softmax_dropout_backward(&args, x, (x, matrix_mut(&mut y, 3, 2)), MaskSource::Key);
     assert!(matches!(error, Err(Error::Shape { left: "dy", right: "dx", .. })), "{error:?}");
-    let error = softmax_dropout_backward(&args, x.t(), x, matrix_mut(&mut y, 2, 3), None);
+    let error =
+        softmax_dropout_backward(&args, x.t(), (x, matrix_mut(&mut y, 2, 3)), MaskSource::Key);
     assert!(matches!(error, Err(Error::Shape { left: "the probabilities", .. })), "{error:?}");
-    let error = softmax_dropout_backward(&args, x, x, matrix_mut(&mut y, 2, 3), Some(&mask));
+    let error = softmax_dropout_backward(&args, x, (x, matrix_mut(&mut y, 2, 3)), Some(&mask));
     assert!(matches!(error, Err(Error::Shape { left: "the mask", .. })), "{error:?}");
     assert_eq!((y, p), ([9.0; 6], [9.0; 6]), "an output was touched");
 }

@@ -50,7 +50,7 @@ fn masks_use_these_counters() -> Result<()> {
         let dropout = Dropout::new(rate)?;
         let elements = MaskKey::new(0xfeed_0000_beef, (1 << 25) - 1, u32::MAX)?;
         for (key, rows) in [(elements, rows), (elements.units(), 1)] {
-            let mask = Mask::generate(rows, cols, &dropout, &key)?;
+            let mask = Mask::generate(rows, cols, &dropout.with_key(key))?;
             for row in 0..rows {
                 for col in 0..cols {
                     let mut uniform = 0;

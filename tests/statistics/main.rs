@@ -97,7 +97,7 @@ fn keep_of(dropout: &Dropout) -> f64 {
 }
 
 fn elements(rows: usize, cols: usize, dropout: &Dropout, key: &MaskKey) -> Result<Bits> {
-    Ok(Bits::from_mask(&Mask::generate(rows, cols, dropout, key)?))
+    Ok(Bits::from_mask(&Mask::generate(rows, cols, &dropout.with_key(*key))?))
 }
 
 /// Row 1 of the element masks, or the unit masks, of `rows` keys: from `first` on along one axis.
@@ -116,7 +116,7 @@ fn stack(
             Axis::Step => MaskKey::new(seed, layer, step + i),
         }?;
         let key = if units { key.units() } else { key.with_origin(1, 0) };
-        Mask::generate(1, cols, dropout, &key)
+        Mask::generate(1, cols, &dropout.with_key(key))
     });
     Bits::stack(cols, masks)
 }
@@ -206,7 +206,11 @@ fn neighbouring_keys_side_by_side() -> Result<()> {
             ("layer and step exchanged", &near, at(key(seed, 9, 6))?),
             ("row and step exchanged", &at(key(seed, 6, far as u32))?, {
                 let row = |step| {
-                    Mask::generate(1, cols, &dropout, &key(seed, 6, step)?.with_origin(far, 0))
+                    Mask::generate(
+                        1,
+                        cols,
+                        &dropout.with_key(key(seed, 6, step)?.with_origin(far, 0)),
+                    )
                 };
                 Bits::stack(cols, (0..rows as u32).map(row))?
             }),
