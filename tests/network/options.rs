@@ -442,8 +442,7 @@ impl Pair {
         dx: Option<MatMut<'_>>,
     ) {
         let (inputs, units) = ([12, 20][l], [20, 5][l]);
-        let mut step = SgdStep::new(self.learning_rates[l]);
-        step.momentum = 0.5;
+        let step = SgdStep::new(self.learning_rates[l]).with_momentum(0.5);
         let args = DenseUpdate::new(layer, x, step);
         let parameters = Parameters::new(matrix_mut(&mut self.w[l], inputs, units))
             .with_w_velocity(matrix_mut(&mut self.velocity[l], inputs, units));
