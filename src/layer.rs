@@ -82,6 +82,7 @@ mod units;
 use crate::activation::Activation;
 use crate::error::{Error, Result, check_equal};
 use crate::mask::{KeyedDropout, MaskSource};
+use crate::view::MatRef;
 pub use args::DenseArgs;
 pub use backward::{Gradients, OutputGradient, dense_backward};
 pub use forward::dense_forward;
@@ -204,6 +205,14 @@ impl<'a> DenseLayer<'a> {
     /// The same layer with dropout of its weights.
     pub fn with_weight_dropout(self, weight_dropout: KeyedDropout) -> Self {
         Self { weight_dropout, ..self }
+    }
+
+    /// `Ok` when the mask of the weights' dropout, if there is one, has their rows and columns.
+    pub(crate) fn check_weight_dropout<T>(&self, w: &MatRef<'_, T>) -> Result<()> {
+        if self.weight_dropout == KeyedDropout::NONE {
+            return Ok(());
+        }
+        self.weight_dropout.check(w.rows(), w.cols())
     }
 
     /// `Ok` when the mask of a pass, if it is stored or given, is that of the output.

@@ -62,7 +62,7 @@ impl<'a, T> DenseArgs<'a, T> {
         if let Some(bias) = self.bias {
             check_equal("length of the bias", bias.len(), "columns of W", w_cols)?;
         }
-        layer.weight_dropout.check(w_rows, w_cols)?;
+        layer.check_weight_dropout(&self.w)?;
         let thinned = matches!(layer.output, Side::Units(_));
         let shape = Shape { batch, inputs, units, thinned };
         if let Some(residual) = &self.residual {

@@ -92,7 +92,7 @@ impl PackedWeight {
         // A batch of one row: keys are checked with that of each pass.
         let inputs = layer.input.width(1, ("rows of W", w.rows()))?;
         let units = layer.output.width(1, ("columns of W", w.cols()))?;
-        layer.weight_dropout.check(w.rows(), w.cols())?;
+        layer.check_weight_dropout(&w)?;
         let level = Level::current()?;
         let (mut index, mut masked) = (IndexBuffers::default(), AlignedBuffer::default());
         let b = weights(layer, w, level, &mut index, &mut masked)?;

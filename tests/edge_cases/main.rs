@@ -252,7 +252,7 @@ fn strides_that_lead_nowhere_are_fine() {
         dense_forward(&args, matrix_mut(&mut y, 13, 3), None, MaskSource::Key).unwrap();
         assert_eq!(y, [0.0; 13 * 3]);
         for rows in [1000, usize::MAX / 32] {
-            PackedWeight::new(empty(rows)).unwrap();
+            assert_eq!(PackedWeight::new(empty(rows)).unwrap().inputs(), rows);
         }
         let mut dx = vec![9.0; 2 * 300];
         let args = bare(matrix(&[1.0; 600], 2, 300), empty(300));
