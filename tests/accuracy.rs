@@ -13,9 +13,8 @@
 mod common;
 
 use common::{for_each_level, matrix, matrix_mut};
-use fused_dropout::{
-    DenseArgs, Gradients, MaskSource, Saved, dense_backward, dense_forward, reference,
-};
+use fused_dropout::layer::{DenseArgs, DenseLayer, Gradients, dense_backward, dense_forward};
+use fused_dropout::{MaskSource, Saved, reference};
 use proptest::prelude::*;
 use rand_xoshiro::Xoshiro256PlusPlus;
 use rand_xoshiro::rand_core::{Rng, SeedableRng};
@@ -55,11 +54,11 @@ fn check((batch, inputs, units): (usize, usize, usize), kind: Kind, seed: u64) {
     let size = |v: &[f32]| v.iter().map(|x| f64::from(x.abs())).collect::<Vec<f64>>();
     let product = |x: &[f64], w: &[f64], b: &[f64]| {
         let view = |data, rows, cols| fused_dropout::MatRef::new(data, rows, cols).unwrap();
-        let args = DenseArgs::new(view(x, batch, inputs), view(w, inputs, units));
+        let args =
+            DenseArgs::new(DenseLayer::default(), view(x, batch, inputs), view(w, inputs, units));
         let mut z = vec![0.0; batch * units];
         let to = fused_dropout::MatMut::new(&mut z, batch, units).unwrap();
-        reference::dense_forward(&DenseArgs { bias: Some(b), ..args }, to, None, MaskSource::Key)
-            .unwrap();
+        reference::dense_forward(&args.with_bias(b), to, None, MaskSource::Key).unwrap();
         z
     };
     let exact = product(&wide(&x), &wide(&w), &wide(&b));
@@ -94,17 +93,21 @@ fn check((batch, inputs, units): (usize, usize, usize), kind: Kind, seed: u64) {
             }
         };
         let mut z = vec![9.0; batch * units];
-        let args = DenseArgs::new(matrix(&x, batch, inputs), matrix(&w, inputs, units));
-        let forward = DenseArgs { bias: Some(&b), ..args };
+        let args = DenseArgs::new(
+            DenseLayer::default(),
+            matrix(&x, batch, inputs),
+            matrix(&w, inputs, units),
+        );
+        let forward = args.with_bias(&b);
         dense_forward(&forward, matrix_mut(&mut z, batch, units), None, MaskSource::Key).unwrap();
         judge(&z, &exact, &sizes, "z");
 
         // The same product as the gradient of a layer whose weights are Wᵀ.
         let mut dx = vec![9.0; batch * units];
         let unused = vec![0.0; batch * units];
-        let layer = DenseArgs::new(matrix(&unused, batch, units), args.w.t());
-        let gradients =
-            Gradients { dx: Some(matrix_mut(&mut dx, batch, units)), dw: None, db: None };
+        let layer =
+            DenseArgs::new(DenseLayer::default(), matrix(&unused, batch, units), args.w.t());
+        let gradients = Gradients::default().with_dx(matrix_mut(&mut dx, batch, units));
         dense_backward(&layer, &Saved::Nothing, args.x, gradients, MaskSource::Key).unwrap();
         judge(&dx, &exact_dx, &sizes_dx, "dx");
     });
@@ -139,14 +142,14 @@ fn cancellation() {
     let (x, w) = ([1.0e8f32, 1.0, -1.0e8], [1.0f32, 0.5, 1.0]);
     for_each_level(|level| {
         let mut z = [9.0];
-        let args = DenseArgs::new(matrix(&x, 1, 3), matrix(&w, 3, 1));
+        let args = DenseArgs::new(DenseLayer::default(), matrix(&x, 1, 3), matrix(&w, 3, 1));
         dense_forward(&args, matrix_mut(&mut z, 1, 1), None, MaskSource::Key).unwrap();
         // 1e8 + 0.5 rounds to 1e8.
         assert_eq!(z, [0.0], "{level}");
         // One rounding: (1 + e)^2 - (1 + 2e) = e^2 exactly, with e = 2^-12 · 1.5.
         let e = 1.5 / 4096.0;
         let (x, w) = ([-1.0, 1.0 + e], [1.0 + 2.0 * e, 1.0 + e]);
-        let args = DenseArgs::new(matrix(&x, 1, 2), matrix(&w, 2, 1));
+        let args = DenseArgs::new(DenseLayer::default(), matrix(&x, 1, 2), matrix(&w, 2, 1));
         dense_forward(&args, matrix_mut(&mut z, 1, 1), None, MaskSource::Key).unwrap();
         if level.has_fma() {
             assert_eq!(z, [e * e], "{level}");

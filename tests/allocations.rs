@@ -10,18 +10,24 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use common::{for_each_level, matrix, matrix_mut, numbers};
-use fused_dropout::nn::{Granularity, Mlp, MlpSpec, Noise, Sgd, StepRate};
-use fused_dropout::{
-    Activation, AlphaDropout, BiasActivationDropout, BroadcastDropout, BroadcastShape, DenseArgs,
-    DenseUpdate, Dropout, GaussianDropout, Gradients, Level, Mask, MaskKey, Parameters, Rates,
-    Saved, SgdStep, SoftmaxDropout, alpha_dropout_backward, alpha_dropout_forward,
-    bias_activation_dropout_backward, bias_activation_dropout_forward, broadcast_dropout_backward,
-    broadcast_dropout_backward_in_place, broadcast_dropout_forward,
-    broadcast_dropout_forward_in_place, dense_backward, dense_forward, dense_update,
-    dropout_forward, gaussian_dropout_backward_in_place, gaussian_dropout_forward, max_norm,
-    rates_dropout_backward, rates_dropout_forward, sgd_update, softmax_cross_entropy,
-    softmax_dropout_backward, softmax_dropout_forward, standard_normal,
+use fused_dropout::elementwise::{
+    AlphaDropout, BiasActivationDropout, BroadcastDropout, GaussianDropout, alpha_dropout_backward,
+    alpha_dropout_forward, bias_activation_dropout_backward, bias_activation_dropout_forward,
+    broadcast_dropout_backward, broadcast_dropout_forward, dropout_forward,
+    gaussian_dropout_backward, gaussian_dropout_forward, rates_dropout_backward,
+    rates_dropout_forward, standard_normal,
 };
+use fused_dropout::layer::{
+    DenseArgs, DenseLayer, DenseUpdate, Gradients, Parameters, dense_backward, dense_forward,
+    dense_update,
+};
+use fused_dropout::mask::{BroadcastShape, Rates};
+use fused_dropout::nn::{Granularity, Mlp, MlpSpec, Noise, Sgd, StepRate};
+use fused_dropout::sgd::{SgdStep, max_norm, sgd_update};
+use fused_dropout::softmax::{
+    SoftmaxDropout, softmax_cross_entropy, softmax_dropout_backward, softmax_dropout_forward,
+};
+use fused_dropout::{Activation, Dropout, Level, Mask, MaskKey, MaskSource, Saved};
 
 /// The system's allocator; while [`COUNTING`], it counts what all threads ask for.
 struct Counting;
@@ -121,15 +127,14 @@ fn training_steps() {
             ),
             (Activation::Relu, vec![], Noise::Gaussian, StepRate::Drawn),
         ] {
-            let spec = MlpSpec {
-                activation,
-                input_rate: 0.2,
-                hidden_rate: 0.5,
-                granularity: granularity.clone(),
-                ..MlpSpec::new(&[300, 200, 150, 10])
-            };
-            let sgd = Sgd { momentum: 0.9, max_norm: Some(2.0), ..Sgd::new(0.01) };
-            let spec = spec.with_noise(noise).with_schedule(schedule);
+            let mut spec = MlpSpec::new(&[300, 200, 150, 10])
+                .with_activation(activation)
+                .with_input_rate(0.2)
+                .with_hidden_rate(0.5)
+                .with_noise(noise)
+                .with_schedule(schedule);
+            spec.granularity = granularity.clone();
+            let sgd = Sgd::new(0.01).with_momentum(0.9).with_max_norm(2.0);
             let mut mlp = Mlp::new(&spec).unwrap();
             let what = format!("train_step with {activation}, {granularity:?}, {noise:?} {place}");
             assert_no_allocation(&what, || {
@@ -156,14 +161,11 @@ fn dense_layers() {
         let (bias, dy) = (numbers(units, 3), numbers(batch * units, 4));
         everywhere(|place| {
             let key = MaskKey::new(1, 2, 3).unwrap();
-            let args = DenseArgs {
-                bias: Some(&bias),
-                activation: Activation::Silu,
-                dropout: Dropout::new(0.4).unwrap(),
-                key,
-                input_dropout: Some((Dropout::new(0.1).unwrap(), key)),
-                ..DenseArgs::new(matrix(&x, batch, inputs), matrix(&w, inputs, units))
-            };
+            let layer = DenseLayer::new(Activation::Silu)
+                .with_output(Dropout::new(0.4).unwrap().with_key(key))
+                .with_input(Dropout::new(0.1).unwrap().with_key(key));
+            let (x, w_view) = (matrix(&x, batch, inputs), matrix(&w, inputs, units));
+            let args = DenseArgs::new(layer, x, w_view).with_bias(&bias);
             let (mut y, mut z) = (vec![0.0; batch * units], vec![0.0; batch * units]);
             let mut mask = Mask::new(batch, units).unwrap();
             let (mut dx, mut dw) = (vec![0.0; batch * inputs], vec![0.0; inputs * units]);
@@ -173,49 +175,35 @@ fn dense_layers() {
                 let to = matrix_mut(&mut y, batch, units);
                 let z_to = Some(matrix_mut(&mut z, batch, units));
                 dense_forward(&args, to, z_to, Some(&mut mask)).unwrap();
-                let saved = Saved::pre_activation(matrix(&z, batch, units));
-                let gradients = Gradients {
-                    dx: Some(matrix_mut(&mut dx, batch, inputs)),
-                    dw: Some(matrix_mut(&mut dw, inputs, units)),
-                    db: Some(&mut db),
-                };
-                dense_backward(&args, &saved, matrix(&dy, batch, units), gradients).unwrap();
+                let saved = Saved::PreActivation(matrix(&z, batch, units));
+                let gradients = Gradients::default()
+                    .with_dx(matrix_mut(&mut dx, batch, inputs))
+                    .with_dw(matrix_mut(&mut dw, inputs, units))
+                    .with_db(&mut db);
+                dense_backward(&args, &saved, matrix(&dy, batch, units), gradients, &mask).unwrap();
             });
             // Dropped weights, as they are and as a transposed view; then their update.
             let by_columns = matrix(&w, units, inputs).t();
             let mut w_new = w.clone();
             assert_no_allocation(&format!("{what}, weights dropped"), || {
                 for w in [args.w, by_columns] {
-                    let weight_dropout = Some((Dropout::new(0.5).unwrap(), key));
-                    let args = DenseArgs { w, weight_dropout, ..args };
+                    let half = Dropout::new(0.5).unwrap().with_key(key);
+                    let layer = layer.with_weight_dropout(half);
+                    let args = DenseArgs::new(layer, x, w).with_bias(&bias);
                     let to = matrix_mut(&mut y, batch, units);
                     let z_to = Some(matrix_mut(&mut z, batch, units));
-                    dense_forward(&args, to, z_to, None).unwrap();
-                    let saved = Saved::pre_activation(matrix(&z, batch, units));
-                    let gradients = Gradients {
-                        dx: Some(matrix_mut(&mut dx, batch, inputs)),
-                        dw: Some(matrix_mut(&mut dw, inputs, units)),
-                        db: Some(&mut db),
-                    };
-                    dense_backward(&args, &saved, matrix(&dy, batch, units), gradients).unwrap();
-                    let update = DenseUpdate {
-                        x: args.x,
-                        activation: args.activation,
-                        dropout: args.dropout,
-                        key,
-                        input_dropout: args.input_dropout,
-                        weight_dropout,
-                        step: SgdStep::new(1e-3),
-                        max_norm: None,
-                    };
-                    let parameters = Parameters {
-                        w: matrix_mut(&mut w_new, inputs, units),
-                        w_velocity: None,
-                        bias: None,
-                        bias_velocity: None,
-                    };
-                    let (dy, dx) = (matrix(&dy, batch, units), matrix_mut(&mut dx, batch, inputs));
-                    dense_update(&update, parameters, &saved, dy, Some(dx)).unwrap();
+                    dense_forward(&args, to, z_to, MaskSource::Key).unwrap();
+                    let saved = Saved::PreActivation(matrix(&z, batch, units));
+                    let gradients = Gradients::default()
+                        .with_dx(matrix_mut(&mut dx, batch, inputs))
+                        .with_dw(matrix_mut(&mut dw, inputs, units))
+                        .with_db(&mut db);
+                    let dy = matrix(&dy, batch, units);
+                    dense_backward(&args, &saved, dy, gradients, MaskSource::Key).unwrap();
+                    let update = DenseUpdate::new(layer, x, SgdStep::new(1e-3));
+                    let parameters = Parameters::new(matrix_mut(&mut w_new, inputs, units));
+                    let dx = Some(matrix_mut(&mut dx, batch, inputs));
+                    dense_update(&update, parameters, &saved, dy, dx, MaskSource::Key).unwrap();
                 }
             });
         });
@@ -231,13 +219,11 @@ fn dense_layers_by_columns_and_of_large_batches() {
         let dy = numbers(batch * units, 4);
         everywhere(|place| {
             let key = MaskKey::new(1, 2, 3).unwrap();
-            let args = DenseArgs {
-                activation: Activation::Silu,
-                dropout: Dropout::new(0.4).unwrap(),
-                key,
-                residual: Some(matrix(&dy, units, batch).t()),
-                ..DenseArgs::new(matrix(&x, batch, inputs), matrix(&w, inputs, units))
-            };
+            let layer = DenseLayer::new(Activation::Silu)
+                .with_output(Dropout::new(0.4).unwrap().with_key(key));
+            let x = matrix(&x, batch, inputs);
+            let args = DenseArgs::new(layer, x, matrix(&w, inputs, units))
+                .with_residual(matrix(&dy, units, batch).t());
             let (mut y, mut z) = (vec![0.0; batch * units], vec![0.0; batch * units]);
             let (mut dx, mut w_new) = (vec![0.0; batch * inputs], w.clone());
             let mut velocity = vec![0.0; inputs * units];
@@ -245,28 +231,16 @@ fn dense_layers_by_columns_and_of_large_batches() {
             assert_no_allocation(&what, || {
                 let to = matrix_mut(&mut y, units, batch).t();
                 let z_to = Some(matrix_mut(&mut z, units, batch).t());
-                dense_forward(&args, to, z_to, None).unwrap();
-                let update = DenseUpdate {
-                    x: args.x,
-                    activation: args.activation,
-                    dropout: args.dropout,
-                    key,
-                    input_dropout: None,
-                    weight_dropout: None,
-                    step: SgdStep { momentum: 0.9, ..SgdStep::new(1e-3) },
-                    max_norm: Some(1.0),
-                };
+                dense_forward(&args, to, z_to, MaskSource::Key).unwrap();
+                let step = SgdStep::new(1e-3).with_momentum(0.9);
+                let update = DenseUpdate::new(layer, x, step).with_max_norm(1.0);
                 // Weights by rows, their velocities by columns.
-                let parameters = Parameters {
-                    w: matrix_mut(&mut w_new, inputs, units),
-                    w_velocity: Some(matrix_mut(&mut velocity, units, inputs).t()),
-                    bias: None,
-                    bias_velocity: None,
-                };
-                let saved = Saved::pre_activation(matrix(&z, units, batch).t());
+                let parameters = Parameters::new(matrix_mut(&mut w_new, inputs, units))
+                    .with_w_velocity(matrix_mut(&mut velocity, units, inputs).t());
+                let saved = Saved::PreActivation(matrix(&z, units, batch).t());
                 let dx = Some(matrix_mut(&mut dx, inputs, batch).t());
                 let dy = matrix(&dy, batch, units);
-                dense_update(&update, parameters, &saved, dy, dx).unwrap();
+                dense_update(&update, parameters, &saved, dy, dx, MaskSource::Key).unwrap();
             });
         });
     }
@@ -278,21 +252,23 @@ fn elementwise_operations_loss_and_updates() {
         let (x, bias) = (numbers(rows * cols, 1), numbers(cols, 2));
         let labels: Vec<u32> = (0..rows as u32).map(|r| r % cols as u32).collect();
         everywhere(|place| {
-            let (dropout, key) = (Dropout::new(0.4).unwrap(), MaskKey::new(1, 2, 3).unwrap());
-            let activation = Activation::Tanh;
-            let args = BiasActivationDropout { bias: Some(&bias), activation, dropout, key };
-            let step = SgdStep { momentum: 0.9, ..SgdStep::new(0.1) };
+            let dropout = Dropout::new(0.4).unwrap().with_key(MaskKey::new(1, 2, 3).unwrap());
+            let args = BiasActivationDropout::new(Activation::Tanh, dropout).with_bias(&bias);
+            let with_residual = args.with_residual(matrix(&x, rows, cols));
+            let step = SgdStep::new(0.1).with_momentum(0.9);
             let mut mask = Mask::new(rows, cols).unwrap();
             let (mut y, mut dz, mut db) = (x.clone(), x.clone(), bias.clone());
             let x = matrix(&x, rows, cols);
             assert_no_allocation(&format!("{rows} x {cols} {place}"), || {
-                mask.fill(&dropout, &key).unwrap();
-                dropout_forward(x, matrix_mut(&mut y, rows, cols), &dropout, &key, None).unwrap();
+                mask.fill(&dropout).unwrap();
                 let to = matrix_mut(&mut y, rows, cols);
-                bias_activation_dropout_forward(&args, x, Some(x), to, Some(&mut mask)).unwrap();
+                dropout_forward((x, to), &dropout, MaskSource::Key).unwrap();
+                let to = matrix_mut(&mut y, rows, cols);
+                bias_activation_dropout_forward(&with_residual, (x, to), &mut mask).unwrap();
                 let to = matrix_mut(&mut dz, rows, cols);
-                let saved = Saved::pre_activation(x).with_mask(&mask);
-                bias_activation_dropout_backward(&args, &saved, x, to, Some(&mut db)).unwrap();
+                let saved = Saved::PreActivation(x);
+                bias_activation_dropout_backward(&args, &saved, (x, to), Some(&mut db), &mask)
+                    .unwrap();
                 let to = matrix_mut(&mut dz, rows, cols);
                 softmax_cross_entropy(x, &labels, Some(to)).unwrap();
                 let velocity = Some(matrix_mut(&mut dz, rows, cols));
@@ -311,32 +287,33 @@ fn shared_decisions_and_rates_of_rows_and_columns() {
     let shapes = [
         BroadcastShape::channels_first(&dims).unwrap(),
         BroadcastShape::channels_last(&dims).unwrap(),
-        BroadcastShape::rows(&dims).unwrap(),
+        BroadcastShape::per_sample(&dims).unwrap(),
     ];
     let rates = [Rates::per_row(&[0.3; 70]).unwrap(), Rates::per_column(&[0.3; 6000]).unwrap()];
     everywhere(|place| {
-        let (dropout, key) = (Dropout::new(0.4).unwrap(), MaskKey::new(1, 2, 3).unwrap());
+        let key = MaskKey::new(1, 2, 3).unwrap();
+        let dropout = Dropout::new(0.4).unwrap().with_key(key);
         let (mut y, mut mask) = (x.clone(), Mask::new(70, 1).unwrap());
         assert_no_allocation(&format!("shared decisions {place}"), || {
             for shape in shapes {
-                let args = BroadcastDropout { shape, dropout, key };
-                broadcast_dropout_forward(&args, &x, &mut y, None).unwrap();
+                let args = BroadcastDropout::new(shape, dropout);
+                broadcast_dropout_forward(&args, (&x[..], &mut y[..]), MaskSource::Key).unwrap();
             }
-            let args = BroadcastDropout { shape: shapes[2], dropout, key };
-            broadcast_dropout_forward(&args, &x, &mut y, &mut mask).unwrap();
-            broadcast_dropout_forward(&args, &x, &mut y, &mask).unwrap();
-            broadcast_dropout_backward(&args, &x, &mut y, Some(&mask)).unwrap();
-            broadcast_dropout_forward_in_place(&args, &mut y, None).unwrap();
-            broadcast_dropout_backward_in_place(&args, &mut y, None).unwrap();
+            let args = BroadcastDropout::new(shapes[2], dropout);
+            broadcast_dropout_forward(&args, (&x[..], &mut y[..]), &mut mask).unwrap();
+            broadcast_dropout_forward(&args, (&x[..], &mut y[..]), &mask).unwrap();
+            broadcast_dropout_backward(&args, (&x[..], &mut y[..]), &mask).unwrap();
+            broadcast_dropout_forward(&args, &mut y[..], MaskSource::Key).unwrap();
+            broadcast_dropout_backward(&args, &mut y[..], MaskSource::Key).unwrap();
         });
         assert_no_allocation(&format!("rates {place}"), || {
             for rates in &rates {
                 let (x, y) = (matrix(&x, rows, cols), matrix_mut(&mut y, rows, cols));
-                rates_dropout_forward(x, y, rates, &key, None).unwrap();
+                rates_dropout_forward((x, y), rates, &key, MaskSource::Key).unwrap();
             }
             for rates in &rates {
                 let (x, y) = (matrix(&x, rows, cols), matrix_mut(&mut y, rows, cols));
-                rates_dropout_backward(x, y, rates, &key, None).unwrap();
+                rates_dropout_backward((x, y), rates, &key, MaskSource::Key).unwrap();
             }
         });
     });
@@ -356,39 +333,40 @@ fn noise() {
             let x = matrix(&x, rows, cols);
             assert_no_allocation(&format!("Gaussian dropout, {rows} x {cols} {place}"), || {
                 let to = matrix_mut(&mut y, rows, cols);
-                gaussian_dropout_forward(x, to, &gaussian, &key).unwrap();
+                gaussian_dropout_forward((x, to), &gaussian, &key).unwrap();
                 let to = matrix_mut(&mut y, rows, cols);
-                gaussian_dropout_backward_in_place(to, &gaussian, &key).unwrap();
+                gaussian_dropout_backward(to, &gaussian, &key).unwrap();
                 standard_normal(matrix_mut(&mut p, rows, cols), &key).unwrap();
             });
             let units = key.units();
             assert_no_allocation(&format!("alpha dropout, {rows} x {cols} {place}"), || {
                 for (key, mask) in [(&key, &mut mask), (&units, &mut features)] {
                     let to = matrix_mut(&mut y, rows, cols);
-                    alpha_dropout_forward(x, to, &alpha, key, None).unwrap();
+                    alpha_dropout_forward((x, to), &alpha, key, MaskSource::Key).unwrap();
                     let to = matrix_mut(&mut y, rows, cols);
-                    alpha_dropout_forward(x, to, &alpha, key, &mut *mask).unwrap();
+                    alpha_dropout_forward((x, to), &alpha, key, &mut *mask).unwrap();
                     let to = matrix_mut(&mut y, rows, cols);
-                    alpha_dropout_forward(x, to, &alpha, key, &*mask).unwrap();
+                    alpha_dropout_forward((x, to), &alpha, key, &*mask).unwrap();
                     for mask in [None, Some(&*mask)] {
                         let to = matrix_mut(&mut y, rows, cols);
-                        alpha_dropout_backward(x, to, &alpha, key, mask).unwrap();
+                        alpha_dropout_backward((x, to), &alpha, key, mask).unwrap();
                     }
                 }
             });
             assert_no_allocation(&format!("softmax, {rows} x {cols} {place}"), || {
-                let dropout = Dropout::new(0.1).unwrap();
+                let dropout = Dropout::new(0.1).unwrap().with_key(key);
                 for causal in [None, Some(3)] {
-                    let args = SoftmaxDropout { causal, dropout, key };
+                    let mut args = SoftmaxDropout::new(dropout);
+                    args.causal = causal;
                     let to = matrix_mut(&mut y, rows, cols);
                     let p_to = Some(matrix_mut(&mut p, rows, cols));
-                    softmax_dropout_forward(&args, x, to, p_to, &mut mask).unwrap();
+                    softmax_dropout_forward(&args, (x, to), p_to, &mut mask).unwrap();
                     let (p, to) = (matrix(&p, rows, cols), matrix_mut(&mut y, rows, cols));
-                    softmax_dropout_backward(&args, p, x, to, Some(&mask)).unwrap();
+                    softmax_dropout_backward(&args, p, (x, to), &mask).unwrap();
                     let to = matrix_mut(&mut y, cols, rows).t();
-                    softmax_dropout_forward(&args, x, to, None, &mask).unwrap();
+                    softmax_dropout_forward(&args, (x, to), None, &mask).unwrap();
                     let to = matrix_mut(&mut y, cols, rows).t();
-                    softmax_dropout_backward(&args, p, x, to, None).unwrap();
+                    softmax_dropout_backward(&args, p, (x, to), MaskSource::Key).unwrap();
                 }
             });
         });

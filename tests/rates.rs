@@ -143,8 +143,8 @@ fn threads_and_shards_do_not_show() {
         let generate = |threads| {
             with_threads(threads, || Mask::generate_with_rates(rows, cols, &rates, &key()).unwrap())
         };
-        let whole = Mask::generate(1);
-        assert!(Mask::generate(2) == whole && Mask::generate(8) == whole, "{axis:?}");
+        let whole = generate(1);
+        assert!(generate(2) == whole && generate(8) == whole, "{axis:?}");
         let (row0, col0, part_rows, part_cols) = (33, 77, 100, 300);
         let part = if axis == RateAxis::Row {
             &all[row0..row0 + part_rows]
