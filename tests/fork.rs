@@ -5,9 +5,8 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::{Duration, Instant};
 
-use fused_dropout::{
-    DenseArgs, Dropout, MaskKey, MatMut, MatRef, dense_forward, dropout_forward, release_buffers,
-};
+use fused_dropout::prelude::*;
+use fused_dropout::release_buffers;
 
 /// Rows and columns of matrices that make several tasks.
 const N: usize = 600;
@@ -17,10 +16,11 @@ fn work() -> Vec<u32> {
     let x: Vec<f32> = (0..N * N).map(|i| (i % 101) as f32 / 50.0 - 1.0).collect();
     let (mut y, mut z) = (vec![0.0; N * N], vec![0.0; N * N]);
     let view = MatRef::new(&x, N, N).unwrap();
-    let (dropout, key) = (Dropout::new(0.5).unwrap(), MaskKey::new(1, 2, 3).unwrap());
-    dropout_forward(view, MatMut::new(&mut y, N, N).unwrap(), &dropout, &key, None).unwrap();
-    let args = DenseArgs::new(view, MatRef::new(&y, N, N).unwrap());
-    dense_forward(&args, MatMut::new(&mut z, N, N).unwrap(), None, None).unwrap();
+    let dropout = Dropout::new(0.5).unwrap().with_key(MaskKey::new(1, 2, 3).unwrap());
+    let y_view = MatMut::new(&mut y, N, N).unwrap();
+    dropout_forward((view, y_view), &dropout, MaskSource::Key).unwrap();
+    let args = DenseArgs::new(DenseLayer::default(), view, MatRef::new(&y, N, N).unwrap());
+    dense_forward(&args, MatMut::new(&mut z, N, N).unwrap(), None, MaskSource::Key).unwrap();
     y.iter().chain(&z).map(|x| x.to_bits()).collect()
 }
 
