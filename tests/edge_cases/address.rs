@@ -1,9 +1,8 @@
 //! row0 + rows > 2^32, col0 + cols > 2^39.
 
-use fused_dropout::{
-    DenseArgs, Error, Gradients, Saved, SavedValues, dense_backward, dense_forward,
-    dropout_backward, dropout_forward, reference,
-};
+use fused_dropout::elementwise::{dropout_backward, dropout_forward};
+use fused_dropout::layer::{DenseArgs, DenseLayer, Gradients, dense_backward, dense_forward};
+use fused_dropout::{Error, MaskSource, Saved, reference};
 
 use crate::common::{bits, for_each_level, matrix, matrix_mut, numbers};
 use crate::{key, rate};
@@ -29,32 +28,33 @@ fn rows_and_columns_that_no_mask_addresses_are_an_error() {
             assert!(error.to_string().ends_with(&format!("s 0 to {last}")), "{error}");
             assert_eq!(y, [9.0; 12], "an output was touched");
         };
-        let mut y = [9.0; 12];
-        let result =
-            dropout_forward(matrix(&x, 3, 4), matrix_mut(&mut y, 3, 4), &rate(0.5), &key, None);
+        let dropout = rate(0.5).with_key(key);
+        let (mut y, view) = ([9.0; 12], matrix(&x, 3, 4));
+        let to = matrix_mut(&mut y, 3, 4);
+        let result = dropout_forward((view, to), &dropout, MaskSource::Key);
         check(result, &y);
-        let result =
-            dropout_backward(matrix(&x, 3, 4), matrix_mut(&mut y, 3, 4), &rate(0.5), &key, None);
+        let to = matrix_mut(&mut y, 3, 4);
+        let result = dropout_backward((view, to), &dropout, MaskSource::Key);
         check(result, &y);
-        let plain = DenseArgs::new(matrix(&x, 3, 4), matrix(&w, 4, 4));
-        for args in [
-            DenseArgs { key, dropout: rate(0.5), ..plain },
-            DenseArgs { input_dropout: Some((rate(0.5), key)), ..plain },
-        ] {
-            check(dense_forward(&args, matrix_mut(&mut y, 3, 4), None, None), &y);
-            let saved = Saved { values: SavedValues::None, mask: None };
-            let gradients = Gradients { dx: Some(matrix_mut(&mut y, 3, 4)), dw: None, db: None };
-            check(dense_backward(&args, &saved, matrix(&x, 3, 4), gradients), &y);
+        for layer in
+            [DenseLayer::default().with_output(dropout), DenseLayer::default().with_input(dropout)]
+        {
+            let args = DenseArgs::new(layer, view, matrix(&w, 4, 4));
+            check(dense_forward(&args, matrix_mut(&mut y, 3, 4), None, MaskSource::Key), &y);
+            let gradients = Gradients::default().with_dx(matrix_mut(&mut y, 3, 4));
+            let result = dense_backward(&args, &Saved::Nothing, view, gradients, MaskSource::Key);
+            check(result, &y);
         }
     }
     // The last that can be addressed have the reference's bits.
     let key = key().with_origin(rows - 3, cols - 4);
     for_each_level(|_| {
         let (mut y, mut expected) = ([9.0; 12], [9.0; 12]);
-        dropout_forward(matrix(&x, 3, 4), matrix_mut(&mut y, 3, 4), &rate(0.3), &key, None)
-            .unwrap();
+        let (view, dropout) = (matrix(&x, 3, 4), rate(0.3).with_key(key));
+        let to = matrix_mut(&mut y, 3, 4);
+        dropout_forward((view, to), &dropout, MaskSource::Key).unwrap();
         let to = matrix_mut(&mut expected, 3, 4);
-        reference::dropout_forward(matrix(&x, 3, 4), to, &rate(0.3), &key, None).unwrap();
+        reference::dropout_forward((view, to), &dropout, MaskSource::Key).unwrap();
         assert_eq!(bits(&y), bits(&expected));
     });
 }

@@ -3,18 +3,20 @@
 
 use std::process::Command;
 
+use fused_dropout::elementwise::{
+    BiasActivationDropout, bias_activation_dropout_backward, bias_activation_dropout_forward,
+    dropout_backward, dropout_forward,
+};
+use fused_dropout::layer::{DenseArgs, DenseLayer, Gradients, dense_backward, dense_forward};
 use fused_dropout::nn::{Mlp, MlpSpec, Sgd};
+use fused_dropout::sgd::{SgdStep, max_norm, sgd_update};
+use fused_dropout::softmax::softmax_cross_entropy;
 use fused_dropout::{
-    Activation, BiasActivationDropout, DenseArgs, Dropout, Error, Gradients, Level, Mask, MatMut,
-    MatRef, Result, Saved, SgdStep, bias_activation_dropout_backward,
-    bias_activation_dropout_backward_in_place, bias_activation_dropout_forward,
-    bias_activation_dropout_forward_in_place, dense_backward, dense_forward, dropout_backward,
-    dropout_backward_in_place, dropout_forward, dropout_forward_in_place, max_norm, sgd_update,
-    softmax_cross_entropy, testing,
+    Activation, Error, Level, Mask, MaskSource, MatMut, MatRef, Result, Saved, testing,
 };
 
 use crate::common::{matrix, matrix_mut};
-use crate::key;
+use crate::keyed;
 
 const VARIABLE: &str = "FUSED_DROPOUT_LEVEL";
 
@@ -23,11 +25,11 @@ const CHILD: &str = "FUSED_DROPOUT_TEST_CHILD";
 
 /// Every operation once, on numbers of which each is 2; all outputs after it.
 fn every_operation() -> Vec<(&'static str, Result<()>, Vec<f32>)> {
-    let (x, labels, p, key) = ([2.0; 4], [0, 1], Dropout::new(0.5).unwrap(), key());
+    let (x, labels, half) = ([2.0; 4], [0, 1], keyed(0.5));
     let view = matrix(&x, 2, 2);
-    let pass = BiasActivationDropout { bias: None, activation: Activation::Silu, dropout: p, key };
-    let saved = Saved::pre_activation(view);
-    let args = DenseArgs { activation: Activation::Silu, ..DenseArgs::new(view, view) };
+    let pass = BiasActivationDropout::new(Activation::Silu, half);
+    let saved = Saved::PreActivation(view);
+    let args = DenseArgs::new(DenseLayer::new(Activation::Silu), view, view);
     let step = SgdStep::new(0.1);
     let mut all = Vec::new();
     let mut run = |name, call: &dyn Fn(MatMut<'_>) -> Result<()>| {
@@ -35,26 +37,24 @@ fn every_operation() -> Vec<(&'static str, Result<()>, Vec<f32>)> {
         let result = call(matrix_mut(&mut out, 2, 2));
         all.push((name, result, out.to_vec()));
     };
-    run("dropout_forward", &|y| dropout_forward(view, y, &p, &key, None));
-    run("dropout_forward_in_place", &|x| dropout_forward_in_place(x, &p, &key, None));
-    run("dropout_backward", &|dx| dropout_backward(view, dx, &p, &key, None));
-    run("dropout_backward_in_place", &|dx| dropout_backward_in_place(dx, &p, &key, None));
-    run("forward", &|y| bias_activation_dropout_forward(&pass, view, None, y, None));
-    run("forward in place", &|x| bias_activation_dropout_forward_in_place(&pass, x, None, None));
-    run("backward", &|dz| bias_activation_dropout_backward(&pass, &saved, view, dz, None));
-    run("backward in place", &|dy| {
-        bias_activation_dropout_backward_in_place(&pass, &saved, dy, None)
-    });
-    run("dense_forward", &|y| dense_forward(&args, y, None, None));
+    const KEY: MaskSource<'_> = MaskSource::Key;
+    run("dropout_forward", &|y| dropout_forward((view, y), &half, KEY));
+    run("dropout_forward in place", &|x| dropout_forward(x, &half, KEY));
+    run("dropout_backward", &|dx| dropout_backward((view, dx), &half, KEY));
+    run("dropout_backward in place", &|dx| dropout_backward(dx, &half, KEY));
+    run("forward", &|y| bias_activation_dropout_forward(&pass, (view, y), KEY));
+    run("forward in place", &|x| bias_activation_dropout_forward(&pass, x, KEY));
+    run("backward", &|dz| bias_activation_dropout_backward(&pass, &saved, (view, dz), None, KEY));
+    run("backward in place", &|dy| bias_activation_dropout_backward(&pass, &saved, dy, None, KEY));
+    run("dense_forward", &|y| dense_forward(&args, y, None, KEY));
     run("dense_backward", &|dx| {
-        let gradients = Gradients { dx: Some(dx), dw: None, db: None };
-        dense_backward(&args, &saved, view, gradients)
+        dense_backward(&args, &saved, view, Gradients::default().with_dx(dx), KEY)
     });
     run("sgd_update", &|w| sgd_update(w, view, None, &step));
     run("max_norm", &|w| max_norm(w, 0.5));
     run("softmax_cross_entropy", &|g| softmax_cross_entropy(view, &labels, Some(g)).map(drop));
     run("Mask::generate", &|mut y| {
-        Mask::generate(2, 2, &p, &key).map(|mask| y.set(0, 0, mask.count() as f32 + 3.0))
+        Mask::generate(2, 2, &half).and_then(|mask| y.set(0, 0, mask.count() as f32 + 3.0))
     });
     let mut mlp = Mlp::new(&MlpSpec::new(&[2, 3, 2])).unwrap();
     let weights = |mlp: &Mlp| mlp.layers().iter().flat_map(|l| l.weights().to_vec()).collect();
