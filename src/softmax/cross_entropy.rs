@@ -14,7 +14,6 @@ pub(crate) const LOSS_BLOCK: usize = 256;
 /// The loss of a mini-batch, by [`softmax_cross_entropy`].
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 #[non_exhaustive]
-#[must_use]
 pub struct Loss {
     /// The sum of the examples' cross-entropies.
     pub sum: f64,
