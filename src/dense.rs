@@ -183,11 +183,8 @@ fn forward(
     }
     mask.check(output)?;
     let bits = mask.bits(&args.dropout, &args.key);
-    let mut copy: Lease<AlignedBuffer> = Slot::Residual.take();
-    let residual = match args.residual {
-        Some(residual) => Some(gathered(residual, &mut copy)?),
-        None => None,
-    };
+    let mut copy = None;
+    let residual = args.residual.map(|residual| gathered(residual, &mut copy)).transpose()?;
     by_rows(Slot::Output, Some(&mut y), |y| {
         by_rows(Slot::PreActivation, z.as_mut(), |z| {
             let Some(y) = y else { return Ok(()) };
@@ -348,13 +345,13 @@ fn weight_bits(dropout: &Dropout, key: &MaskKey, transposed: bool) -> Bits {
     }
 }
 
-/// A matrix by rows: itself, or a copy in the buffer.
-fn gathered(matrix: MatRef<'_>, copy: &mut AlignedBuffer) -> Result<Source> {
+/// A matrix by rows: itself, or a copy that is valid as long as the lease.
+fn gathered(matrix: MatRef<'_>, copy: &mut Option<Lease<AlignedBuffer>>) -> Result<Source> {
     let (source, rows, cols) = (matrix.source(), matrix.rows(), matrix.cols());
     if source.col_step == 1 {
         return Ok(source);
     }
-    let copy = copy.room(rows, cols)?;
+    let copy = copy.insert(Slot::Residual.take()).room(rows, cols)?;
     for (i, to) in copy.iter_mut().enumerate() {
         *to = matrix.get(i / cols, i % cols).unwrap_or_default();
     }
