@@ -431,9 +431,8 @@ impl Extents {
         Self { rows: self.cols, cols: self.rows }
     }
 
-    /// A row as a matrix with rows of `cols` elements.
+    /// Elements without gaps between rows, as a matrix with rows of `cols` elements.
     fn in_rows_of(self, cols: usize) -> Self {
-        assert!(self.rows <= 1, "{self:?} has more than one row");
         Self { rows: (self.rows * self.cols).div_ceil(cols.max(1)), cols }
     }
 
@@ -444,7 +443,7 @@ impl Extents {
         let Self { rows, cols } = self;
         let within = row < rows && n <= cols && col <= cols - n;
         let past_the_last = row == rows && col == 0 && n == 0;
-        assert!(within || past_the_last, "{n} elements at ({row}, {col}) of {rows} x {cols}");
+        debug_assert!(within || past_the_last, "{n} elements at ({row}, {col}) of {rows} x {cols}");
     }
 }
 
@@ -549,7 +548,7 @@ impl<T> Source<T> {
     #[inline(always)]
     #[cfg_attr(debug_assertions, track_caller)]
     pub(crate) unsafe fn in_row(self, row: usize, col: usize, n: usize) -> *const T {
-        debug_assert_eq!(self.col_step, 1);
+        debug_assert_eq!(self.col_step, 1, "rows are contiguous");
         self.extents.check(row, col, n);
         // SAFETY: as for `at`.
         unsafe { self.ptr.add(row * self.row_step + col) }
@@ -590,7 +589,7 @@ impl<T> Target<T> {
     #[inline(always)]
     #[cfg_attr(debug_assertions, track_caller)]
     pub(crate) unsafe fn in_row(self, row: usize, col: usize, n: usize) -> *mut T {
-        debug_assert_eq!(self.col_step, 1);
+        debug_assert_eq!(self.col_step, 1, "rows are contiguous");
         self.extents.check(row, col, n);
         // SAFETY: as for `at`.
         unsafe { self.ptr.add(row * self.row_step + col) }

@@ -66,8 +66,8 @@ impl<'a> Pass<'a> {
     /// - nobody else accesses a mask that the bits are stored in.
     pub(super) unsafe fn new(tensors: Tensors<'a>) -> Self {
         let Tensors { rows, cols, main, second, bias, out, sum, bits } = tensors;
-        debug_assert!(bias.is_none_or(|bias| bias.len() == cols));
-        debug_assert!(sum.as_ref().is_none_or(|sum| sum.len() == cols));
+        debug_assert!(bias.is_none_or(|bias| bias.len() == cols), "a bias a column");
+        debug_assert!(sum.as_ref().is_none_or(|sum| sum.len() == cols), "a sum a column");
         let sum = sum.map(<[f32]>::as_mut_ptr);
         Self { rows, cols, main, second, bias, out, sum, bits, borrow: PhantomData }
     }
@@ -94,9 +94,9 @@ impl<'a> Pass<'a> {
 
     /// Runs the operation, which has those inputs and sums that the pass has.
     pub(super) fn run<O: Op>(self, level: Level, op: &O) {
-        debug_assert!(!op.second() || self.has_second());
-        debug_assert!(!op.bias() || self.has_bias());
-        debug_assert_eq!(op.sum(), self.has_sum());
+        debug_assert!(!op.second() || self.has_second(), "the operation's second input");
+        debug_assert!(!op.bias() || self.has_bias(), "the operation's bias");
+        debug_assert_eq!(op.sum(), self.has_sum(), "sums where they are wanted");
         level.vectorize(Compiled { pass: &self, op });
     }
 
@@ -180,8 +180,9 @@ impl<'a, J: Isa> Task<'a, J> {
     /// The part lies in the pass's tensors and is this task's alone; its first column is a multiple of
     /// 128.
     unsafe fn new(pass: &'a Pass<'a>, part: Part, isa: J, op: &'a dyn RowsOp<J>) -> Self {
-        debug_assert!(part.row + part.rows <= pass.rows && part.col + part.cols <= pass.cols);
-        debug_assert_eq!(part.col % 128, 0);
+        let Part { row, rows, col, cols } = part;
+        debug_assert!(row + rows <= pass.rows && col + cols <= pass.cols, "a part of the pass");
+        debug_assert_eq!(col % 128, 0, "a part starts at a block of the mask");
         Self { pass, part, isa, op }
     }
 }

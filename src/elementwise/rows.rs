@@ -118,7 +118,7 @@ impl<O: Op> Row<O> {
     /// As for [`RowsOp::apply`], until the row is done; `i` is below the number of rows.
     #[inline(always)]
     unsafe fn new(op: O, rows: &Rows, i: usize) -> Self {
-        debug_assert!(i < rows.rows);
+        debug_assert!(i < rows.rows, "a row of the tile");
         Self {
             op,
             main: rows.main.start.wrapping_add(i * rows.main.step),

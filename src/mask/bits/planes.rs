@@ -150,7 +150,7 @@ impl<const SAME: bool> WalkedLines<'_, SAME> {
     /// The lanes of a half of a vector in a line.
     #[inline(always)]
     fn lanes<I: Isa>(self, isa: I, line: usize, Place { vector, half }: Place) -> I::U64 {
-        debug_assert!(line < LINES && half < 2 && vector < VECTORS);
+        debug_assert!(line < LINES && half < 2 && vector < VECTORS, "a vector of a line");
         let Lines { first, line: lines_apart, half: halves_apart, .. } = self.lines;
         // SAFETY: what `walked` was promised.
         unsafe {
