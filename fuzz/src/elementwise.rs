@@ -71,7 +71,7 @@ fn run(u: &mut Unstructured<'_>) -> Result<()> {
     let dz = dz.values();
 
     // An output that has the residual in it is refused, by both.
-    let (mut refused, y_saved) = (dy.clone(), Saved::Output(x.view()));
+    let (mut refused, y_saved) = (dy.clone(), Saved::Output(output.view()));
     let with_output = reference::bias_activation_dropout_backward(
         &with_residual,
         &y_saved,
