@@ -36,7 +36,7 @@ fn checked(options: &Options, dropout: &Dropout, len: usize) -> Mask {
     let mut mask = Mask::new(1, len).expect("a small mask");
     let expected = reference::mask(1, len.min(4096), dropout, &key()).expect("a small mask");
     for level in &options.levels {
-        let filled = level.install(|| mask.fill(dropout, &key()));
+        let filled = level.install(|| mask.fill(&dropout.with_key(key())));
         filled.expect("an available level").expect("a valid key");
         let same = (0..expected.len()).all(|c| mask.get(0, c) == Some(expected[c]));
         assert!(same, "{level}: the mask differs from the reference");
@@ -74,7 +74,7 @@ fn table(options: &Options, threads: usize) {
                 .iter()
                 .map(|level| {
                     Candidate::at(*level, || {
-                        mask.borrow_mut().fill(&dropout, &key()).expect("a valid key");
+                        mask.borrow_mut().fill(&dropout.with_key(key())).expect("a valid key");
                     })
                 })
                 .collect();
@@ -104,7 +104,9 @@ fn groups(criterion: &mut Criterion, options: &Options, threads: usize) {
             for level in &options.levels {
                 group.bench_function(BenchmarkId::new(level.to_string(), rate), |b| {
                     level
-                        .install(|| b.iter(|| mask.fill(&dropout, &key()).expect("a valid key")))
+                        .install(|| {
+                            b.iter(|| mask.fill(&dropout.with_key(key())).expect("a valid key"))
+                        })
                         .expect("an available level");
                 });
             }

@@ -174,7 +174,7 @@ fn check(case: &Case) {
             &format!("y (z and mask saved) of {case:?}"),
         );
         assert_same(level, &z.values(), &e.z, case.size(), &format!("z of {case:?}"));
-        let drawn = Mask::generate(batch, units, &args.dropout, &args.key).unwrap();
+        let drawn = Mask::generate(batch, units, &args.dropout.with_key(args.key)).unwrap();
         assert_eq!(mask, drawn, "mask of {case:?}");
 
         let saved = saved(case, y.view(), z.view(), &mask);
@@ -301,7 +301,8 @@ fn same_on_any_number_of_threads(case: &Case) {
         for threads in [1, 2, 3, 8] {
             let mut y = case.output();
             let mut z = case.output();
-            let mask = Mask::generate(case.batch, case.units, &args.dropout, &args.key).unwrap();
+            let mask =
+                Mask::generate(case.batch, case.units, &args.dropout.with_key(args.key)).unwrap();
             let (mut dx, mut dw) = (layer.x.clone(), layer.w.clone());
             with_threads(threads, || {
                 level.install(|| {

@@ -35,9 +35,12 @@ impl Drop {
         Some(match self {
             Drop::Elements(_) => return None,
             Drop::Bernoulli(rate) => {
-                KeptUnits::bernoulli(units, &dropout(rate), &key(layer).with_origin(0, 77)).unwrap()
+                KeptUnits::bernoulli(units, &dropout(rate).with_key(key(layer).with_origin(0, 77)))
+                    .unwrap()
             }
-            Drop::Exact(rate) => KeptUnits::exact(units, &dropout(rate), &key(layer)).unwrap(),
+            Drop::Exact(rate) => {
+                KeptUnits::exact(units, &dropout(rate).with_key(key(layer))).unwrap()
+            }
             Drop::List => {
                 let list: Vec<u32> =
                     (0..units as u32).filter(|u| u % 3 == 1 || (u + 2 * layer) % 50 > 25).collect();
@@ -371,7 +374,7 @@ fn removed_weights_do_not_matter() {
 /// A layer of which nothing is kept has no output; the next one sees only its bias.
 #[test]
 fn nothing_kept() {
-    let none = KeptUnits::exact(4, &Dropout::new(1.0).unwrap(), &key(0)).unwrap();
+    let none = KeptUnits::exact(4, &Dropout::new(1.0).unwrap().with_key(key(0))).unwrap();
     assert!(none.is_empty() && none.scale() == 0.0);
     let (x, w, bias) = (numbers(6, 1), numbers(12, 2), numbers(3, 3));
     for_each_level(|level| {
@@ -452,8 +455,8 @@ fn known_answers() {
             let key = key.with_origin(0, number("col0"));
             let units = number("units") as usize;
             let kept = match case["kind"].as_str().unwrap() {
-                "exact" => KeptUnits::exact(units, &dropout, &key),
-                _ => KeptUnits::bernoulli(units, &dropout, &key),
+                "exact" => KeptUnits::exact(units, &dropout.with_key(key)),
+                _ => KeptUnits::bernoulli(units, &dropout.with_key(key)),
             };
             let answer: Vec<u32> = case["kept"]
                 .as_array()
@@ -472,15 +475,15 @@ fn selections_and_scales() {
         for scaling in [Scaling::Inverted, Scaling::Classical] {
             let dropout = Dropout::with_scaling(rate, scaling).unwrap();
             for units in [0, 1, 2, 10, 127, 128, 129, 1000] {
-                let kept = KeptUnits::bernoulli(units, &dropout, &key(3)).unwrap();
-                let mask = Mask::generate(1, units, &dropout, &key(3).units()).unwrap();
+                let kept = KeptUnits::bernoulli(units, &dropout.with_key(key(3))).unwrap();
+                let mask = Mask::generate(1, units, &dropout.with_key(key(3).units())).unwrap();
                 let expected: Vec<u32> =
                     (0..units as u32).filter(|u| mask.get(0, *u as usize) == Some(true)).collect();
                 assert_eq!(kept.indices(), expected);
                 assert_eq!(kept.scale(), dropout.scale());
                 assert_eq!((kept.units(), kept.keep()), (units, dropout.keep()));
 
-                let mut kept = KeptUnits::exact(units, &dropout, &key(3)).unwrap();
+                let mut kept = KeptUnits::exact(units, &dropout.with_key(key(3))).unwrap();
                 let count = (dropout.keep() * units as f64).round() as usize;
                 assert_eq!(kept.len(), count);
                 assert!(kept.indices().windows(2).all(|pair| pair[0] < pair[1]));
@@ -493,9 +496,9 @@ fn selections_and_scales() {
                 assert_eq!(kept.scale(), scale);
                 // Selecting anew leaves no trace of what was selected before.
                 let once = kept.clone();
-                kept.redraw_bernoulli(&dropout, &key(4)).unwrap();
-                assert_eq!(kept, KeptUnits::bernoulli(units, &dropout, &key(4)).unwrap());
-                kept.redraw_exact(&dropout, &key(3)).unwrap();
+                kept.redraw_bernoulli(&dropout.with_key(key(4))).unwrap();
+                assert_eq!(kept, KeptUnits::bernoulli(units, &dropout.with_key(key(4))).unwrap());
+                kept.redraw_exact(&dropout.with_key(key(3))).unwrap();
                 assert_eq!(kept, once);
             }
         }
@@ -510,7 +513,8 @@ fn exact_selections_are_uniform() {
     let dropout = Dropout::new(7.0 / 12.0).unwrap();
     let (mut single, mut pairs) = ([0f64; 12], [[0f64; 12]; 12]);
     for step in 0..steps {
-        let kept = KeptUnits::exact(units, &dropout, &MaskKey::new(1, 2, step).unwrap()).unwrap();
+        let kept =
+            KeptUnits::exact(units, &dropout.with_key(MaskKey::new(1, 2, step).unwrap())).unwrap();
         assert_eq!(kept.len(), 5);
         for &a in kept.indices() {
             single[a as usize] += 1.0;
@@ -534,12 +538,13 @@ fn bad_arguments_are_refused() {
     let half = Dropout::new(0.5).unwrap();
     let origin = |row, col| key(1).with_origin(row, col);
     for (row, col) in [(1, 0), (0, 1 << 39), (0, (1 << 39) - 9)] {
-        let error = KeptUnits::bernoulli(10, &half, &origin(row, col)).unwrap_err();
-        assert!(matches!(error, Error::Address { .. }), "{error}");
+        let error = KeptUnits::bernoulli(10, &half.with_key(origin(row, col))).unwrap_err();
+        let refused = matches!(error, Error::Address { .. } | Error::UnitMask { row0: 1, rows: 1 });
+        assert!(refused, "{error}");
     }
-    for (row, col) in [(1, 0), (0, 1)] {
-        let error = KeptUnits::exact(10, &half, &origin(row, col)).unwrap_err();
-        assert!(matches!(error, Error::Address { .. }), "{error}");
+    for (row0, col0) in [(1, 0), (0, 1)] {
+        let error = KeptUnits::exact(10, &half.with_key(origin(row0, col0))).unwrap_err();
+        assert_eq!(error, Error::ExactOrigin { row0, col0 });
     }
     for (list, position) in [(&[0, 1, 4][..], 2), (&[1, 1], 1), (&[2, 1], 1), (&[u32::MAX], 0)] {
         let error = KeptUnits::from_indices(4, list, 1.0).unwrap_err();
@@ -552,7 +557,7 @@ fn bad_arguments_are_refused() {
         assert!(matches!(error, Error::Parameter { name: "scale", .. }), "{error}");
     }
     if usize::BITS > 32 {
-        assert!(matches!(KeptUnits::all(1 << 32), Err(Error::Address { .. })));
+        assert!(matches!(KeptUnits::all(1 << 32), Err(Error::Parameter { .. })));
     }
 }
 
