@@ -22,6 +22,7 @@ use spread::Spread;
 use threshold::Single;
 use transposed::TransposedWalk;
 use walk::Walk;
+use words::fill_uniform;
 
 /// Columns of the widest tile of bits.
 pub(crate) const TILE_COLS: usize = 4096;
@@ -69,10 +70,9 @@ unsafe impl Sync for Tile {}
 impl Bits {
     /// The bits of a dropout, stored in `save` if it is there.
     pub(super) fn keyed(dropout: &KeyedDropout, save: Option<WordsMut>) -> Self {
-        let generator = match dropout.dropout().threshold() {
-            0 => Generator::Uniform(false),
-            threshold if threshold >> 32 != 0 => Generator::Uniform(true),
-            threshold => Generator::Key(*dropout.key(), Single::new(threshold)),
+        let generator = match Single::new(dropout.dropout().threshold()) {
+            Ok(threshold) => Generator::Key(*dropout.key(), threshold),
+            Err(keep) => Generator::Uniform(keep),
         };
         Bits::Made(generator, save)
     }
@@ -139,7 +139,7 @@ impl Bits {
         // padded to a word; and the caller's promise about what `self` was made of.
         unsafe {
             match generator {
-                Generator::Uniform(keep) => fill_uniform(keep, part, out, stride),
+                Generator::Uniform(keep) => fill_uniform(keep, part.rows, part.cols, out, stride),
                 Generator::Key(key, one) => isa.vectorize(Walk::new(key, one, part, out, stride)),
                 Generator::Transposed(key, one) => {
                     isa.vectorize(TransposedWalk::new(key, one, part, out, stride));
@@ -176,19 +176,5 @@ impl Kernel for Fill {
     fn run<I: Isa>(self, isa: I) {
         // SAFETY: the promise of `new`; what is stored needs no scratch space.
         unsafe { self.bits.tile(isa, self.part, &mut []) };
-    }
-}
-
-/// # Safety
-///
-/// `out` is valid for writes of the part's rows, each padded to a word, `stride` words apart.
-unsafe fn fill_uniform(keep: bool, part: Part, out: *mut u32, stride: usize) {
-    let Part { rows, cols, .. } = part;
-    for row in 0..rows {
-        for word in 0..cols.div_ceil(32) {
-            let value = if keep { first_bits(cols - 32 * word) } else { 0 };
-            // SAFETY: the caller's promise.
-            unsafe { *out.add(row * stride + word) = value };
-        }
     }
 }

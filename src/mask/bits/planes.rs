@@ -81,27 +81,35 @@ pub(super) struct RowPlanes {
 }
 
 impl RowPlanes {
-    /// Those of `count` rows, of which there may be fewer.
+    /// Takes the thresholds of `count` rows; where there are fewer, 0 for the others.
     #[inline(always)]
-    pub(super) fn new(thresholds: &[u64], count: usize) -> Self {
-        let mut planes = Self { numbers: [[0; MAX_BLOCKS]; LINES], depth: 0 };
-        for (lane, &threshold) in thresholds.iter().take(count).enumerate() {
+    pub(super) fn set(&mut self, thresholds: &[u64], count: usize) {
+        self.depth = 0;
+        for lane in 0..count {
+            let threshold = thresholds.get(lane).copied().unwrap_or(0);
             let low = threshold as u32;
-            planes.depth = planes.depth.max(32 - low.trailing_zeros());
+            self.depth = self.depth.max(32 - low.trailing_zeros());
             let all = |condition: bool| 0u64.wrapping_sub(u64::from(condition));
-            for (plane, numbers) in planes.numbers[..32].iter_mut().enumerate() {
+            for (plane, numbers) in self.numbers[..32].iter_mut().enumerate() {
                 numbers[lane] = all(low >> (31 - plane) & 1 == 1);
             }
-            planes.numbers[ALWAYS][lane] = all(threshold >> 32 != 0);
-            planes.numbers[OPEN][lane] = all(low != 0);
+            self.numbers[ALWAYS][lane] = all(threshold >> 32 != 0);
+            self.numbers[OPEN][lane] = all(low != 0);
         }
-        planes
     }
 
     /// The lines, which are those of any block of columns.
     #[inline(always)]
     pub(super) fn lines(&self) -> Lines {
         Lines { first: self.numbers.as_ptr().cast(), line: MAX_BLOCKS, half: 0, depth: self.depth }
+    }
+}
+
+impl Default for RowPlanes {
+    /// Thresholds of 0.
+    #[inline(always)]
+    fn default() -> Self {
+        Self { numbers: [[0; MAX_BLOCKS]; LINES], depth: 0 }
     }
 }
 

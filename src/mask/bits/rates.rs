@@ -82,18 +82,24 @@ pub(in crate::mask) struct OfRows<'t> {
 }
 
 impl Thresholds for OfRows<'_> {
+    type Row = Single;
     type Along = Single;
-    type Down<'a> = WalkedLines<'a, false>;
     type Rows = RowPlanes;
+    type Down<'a> = WalkedLines<'a, false>;
 
     #[inline(always)]
-    fn along(self, row: usize, _: usize) -> Single {
+    fn row(self, row: usize) -> Result<Single, bool> {
         Single::new(self.thresholds[row])
     }
 
     #[inline(always)]
-    fn rows(self, row: usize, count: usize) -> RowPlanes {
-        RowPlanes::new(&self.thresholds[row..], count)
+    fn along(row: Single, _: usize) -> Single {
+        row
+    }
+
+    #[inline(always)]
+    fn set_rows(self, rows: &mut RowPlanes, row: usize, count: usize) {
+        rows.set(&self.thresholds[row..], count);
     }
 
     #[inline(always)]
@@ -110,18 +116,24 @@ pub(in crate::mask) struct OfColumns {
 }
 
 impl Thresholds for OfColumns {
+    type Row = Self;
     type Along = WalkedLines<'static, false>;
-    type Down<'a> = WalkedLines<'static, true>;
     type Rows = ();
+    type Down<'a> = WalkedLines<'static, true>;
 
     #[inline(always)]
-    fn along(self, _: usize, block: usize) -> WalkedLines<'static, false> {
-        // SAFETY: what `ColumnStream::walk` was promised.
-        unsafe { self.lines.from_block(block).walked() }
+    fn row(self, _: usize) -> Result<Self, bool> {
+        Ok(self)
     }
 
     #[inline(always)]
-    fn rows(self, _: usize, _: usize) {}
+    fn along(row: Self, block: usize) -> WalkedLines<'static, false> {
+        // SAFETY: what `ColumnStream::walk` was promised.
+        unsafe { row.lines.from_block(block).walked() }
+    }
+
+    #[inline(always)]
+    fn set_rows(self, (): &mut (), _: usize, _: usize) {}
 
     #[inline(always)]
     fn down(self, (): &(), block: usize) -> WalkedLines<'static, true> {

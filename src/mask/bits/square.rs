@@ -4,15 +4,14 @@
 /// places, then quarters of the quarters, down to single bits.
 #[inline(always)]
 pub(super) fn transpose(square: &mut [u32; 32]) {
-    let (mut half, mut low) = (16, 0x0000_ffffu32);
-    while half > 0 {
+    let mut low = 0x0000_ffff;
+    for half in [16, 8, 4, 2, 1] {
         for k in (0..32).filter(|k| k & half == 0) {
             let swapped = (square[k] >> half ^ square[k + half]) & low;
-            square[k + half] ^= swapped;
             square[k] ^= swapped << half;
+            square[k + half] ^= swapped;
         }
-        half /= 2;
-        low ^= low << half;
+        low ^= low << (half / 2);
     }
 }
 

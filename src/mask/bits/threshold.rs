@@ -10,18 +10,23 @@ pub(super) const MAX_BLOCKS: usize = 8 * VECTORS;
 
 /// The thresholds of a part of a matrix.
 pub(super) trait Thresholds: Copy {
+    /// Those of a row.
+    type Row: Copy;
     /// Those of blocks that follow each other in a row.
     type Along: Threshold;
+    /// What walks down the same rows have in common.
+    type Rows: Default;
     /// Those of blocks below each other.
     type Down<'a>: Threshold;
-    /// What walks down the same rows have in common.
-    type Rows;
 
-    /// For the blocks from `block` of row `row` of the part on.
-    fn along(self, row: usize, block: usize) -> Self::Along;
+    /// Those of row `row` of the part, or whether all of it is kept where U does not matter.
+    fn row(self, row: usize) -> Result<Self::Row, bool>;
 
-    /// For the `count` rows (as many as a walk has blocks) from row `row` of the part on.
-    fn rows(self, row: usize, count: usize) -> Self::Rows;
+    /// For the blocks of a row from `block` on.
+    fn along(row: Self::Row, block: usize) -> Self::Along;
+
+    /// Makes `rows` that of the `count` rows (as many as a walk has blocks) from row `row` of the part on.
+    fn set_rows(self, rows: &mut Self::Rows, row: usize, count: usize);
 
     /// For block `block` of those rows.
     fn down(self, rows: &Self::Rows, block: usize) -> Self::Down<'_>;
@@ -58,29 +63,40 @@ pub(super) trait Threshold: Copy {
     ) -> (I::U64, I::U64);
 }
 
-/// One threshold for all elements.
+/// One threshold for all elements, neither 0 nor 2^32.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Single(u64);
+pub(crate) struct Single(u32);
 
 impl Single {
-    /// From 0 to 2^32.
-    pub(super) fn new(threshold: u64) -> Self {
-        Self(threshold)
+    /// The threshold, or whether all is kept where U does not matter.
+    #[inline(always)]
+    pub(super) fn new(threshold: u64) -> Result<Self, bool> {
+        match u32::try_from(threshold) {
+            Ok(0) => Err(false),
+            Ok(threshold) => Ok(Self(threshold)),
+            Err(_) => Err(true),
+        }
     }
 }
 
 impl Thresholds for Single {
+    type Row = Self;
     type Along = Self;
-    type Down<'a> = Self;
     type Rows = ();
+    type Down<'a> = Self;
 
     #[inline(always)]
-    fn along(self, _: usize, _: usize) -> Self {
-        self
+    fn row(self, _: usize) -> Result<Self, bool> {
+        Ok(self)
     }
 
     #[inline(always)]
-    fn rows(self, _: usize, _: usize) {}
+    fn along(row: Self, _: usize) -> Self {
+        row
+    }
+
+    #[inline(always)]
+    fn set_rows(self, (): &mut (), _: usize, _: usize) {}
 
     #[inline(always)]
     fn down(self, (): &(), _: usize) -> Self {
@@ -91,13 +107,12 @@ impl Thresholds for Single {
 impl Threshold for Single {
     #[inline(always)]
     fn depth(self) -> u32 {
-        32 - (self.0 as u32).trailing_zeros()
+        32 - self.0.trailing_zeros()
     }
 
     #[inline(always)]
     fn start<I: Isa>(self, isa: I, _: Place) -> (I::U64, I::U64) {
-        let all = |condition: bool| isa.splat_u64(0u64.wrapping_sub(condition.into()));
-        (all(self.0 >> 32 != 0), all(self.0 as u32 != 0))
+        (isa.splat_u64(0), isa.splat_u64(u64::MAX))
     }
 
     #[inline(always)]

@@ -1,7 +1,7 @@
 //! The walk over the bit planes of a part of a mask.
 
 use super::threshold::{MAX_BLOCKS, Place, Threshold, Thresholds, VECTORS};
-use super::words::copy_bits;
+use super::words::{copy_bits, fill_uniform};
 use crate::isa::{Isa, Kernel};
 use crate::mask::key::MaskKey;
 use crate::philox::LaneBlocks;
@@ -75,10 +75,18 @@ impl<T: Thresholds> Walk<T> {
         // Whole walks that start at a whole block go where they belong at once.
         let direct = if offset == 0 { cols / 32 / step * step } else { 0 };
         for r in 0..rows {
-            let logical_row = self.key.row0() + (row + r) as u64;
+            let thresholds = match self.thresholds.row(r) {
+                Ok(thresholds) => thresholds,
+                Err(keep) => {
+                    // SAFETY: row `r`, which `new` was promised.
+                    unsafe { fill_uniform(keep, 1, cols, self.out.add(r * self.stride), 0) };
+                    continue;
+                }
+            };
+            let row = self.key.row0() + (row + r) as u64;
             let blocks = |block: usize| {
-                let thresholds = self.thresholds.along(r, block);
-                (thresholds, Blocks { row: logical_row, block: first + block as u64, along: true })
+                let place = Blocks { row, block: first + block as u64, along: true };
+                (T::along(thresholds, block), place)
             };
             for word in (0..direct).step_by(step) {
                 let (thresholds, blocks) = blocks(word / 4);
@@ -114,11 +122,12 @@ impl<T: Thresholds> Walk<T> {
         let first = (self.key.col0() + col as u64) / 128;
         // Columns whose blocks fit in the buffers: one more where the first block is not whole.
         let piece_cols = 128 * (MAX_BLOCKS - usize::from(offset > 0));
+        let mut thresholds = T::Rows::default();
         let mut columns = [[0u32; 4 * MAX_BLOCKS]; MAX_BLOCKS];
         let mut buffer = [0u32; 4 * MAX_BLOCKS + 8];
         for top in (0..rows).step_by(blocks) {
             let logical_row = self.key.row0() + (row + top) as u64;
-            let thresholds = self.thresholds.rows(top, blocks);
+            self.thresholds.set_rows(&mut thresholds, top, blocks);
             for piece in (0..cols).step_by(piece_cols) {
                 let cols = (cols - piece).min(piece_cols);
                 let across = (offset + cols).div_ceil(128);

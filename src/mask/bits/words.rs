@@ -60,6 +60,27 @@ pub(super) unsafe fn copy_bits(bits: &[u32], offset: usize, cols: usize, out: *m
     }
 }
 
+/// Keeps everything, or nothing.
+///
+/// # Safety
+///
+/// `out` is valid for writes of `rows` rows of `cols.div_ceil(32)` words, `stride` apart.
+pub(super) unsafe fn fill_uniform(
+    keep: bool,
+    rows: usize,
+    cols: usize,
+    out: *mut u32,
+    stride: usize,
+) {
+    for row in 0..rows {
+        for word in 0..cols.div_ceil(32) {
+            let value = if keep { first_bits(cols - 32 * word) } else { 0 };
+            // SAFETY: the caller's promise.
+            unsafe { *out.add(row * stride + word) = value };
+        }
+    }
+}
+
 /// Moves the bits of `rows` rows of `cols` bits, each padded to a whole word, together: bit (r, c)
 /// becomes bit `r * cols + c`.
 pub(in crate::mask) fn compact(words: &mut [u32], rows: usize, cols: usize) {
