@@ -97,6 +97,7 @@ impl<'a> Pass<'a> {
         debug_assert!(!op.second() || self.has_second(), "the operation's second input");
         debug_assert!(!op.bias() || self.has_bias(), "the operation's bias");
         debug_assert_eq!(op.sum(), self.has_sum(), "sums where they are wanted");
+        debug_assert!(O::STREAMS || !self.streams(), "an operation that streams");
         level.vectorize(Compiled { pass: &self, op });
     }
 
@@ -138,16 +139,20 @@ impl<'a> Pass<'a> {
         self.rows * self.cols > caches().level_3 / bytes_an_element
     }
 
-    /// Rows and columns of the tiles of a part, and whether the output is streamed.
-    fn tiles(&self, cols: usize) -> (usize, usize, bool) {
-        let by_rows = self.is_by_rows();
+    /// Whether the output is stored past the caches.
+    pub(super) fn streams(&self) -> bool {
         let in_place = self.out.source().same_as(self.main);
-        let widest = if by_rows { TILE_COLS } else { TILE / GATHER_ROWS };
+        self.is_by_rows() && !in_place && self.overflows_caches()
+    }
+
+    /// Rows and columns of the tiles of a part.
+    fn tiles(&self, cols: usize) -> (usize, usize) {
+        let widest = if self.is_by_rows() { TILE_COLS } else { TILE / GATHER_ROWS };
         let tile_cols = cols.min(widest);
         let most_rows = TILE_WORDS / tile_cols.div_ceil(32);
         let tile_rows = (TILE / tile_cols).clamp(1, most_rows);
         let tile_rows = if tile_rows < ROWS { tile_rows } else { tile_rows / ROWS * ROWS };
-        (tile_rows, tile_cols, by_rows && !in_place && self.overflows_caches())
+        (tile_rows, tile_cols)
     }
 }
 
@@ -198,8 +203,8 @@ impl<J: Isa> Kernel for Task<'_, J> {
             // SAFETY: the part's columns of `sum` are this task's.
             unsafe { std::slice::from_raw_parts_mut(sum.add(col), cols) }.fill(0.0);
         }
-        let (tile_rows, tile_cols, streams) = pass.tiles(cols);
-        let by_rows = pass.is_by_rows();
+        let (tile_rows, tile_cols) = pass.tiles(cols);
+        let (by_rows, streams) = (pass.is_by_rows(), pass.streams());
         let mut scratch = [0u32; TILE_WORDS];
         for c in (col..col + cols).step_by(tile_cols) {
             for r in (row..row + rows).step_by(tile_rows) {

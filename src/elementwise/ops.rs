@@ -5,9 +5,13 @@ use crate::isa::Isa;
 
 /// What is done to one vector.
 pub(super) trait Op: Copy + Send + Sync {
-    /// Whether it is tens of instructions. Two vectors then go through it side by side, and it is
-    /// compiled once: what it reads and writes is decided in the loop.
+    /// Whether it is tens of instructions. Then there is one copy of it in the loop.
     const LONG: bool = false;
+    /// Whether two vectors go through it side by side.
+    const PAIRS: bool = Self::LONG;
+    /// Whether the output may have to be stored past the caches. A loop for long operations in the
+    /// caches does without the branch.
+    const STREAMS: bool = true;
 
     /// Whether there is a second input.
     #[inline(always)]
@@ -46,6 +50,11 @@ pub(super) trait Op: Copy + Send + Sync {
 
 /// A yes or no: `bool`, or a type that the compiler knows the answer of.
 pub(super) trait Flag: Copy + Send + Sync {
+    /// Whether the compiler knows the answer.
+    const KNOWN: bool = true;
+    /// Whether the answer is known to be yes.
+    const ALWAYS: bool = false;
+
     fn is_set(self) -> bool;
 }
 
@@ -58,6 +67,8 @@ pub(super) struct Always;
 pub(super) struct Never;
 
 impl Flag for bool {
+    const KNOWN: bool = false;
+
     #[inline(always)]
     fn is_set(self) -> bool {
         self
@@ -65,6 +76,8 @@ impl Flag for bool {
 }
 
 impl Flag for Always {
+    const ALWAYS: bool = true;
+
     #[inline(always)]
     fn is_set(self) -> bool {
         true
@@ -89,6 +102,7 @@ pub(super) struct Forward<F, B, S> {
 
 impl<F: Function, B: Flag, S: Flag> Op for Forward<F, B, S> {
     const LONG: bool = F::LONG;
+    const STREAMS: bool = !(Self::LONG && B::KNOWN && S::KNOWN);
 
     #[inline(always)]
     fn second(self) -> bool {
@@ -128,7 +142,10 @@ pub(super) struct Backward<F, B, S, O> {
 }
 
 impl<F: Function, B: Flag, S: Flag, O: Flag> Op for Backward<F, B, S, O> {
-    const LONG: bool = F::LONG;
+    // The derivative is a few operations where the output is known.
+    const LONG: bool = F::LONG && !O::ALWAYS;
+    const PAIRS: bool = F::LONG;
+    const STREAMS: bool = !(Self::LONG && B::KNOWN && S::KNOWN);
 
     #[inline(always)]
     fn second(self) -> bool {
@@ -155,7 +172,7 @@ impl<F: Function, B: Flag, S: Flag, O: Flag> Op for Backward<F, B, S, O> {
         keep: I::Mask,
     ) -> I::F32 {
         let g = isa.mul(main, isa.splat(self.scale));
-        let saved = if matches!(F::NEEDS, Needs::Output) && self.from_output.is_set() {
+        let saved = if self.from_output.is_set() {
             isa.mul(second, isa.splat(self.unscale))
         } else {
             let z = if self.bias.is_set() { isa.add(second, bias) } else { second };

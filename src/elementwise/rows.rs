@@ -78,24 +78,31 @@ impl<O: Op> Kernel for OnRows<'_, O> {
         for i in 0..self.rows.rows {
             // SAFETY: the promise of `new`; row `i` is one of the rows.
             unsafe {
-                let row = Row::new(self.op.at_row(self.rows.row + i), self.rows, i);
-                if O::LONG { row.long(Twice(isa), &mut buffers) } else { row.short(isa) }
+                let row = Row::new::<I>(self.op.at_row(self.rows.row + i), self.rows, i);
+                match (O::LONG, O::PAIRS) {
+                    (true, _) => row.long(Twice(isa), &mut buffers),
+                    (false, true) => row.short(Twice(isa)),
+                    (false, false) => row.short(isa),
+                }
             }
         }
     }
 }
 
-/// The most lanes of a vector: two of AVX-512 side by side.
-const WIDEST: usize = 32;
+/// Elements of a word of bits, a multiple of the lanes of any vector.
+const WORD: usize = 32;
 
-/// What a part of a row that does not fill a vector goes through, for each tensor.
+/// What a part of a row that does not fill a word goes through, for each tensor.
+///
+/// Aligned, so that no vector lies in two cache lines: it is loaded right after it is stored.
 #[derive(Default)]
+#[repr(align(64))]
 struct Buffers {
-    main: [f32; WIDEST],
-    second: [f32; WIDEST],
-    bias: [f32; WIDEST],
-    out: [f32; WIDEST],
-    sum: [f32; WIDEST],
+    main: [f32; WORD],
+    second: [f32; WORD],
+    bias: [f32; WORD],
+    out: [f32; WORD],
+    sum: [f32; WORD],
 }
 
 /// An operation on one row.
@@ -117,7 +124,7 @@ impl<O: Op> Row<O> {
     ///
     /// As for [`RowsOp::apply`], until the row is done; `i` is below the number of rows.
     #[inline(always)]
-    unsafe fn new(op: O, rows: &Rows, i: usize) -> Self {
+    unsafe fn new<I: Isa>(op: O, rows: &Rows, i: usize) -> Self {
         debug_assert!(i < rows.rows, "a row of the tile");
         Self {
             op,
@@ -128,7 +135,8 @@ impl<O: Op> Row<O> {
             sum: rows.sum,
             words: rows.words.start.wrapping_add(i * rows.words.step),
             cols: rows.cols,
-            streams: rows.streams,
+            // Vectors of less than half a line, the portable ones, have no such stores.
+            streams: O::STREAMS && 8 * I::LANES >= LINE && rows.streams,
         }
     }
 
@@ -158,7 +166,7 @@ impl<O: Op> Row<O> {
         }
     }
 
-    /// A long operation: one loop for whole vectors. What does not fill a vector goes through buffers
+    /// A long operation: one loop over words of bits. What does not fill a word goes through buffers
     /// and the same loop, so that there is one copy of the operation.
     ///
     /// # Safety
@@ -167,28 +175,37 @@ impl<O: Op> Row<O> {
     #[inline(always)]
     unsafe fn long<I: Isa>(&self, isa: I, buffers: &mut Buffers) {
         let (cols, head) = (self.cols, self.head::<I>());
-        let tail = cols - (cols - head) % I::LANES;
+        let tail = cols - (cols - head) % 32;
         let mut col = 0;
         while col < cols {
             let whole = head <= col && col < tail;
-            // SAFETY: `col..end` are columns; buffers have room for a vector.
+            // SAFETY: `col..end` are columns; buffers have room for a word.
             unsafe {
                 let (row, end, n) = if whole {
-                    (*self, tail, I::LANES)
+                    (*self, tail, 32)
                 } else {
-                    let n = I::LANES.min(if col < head { head } else { cols } - col);
+                    let n = if col < head { head } else { cols } - col;
                     (self.through(isa, buffers, col, n), col + n, n)
                 };
                 let streams = self.streams && whole;
                 while col < end {
-                    let keep = isa.lanes(isa.word(self.bits(col, n)), 0);
-                    let out = row.eval(isa, col, I::LANES, keep);
-                    if streams {
-                        isa.stream(row.out.wrapping_add(col), out);
-                    } else {
-                        isa.store(row.out.wrapping_add(col), out);
+                    let word = isa.word(self.bits(col, n));
+                    let mut at = 0;
+                    while at < 32 {
+                        let keep = isa.lanes(word, at);
+                        let out = row.eval(isa, col + at, I::LANES, keep);
+                        let to = row.out.wrapping_add(col + at);
+                        if streams {
+                            isa.stream(to, out)
+                        } else {
+                            isa.store(to, out)
+                        }
+                        at += I::LANES;
+                        if at >= n {
+                            break;
+                        }
                     }
-                    col += I::LANES;
+                    col += 32;
                 }
                 if !whole {
                     self.take(isa, buffers, end - n, n);
@@ -202,14 +219,21 @@ impl<O: Op> Row<O> {
     ///
     /// # Safety
     ///
-    /// As for [`Row::new`]; `col + n` is at most the number of columns, `n` at most a vector.
+    /// As for [`Row::new`]; `col + n` is at most the number of columns, `n` at most 32.
     #[inline(always)]
     unsafe fn through<I: Isa>(&self, isa: I, buffers: &mut Buffers, col: usize, n: usize) -> Self {
-        const { assert!(I::LANES <= WIDEST) };
+        const { assert!(WORD.is_multiple_of(I::LANES)) };
         let Buffers { main, second, bias, out, sum } = buffers;
-        let copy = |from: *const f32, to: &mut [f32; WIDEST]| {
-            // SAFETY: the caller's promise; a buffer has room for the widest vector.
-            unsafe { isa.store(to.as_mut_ptr(), load(isa, from.add(col), n)) };
+        let copy = |from: *const f32, to: &mut [f32; WORD]| {
+            // SAFETY: the caller's promise; `n` is at most 32, a multiple of LANES.
+            unsafe {
+                let mut at = 0;
+                while at < n {
+                    let v = load(isa, from.add(col + at), I::LANES.min(n - at));
+                    isa.store(to.as_mut_ptr().add(at), v);
+                    at += I::LANES;
+                }
+            }
         };
         copy(self.main, main);
         if self.op.second() {
@@ -238,12 +262,20 @@ impl<O: Op> Row<O> {
     /// As for [`Row::through`].
     #[inline(always)]
     unsafe fn take<I: Isa>(&self, isa: I, buffers: &Buffers, col: usize, n: usize) {
-        // SAFETY: the caller's promise; a buffer has room for the widest vector.
-        unsafe {
-            store(isa, self.out.add(col), n, isa.load(buffers.out.as_ptr()));
-            if self.op.sum() {
-                store(isa, self.sum.add(col), n, isa.load(buffers.sum.as_ptr()));
+        let copy = |from: &[f32; WORD], to: *mut f32| {
+            // SAFETY: the caller's promise; `n` is at most 32, a multiple of LANES.
+            unsafe {
+                let mut at = 0;
+                while at < n {
+                    let v = isa.load(from.as_ptr().add(at));
+                    store(isa, to.add(col + at), I::LANES.min(n - at), v);
+                    at += I::LANES;
+                }
             }
+        };
+        copy(&buffers.out, self.out);
+        if self.op.sum() {
+            copy(&buffers.sum, self.sum);
         }
     }
 

@@ -32,21 +32,36 @@ impl WithFunction for Run<'_> {
     }
 }
 
-/// Short functions have a loop for each set of tensors, long ones one that branches.
-fn forward<F: Function>(level: Level, pass: Pass<'_>, f: F, scale: f32) {
-    let (bias, second) = (pass.has_bias(), pass.has_second());
-    if F::LONG {
-        return pass.run(level, &Forward { f, scale, bias, second });
-    }
-    match (bias, second) {
-        (false, false) => pass.run(level, &Forward { f, scale, bias: Never, second: Never }),
-        (true, false) => pass.run(level, &Forward { f, scale, bias: Always, second: Never }),
-        (false, true) => pass.run(level, &Forward { f, scale, bias: Never, second: Always }),
-        (true, true) => pass.run(level, &Forward { f, scale, bias: Always, second: Always }),
-    }
+/// Evaluates an expression with each flag, a `bool`, turned into the type that says the same.
+macro_rules! known {
+    (=> $body:expr) => { $body };
+    ($flag:ident $($more:ident)* => $body:expr) => {
+        if $flag {
+            let $flag = Always;
+            known!($($more)* => $body)
+        } else {
+            let $flag = Never;
+            known!($($more)* => $body)
+        }
+    };
 }
 
-/// Of short functions, those are fast that need nothing, or the output and have it.
+/// There is a loop for each set of tensors; one that branches for what is long and takes rarer sets,
+/// or is bound by memory.
+fn forward<F: Function>(level: Level, pass: Pass<'_>, f: F, scale: f32) {
+    let (bias, second) = (pass.has_bias(), pass.has_second());
+    if !F::LONG {
+        return known!(bias second => pass.run(level, &Forward { f, scale, bias, second }));
+    }
+    if second || pass.streams() {
+        return pass.run(level, &Forward { f, scale, bias, second });
+    }
+    let second = Never;
+    known!(bias => pass.run(level, &Forward { f, scale, bias, second }));
+}
+
+/// The same for the gradient: of functions that need nothing, or the output and have it, and of the
+/// others. That a long function which needs the output has only z is rare.
 fn backward<F: Function>(
     level: Level,
     pass: Pass<'_>,
@@ -54,32 +69,37 @@ fn backward<F: Function>(
     (scale, unscale): (f32, f32),
     from_output: bool,
 ) {
-    let (bias, sum) = (pass.has_bias() && !from_output, pass.has_sum());
-    if F::LONG {
-        return pass.run(level, &Backward { f, scale, unscale, bias, sum, from_output });
-    }
+    let (bias, sum) = (pass.has_bias(), pass.has_sum());
     if const { matches!(F::NEEDS, Needs::Nothing) } {
         let (pass, bias, from_output) = (pass.without_second(), Never, Never);
+        return known!(sum => {
+            pass.run(level, &Backward { f, scale, unscale, bias, sum, from_output });
+        });
+    }
+    if const { matches!(F::NEEDS, Needs::Output) } && from_output {
+        let (bias, from_output) = (Never, Always);
+        return known!(sum => {
+            pass.run(level, &Backward { f, scale, unscale, bias, sum, from_output });
+        });
+    }
+    let from_output = Never;
+    if !F::LONG {
+        return known!(bias sum => {
+            pass.run(level, &Backward { f, scale, unscale, bias, sum, from_output });
+        });
+    }
+    let rare = matches!(F::NEEDS, Needs::Output) || bias && !sum;
+    if rare || pass.streams() || bias && !sum {
+        return pass.run(level, &Backward { f, scale, unscale, bias, sum, from_output });
+    }
+    if const { matches!(F::NEEDS, Needs::PreActivation) } {
         if sum {
             let sum = Always;
-            pass.run(level, &Backward { f, scale, unscale, bias, sum, from_output });
+            known!(bias => {
+                pass.run(level, &Backward { f, scale, unscale, bias, sum, from_output });
+            });
         } else {
-            let sum = Never;
-            pass.run(level, &Backward { f, scale, unscale, bias, sum, from_output });
-        }
-        return;
-    }
-    match (from_output, sum) {
-        (true, true) => {
-            let (bias, sum, from_output) = (Never, Always, Always);
-            pass.run(level, &Backward { f, scale, unscale, bias, sum, from_output });
-        }
-        (true, false) => {
-            let (bias, sum, from_output) = (Never, Never, Always);
-            pass.run(level, &Backward { f, scale, unscale, bias, sum, from_output });
-        }
-        (false, _) => {
-            let from_output = Never;
+            let (bias, sum) = (Never, Never);
             pass.run(level, &Backward { f, scale, unscale, bias, sum, from_output });
         }
     }
