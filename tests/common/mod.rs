@@ -68,6 +68,10 @@ pub(crate) fn for_each_level(f: impl Fn(Level)) {
 
 /// Runs `f` in a rayon pool of so many threads.
 pub(crate) fn with_threads<R: Send>(threads: usize, f: impl FnOnce() -> R + Send) -> R {
+    // Where there are no threads, there is no pool.
+    if cfg!(target_family = "wasm") {
+        return f();
+    }
     rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap().install(f)
 }
 

@@ -354,9 +354,10 @@ fn divergence_is_said_plainly() {
     assert!(svg.contains("4 networks diverged"), "no word of it in the picture");
     let text = succeed(&folder, &[&quick[..], &["--mc", "2"]].concat());
     assert!(text.contains("Training diverged: 2 of 2 networks"), "{text}");
+    // With a limit of the norm or without, at this rate no setting is sound for all seeds.
     let text = succeed(&folder, &[&quick[..], &["--compare"]].concat());
-    assert!(text.contains("Training diverged: 16 of 16 networks"), "{text}");
-    assert!(!text.contains("The lowest test error"), "{text}");
+    assert!(text.contains("Training diverged: ") && text.contains(" of 16 networks"), "{text}");
+    assert!(text.contains("2 of 2 runs diverged"), "{text}");
 }
 
 /// The margins are about half of what comes out, which is the same bits on every machine with FMA.
