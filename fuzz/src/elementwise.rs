@@ -58,7 +58,7 @@ fn run(u: &mut Unstructured<'_>) -> Result<()> {
         1 => Saved::Output(output.view()),
         _ => Saved::PreActivation(x.view()),
     };
-    let drawn = Mask::generate(rows, cols, &dropout, &key).ok();
+    let drawn = Mask::generate(rows, cols, &dropout.with_key(key)).ok();
     let stored = drawn.as_ref().filter(|_| saved_mask);
     let (mut dz, mut db) = (blank.clone(), vec![9.0; cols]);
     let backward = reference::bias_activation_dropout_backward(

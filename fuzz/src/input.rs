@@ -142,7 +142,7 @@ impl Matrix {
         };
         matrix.data = vec![f32::from_bits(PADDING); len];
         for (i, value) in values.iter().enumerate() {
-            matrix.view_mut().set(i / cols, i % cols, *value);
+            matrix.view_mut().set(i / cols, i % cols, *value).expect("an element of the matrix");
         }
         matrix
     }
@@ -231,6 +231,6 @@ pub(crate) fn mask(u: &mut Unstructured<'_>, rows: usize, cols: usize) -> Result
     let rows = rows + usize::from(u.ratio(1, 32)?);
     let keep: Vec<bool> = numbers(u, rows * cols)?.iter().map(|x| *x > 0.0).collect();
     let mask = Mask::from_bools(rows, cols, &keep).expect("a truth value for each bit");
-    assert_eq!(mask.to_bools(), keep);
+    assert_eq!(mask.to_bools(), Ok(keep));
     Ok(mask)
 }

@@ -49,7 +49,11 @@ fn run(u: &mut Unstructured<'_>) -> Result<()> {
     opposite.invert();
     assert_eq!(opposite.count() + mask.count(), (rows * cols) as u64);
     assert!(opposite.to_bools().iter().flatten().zip(&bools).all(|(a, b)| a != b));
-    assert_eq!(Mask::from_bytes(rows, cols, &opposite.to_bytes().expect("memory for a small mask")).as_ref(), Ok(&opposite));
+    assert_eq!(
+        Mask::from_bytes(rows, cols, &opposite.to_bytes().expect("memory for a small mask"))
+            .as_ref(),
+        Ok(&opposite)
+    );
     opposite.invert();
     assert_eq!(opposite, mask);
     Ok(())
