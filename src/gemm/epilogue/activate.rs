@@ -59,8 +59,8 @@ impl<F: Function> Epilogue for Activated<F> {
     }
 }
 
-/// Calls `work` with the ends of a product with this epilogue, for tiles of `MR` or `LESS` rows and `NV`
-/// vectors.
+/// Calls `work` with the ends of a product with this epilogue, for tiles of `MR` or `LESS` rows and
+/// `NV` vectors.
 #[inline(always)]
 pub(in crate::gemm) fn with_activation<
     I: Isa,

@@ -112,7 +112,8 @@ impl PackAll {
     /// # Safety
     ///
     /// - B is alive and has `inputs` rows and `units` columns.
-    /// - `out` has room for all panels: `inputs` floats for each column, of which there are whole panels.
+    /// - `out` has room for all panels: `inputs` floats for each column, of which there are whole
+    ///   panels.
     unsafe fn new(b: Operand, inputs: usize, units: usize, out: *mut f32) -> Self {
         Self { b, inputs, units, out }
     }
@@ -146,7 +147,8 @@ impl TileKernel for PackAll {
             let out = unsafe { self.out.add(row * padded(self.units, nr)) };
             for col in (0..self.units).step_by(GROUP) {
                 let part = Part { row, rows, col, cols: GROUP.min(self.units - col) };
-                // SAFETY: the part lies in the matrix, and there is room for the bits of so many columns.
+                // SAFETY: the part lies in the matrix, and there is room for the bits of so many
+                // columns.
                 isa.vectorize(unsafe {
                     let operand = self.b.with_bits(isa, part, &mut bits);
                     PackB::new(operand, part, buffer, (out.add(col * rows), nr))
