@@ -1,10 +1,11 @@
-//! Some rows and columns of a matrix, by their indices: how they are read together, and what of a row
-//! they are written back to.
+//! Some rows and columns of a matrix, by their indices: how they are read together, and what of a
+//! row they are written back to.
 //!
-//! Rows are a matter of addresses. Columns are taken a vector at a time: the `LANES` listed columns from
-//! position `q * LANES` on lie in a few windows, stretches of `LANES` stored columns that begin at the
-//! first listed column not yet covered (the last one earlier, so that it ends with the vector's last).
-//! A permutation moves the lanes of a window to those of the vector, and another one back.
+//! Rows are a matter of addresses. Columns are taken a vector at a time: the `LANES` listed columns
+//! from position `q * LANES` on lie in a few windows, stretches of `LANES` stored columns that
+//! begin at the first listed column not yet covered (the last one earlier, so that it ends with the
+//! vector's last). A permutation moves the lanes of a window to those of the vector, and another
+//! one back.
 //!
 //! ```text
 //! stored    . a . . b c . d . e f . . . g h     a to h are listed, LANES = 8
@@ -41,8 +42,8 @@ pub(crate) struct IndexBuffers {
 }
 
 impl IndexBuffers {
-    /// The index of these rows and columns, ascending lists, of a matrix (all where there is no list), for
-    /// operations on `level`. It is valid as long as the lists, and until the next call.
+    /// The index of these rows and columns, ascending lists, of a matrix (all where there is no
+    /// list), for operations on `level`. It is valid as long as the lists, and until the next call.
     pub(crate) fn index(
         &mut self,
         level: Level,
@@ -177,7 +178,8 @@ impl Columns {
     /// The positions lie in the list; it and its windows, made for this level, are alive.
     #[inline(always)]
     pub(crate) unsafe fn windows<I: Isa>(&self, _: I, col: usize, end: usize) -> Range<usize> {
-        // SAFETY: the caller's promise: there is an entry for each whole vector, and one for the end.
+        // SAFETY: the caller's promise: there is an entry for each whole vector, and one for the
+        // end.
         unsafe {
             *self.first.add(col / I::LANES) as usize..*self.first.add(end / I::LANES) as usize
         }
@@ -205,8 +207,8 @@ impl Columns {
         unsafe { isa.as_bits(isa.load(self.lanes.add(2 * window * I::LANES).cast())) }
     }
 
-    /// For each lane of the window its lane of the vector; negative where the column is not listed, or
-    /// in another window.
+    /// For each lane of the window its lane of the vector; negative where the column is not listed,
+    /// or in another window.
     ///
     /// # Safety
     ///

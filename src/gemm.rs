@@ -10,7 +10,8 @@
 //!
 //! **One sum, one chain.** Every element is `acc = fma(a_ip, b_pj, acc)` for p ascending, from the
 //! bias of its column or 0. A block of k that is not the first starts from the stored partial
-//! result. So the bits of an element depend on its row of A and its column of B and on nothing else.
+//! result. So the bits of an element depend on its row of A and its column of B and on nothing
+//! else.
 //!
 //! Threads share nothing: C is cut into a grid of blocks, and each task packs what its block needs.
 
@@ -74,8 +75,9 @@ impl Product {
     /// Until [`Product::run`] returns:
     ///
     /// - A is m x k, B is k x n, the bias has n values, and all may be read.
-    /// - `partial` and the matrices of `end` are m x n, rows contiguous (those of the weights behind a
-    ///   gather index have its rows and columns), and nobody else accesses what is written.
+    /// - `partial` and the matrices of `end` are m x n, rows contiguous (those of the weights
+    ///   behind a gather index have its rows and columns), and nobody else accesses what is
+    ///   written.
     /// - `bits` is a mask of m x n elements, if `end` has a mask.
     /// - A gather index is ascending, and lies in its matrix.
     pub(crate) unsafe fn new(args: ProductArgs) -> Self {

@@ -1,5 +1,5 @@
-//! Parameter updates: stochastic gradient descent with momentum and the penalties L2 and L1, and the
-//! max-norm constraint of the dropout papers.
+//! Parameter updates: stochastic gradient descent with momentum and the penalties L2 and L1, and
+//! the max-norm constraint of the dropout papers.
 
 mod max_norm;
 
@@ -27,10 +27,10 @@ const TASK: usize = crate::threads::work::COPY;
 /// learning") with the learning rate outside the velocity.
 ///
 /// g is a subgradient of `loss + weight_decay / 2 · |w|² + l1 · |w|₁` with `sign(0) = 0`. Both
-/// penalties are part of the gradient, so momentum gathers them like any other part; without momentum
-/// they take `learning_rate · weight_decay · w` and `learning_rate · l1 · sign(w)` off w. A subgradient
-/// step passes 0 rather than stopping there: weights come near 0, not exactly to it. Where `l1` is 0
-/// the term is left out.
+/// penalties are part of the gradient, so momentum gathers them like any other part; without
+/// momentum they take `learning_rate · weight_decay · w` and `learning_rate · l1 · sign(w)` off w.
+/// A subgradient step passes 0 rather than stopping there: weights come near 0, not exactly to it.
+/// Where `l1` is 0 the term is left out.
 #[derive(Clone, Copy, Debug, PartialEq)]
 #[non_exhaustive]
 #[must_use]
@@ -132,8 +132,8 @@ struct Update {
 impl Update {
     /// # Safety
     ///
-    /// The part lies in all matrices, which are alive, and no other task accesses it. The rows of `w` are
-    /// contiguous.
+    /// The part lies in all matrices, which are alive, and no other task accesses it. The rows of
+    /// `w` are contiguous.
     unsafe fn new(
         part: Part,
         w: Target,

@@ -323,8 +323,8 @@ impl<'a, T> MatMut<'a, T> {
 
 /// The input and the output of an element-wise pass: two matrices, or one that is overwritten.
 ///
-/// Functions take it as `impl Into<InOut>`, so that the argument is written `(x, y)` or `x`, with views
-/// or, for one row, with slices:
+/// Functions take it as `impl Into<InOut>`, so that the argument is written `(x, y)` or `x`, with
+/// views or, for one row, with slices:
 ///
 /// ```
 /// # use fused_dropout::{InOut, MatMut};
@@ -411,8 +411,8 @@ impl<T> InOut<'_, T> {
     }
 }
 
-/// Rows and columns of a matrix behind a pointer, known where debug assertions are on: each address is
-/// checked there, so that the ordinary tests are a test of bounds.
+/// Rows and columns of a matrix behind a pointer, known where debug assertions are on: each address
+/// is checked there, so that the ordinary tests are a test of bounds.
 #[derive(Clone, Copy, Debug)]
 struct Extents {
     #[cfg(debug_assertions)]
@@ -436,8 +436,8 @@ impl Extents {
         Self { rows: (self.rows * self.cols).div_ceil(cols.max(1)), cols }
     }
 
-    /// Panics where the elements from (row, col) on, `n` of the row, are not in the matrix. No elements
-    /// may be at the end of a row, or of the matrix.
+    /// Panics where the elements from (row, col) on, `n` of the row, are not in the matrix. No
+    /// elements may be at the end of a row, or of the matrix.
     #[track_caller]
     fn check(self, row: usize, col: usize, n: usize) {
         let Self { rows, cols } = self;
@@ -581,7 +581,8 @@ impl<T> Target<T> {
         unsafe { self.ptr.add(row * self.row_step + col * self.col_step) }
     }
 
-    /// The address of `n` elements of a row, from (row, col) on, of a matrix whose rows are contiguous.
+    /// The address of `n` elements of a row, from (row, col) on, of a matrix whose rows are
+    /// contiguous.
     ///
     /// # Safety
     ///

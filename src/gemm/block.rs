@@ -16,21 +16,22 @@
 //!
 //! That is BLIS. The real one differs in these ways:
 //!
-//! 1. A panel of B is packed, or prefetched if it is packed, by the tiles of the panel before it, a row
-//!    each few steps of k ([`PackAhead`]). What they did not get to is packed just before its first tile.
-//! 2. Panels of B stay packed only where they are used by enough blocks of A to pay for the writing. Else
-//!    there is room for two, which are packed in turn, anew for each block of A.
-//! 3. The depth is one block of k up to 1024 (see [`block_sizes`]), and always where the epilogue cannot
-//!    leave partial sums in its output because it reads what is there: updates of weights.
-//! 4. Mask bits, those of the epilogue and those of a masked B, are made for [`GROUP`] columns at a time,
-//!    just before the tiles that use them.
-//! 5. An update of weights is software-pipelined: a tile's epilogue is worked off between the steps of k
-//!    of the next tile, up to the end of the group of columns.
-//! 6. Rows too few to pay for packing B take another way altogether ([`Skinny`]): B is read in place,
-//!    and the epilogue takes its sums from C.
+//! 1. A panel of B is packed, or prefetched if it is packed, by the tiles of the panel before it, a
+//!    row each few steps of k ([`PackAhead`]). What they did not get to is packed just before its
+//!    first tile.
+//! 2. Panels of B stay packed only where they are used by enough blocks of A to pay for the
+//!    writing. Else there is room for two, which are packed in turn, anew for each block of A.
+//! 3. The depth is one block of k up to 1024 (see [`block_sizes`]), and always where the epilogue
+//!    cannot leave partial sums in its output because it reads what is there: updates of weights.
+//! 4. Mask bits, those of the epilogue and those of a masked B, are made for [`GROUP`] columns at a
+//!    time, just before the tiles that use them.
+//! 5. An update of weights is software-pipelined: a tile's epilogue is worked off between the steps
+//!    of k of the next tile, up to the end of the group of columns.
+//! 6. Rows too few to pay for packing B take another way altogether ([`Skinny`]): B is read in
+//!    place, and the epilogue takes its sums from C.
 //!
-//! The nest is compiled once for each instruction set, and needs no vector instructions itself: packing,
-//! mask bits, tiles and epilogues are kernels that it calls.
+//! The nest is compiled once for each instruction set, and needs no vector instructions itself:
+//! packing, mask bits, tiles and epilogues are kernels that it calls.
 
 use super::blocking::{Depth, balanced, block_sizes, column_block, panels};
 use super::epilogue::{Activate, End, Epilogue, InMemory, Pipeline, Pipelined, with_activation};
@@ -56,8 +57,8 @@ pub(super) struct Block<'a> {
 impl<'a> Block<'a> {
     /// # Safety
     ///
-    /// What `Product::new` was promised of the product; the part lies in C, its columns begin at a multiple
-    /// of 32 and end at one or with C, and no other task has any of it.
+    /// What `Product::new` was promised of the product; the part lies in C, its columns begin at a
+    /// multiple of 32 and end at one or with C, and no other task has any of it.
     pub(super) unsafe fn new(product: &'a Product, part: Part) -> Self {
         Self { product: &product.args, part }
     }
@@ -232,15 +233,15 @@ impl<I: Isa> Nest<'_, I> {
         (kc, balanced(rows, mc, mr))
     }
 
-    /// Whether panels of B stay packed for all `blocks` blocks of A. Writing them costs more than copying
-    /// them ahead twice, but less than packing them twice where they cannot just be copied.
+    /// Whether panels of B stay packed for all `blocks` blocks of A. Writing them costs more than
+    /// copying them ahead twice, but less than packing them twice where they cannot just be copied.
     fn b_stays_packed(&self, blocks: usize) -> bool {
         let b = &self.product.b;
         b.panels().is_none() && blocks > if b.is_copied() { 2 } else { 1 }
     }
 
-    /// The panels of B from column `col` on; `stays` says whether they stay in `buffer`, and if so, whether
-    /// they are there already.
+    /// The panels of B from column `col` on; `stays` says whether they stay in `buffer`, and if so,
+    /// whether they are there already.
     fn panels_of_b(
         &self,
         depth: Depth,
@@ -273,18 +274,33 @@ impl<I: Isa> Nest<'_, I> {
     }
 
     /// B, and if it is masked, the bits of the group of columns from `jg` on, in `bits`.
+    #[inline(never)]
     fn masked_group(&self, depth: Depth, (jg, end): (usize, usize), bits: &mut [u32]) -> Operand {
         if jg >= end {
             return self.product.b;
         }
         let cols = GROUP.min(end - jg);
         let part = Part { row: depth.first, rows: depth.count, col: jg, cols };
-        // SAFETY: the part lies in B; blocks start at multiples of 32; there is room for a group's bits.
+        // SAFETY: the part lies in B; blocks start at multiples of 32; there is room for a group's
+        // bits.
         unsafe { self.product.b.with_bits(self.isa, part, bits) }
     }
 
-    /// What `tiles` tiles do ahead for the panel of B from column `col` on, which is, or will be, packed
-    /// at `to`.
+    /// The bits of the epilogue's mask for a part of C.
+    ///
+    /// # Safety
+    ///
+    /// As for [`Bits::tile`](crate::mask::Bits::tile): the part lies in this task's block, its
+    /// columns begin at a multiple of 32 and end at one or with the block, and `scratch` has room
+    /// for its bits.
+    #[inline(never)]
+    unsafe fn mask_bits(&self, part: Part, scratch: &mut [u32]) -> Tile {
+        // SAFETY: the caller's promise; the mask has the shape of C.
+        unsafe { self.product.bits.tile(self.isa, part, scratch) }
+    }
+
+    /// What `tiles` tiles do ahead for the panel of B from column `col` on, which is, or will be,
+    /// packed at `to`.
     fn pack_ahead(
         operand: Operand,
         depth: Depth,
@@ -331,8 +347,8 @@ impl<I: Isa> Nest<'_, I> {
         }
     }
 
-    /// Loops 2 and 1: the tiles of a block of A. A panel of B is fetched by the tiles of the one before;
-    /// mask bits are made a group of columns at a time, just before their tiles.
+    /// Loops 2 and 1: the tiles of a block of A. A panel of B is fetched by the tiles of the one
+    /// before; mask bits are made a group of columns at a time, just before their tiles.
     fn tiles(
         &self,
         depth: Depth,
@@ -359,9 +375,10 @@ impl<I: Isa> Nest<'_, I> {
             let mut bits = Tile { words: scratch.as_ptr(), stride: 0 };
             if product.end.is_masked() && depth.ends {
                 // SAFETY: the mask has the shape of C, and blocks start at whole words.
-                bits = unsafe { product.bits.tile(isa, Part { col: jg, cols, ..block }, scratch) };
+                bits = unsafe { self.mask_bits(Part { col: jg, cols, ..block }, scratch) };
             }
-            // The bits of the next group: its first panel is packed while this one's last is multiplied.
+            // The bits of the next group: its first panel is packed while this one's last is
+            // multiplied.
             bits_of_b.reverse();
             let next_group = self.masked_group(depth, (jg + GROUP, to_pack), bits_of_b[0]);
             // Loop 2: panels of B.
@@ -377,8 +394,8 @@ impl<I: Isa> Nest<'_, I> {
                 ahead = Self::pack_ahead(of_next, depth, (col + nr, end), b, (tiles, other));
                 let bits = Tile { words: bits.words.wrapping_add(jr / 32), ..bits };
                 let area = Area { part: Part { col, cols, ..block }, bits, shift: jr % 32 };
-                // SAFETY: panels stand one after the other in their buffers, `depth.count` floats a row
-                // or column; the bits are those of the group.
+                // SAFETY: panels stand one after the other in their buffers, `depth.count` floats a
+                // row or column; the bits are those of the group.
                 unsafe { self.row_of_tiles(depth, area, this, buffers, &mut ahead, &mut pipeline) };
             }
             if let Some(end) = self.ends.registers {
@@ -393,8 +410,8 @@ impl<I: Isa> Nest<'_, I> {
     ///
     /// # Safety
     ///
-    /// The area lies in this task's block; panels of A are packed in their buffer, that of B at `b`; the
-    /// bits are those of the area, until the pipeline is drained.
+    /// The area lies in this task's block; panels of A are packed in their buffer, that of B at
+    /// `b`; the bits are those of the area, until the pipeline is drained.
     #[inline(always)]
     unsafe fn row_of_tiles(
         &self,
@@ -442,7 +459,7 @@ impl<I: Isa> Nest<'_, I> {
             grow(&mut scratch.bits, rows * most.min(cols).div_ceil(32))?;
             for c in (0..cols).step_by(most) {
                 let part = Part { row, rows, col: col + c, cols: most.min(cols - c) };
-                let bits = product.bits.tile(isa, part, &mut scratch.bits);
+                let bits = self.mask_bits(part, &mut scratch.bits);
                 let sums = product.partial.in_row(row, part.col, part.cols).cast_const();
                 let area = Area { part, bits, shift: 0 };
                 end.finish(isa, &area, sums, product.partial.row_step);

@@ -12,11 +12,11 @@ const SHALLOW_ROWS: usize = 128;
 /// more than a panel of B in the level-1 cache would. The panel (KC x 16 floats, 64 KiB at most)
 /// streams from the level-2 cache, two loads in twelve multiply-adds.
 ///
-/// A deeper product of few rows has KC = 384: its time is that of reading B, and rows of B a power of
-/// two apart evict each other less when there are fewer of them.
+/// A deeper product of few rows has KC = 384: its time is that of reading B, and rows of B a power
+/// of two apart evict each other less when there are fewer of them.
 ///
-/// A block of A (MC x KC) takes the level-2 cache at most: MC = 128 for 512 KiB and KC = 1024. Panels
-/// of it pass once for each panel of B, in order, so the hardware fetches what is not there.
+/// A block of A (MC x KC) takes the level-2 cache at most: MC = 128 for 512 KiB and KC = 1024.
+/// Panels of it pass once for each panel of B, in order, so the hardware fetches what is not there.
 pub(super) fn block_sizes(mr: usize, rows: Option<usize>, k: usize) -> (usize, usize) {
     let shallow = rows.is_some_and(|rows| rows <= SHALLOW_ROWS) && k > 1024;
     let kc = balanced(k, if shallow { 384 } else { 1024 }, 32);
@@ -35,8 +35,8 @@ pub(super) fn balanced(n: usize, most: usize, multiple: usize) -> usize {
     n.div_ceil(parts).next_multiple_of(multiple).max(multiple)
 }
 
-/// Rows cut into panels of at most `mr` whose heights differ by one at most, so that no tile is much
-/// smaller than the others: (first row, rows) of each.
+/// Rows cut into panels of at most `mr` whose heights differ by one at most, so that no tile is
+/// much smaller than the others: (first row, rows) of each.
 pub(super) fn panels(rows: usize, mr: usize) -> impl Iterator<Item = (usize, usize)> {
     let count = rows.div_ceil(mr).max(1);
     let (height, higher) = (rows / count, rows % count);

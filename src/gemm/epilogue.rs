@@ -1,8 +1,8 @@
 //! What happens to the accumulators of a product, before they are ever stored.
 //!
-//! [`End`] is what callers choose. A kernel does not match on it: for each epilogue there is a type with
-//! the trait [`Epilogue`], and the loop nest gets two trait objects of it, [`MemoryEnd`] for sums in
-//! memory and, where it pays, [`RegisterEnd`] for a whole tile whose sums never leave the registers.
+//! [`End`] is what callers choose. A kernel does not match on it: for each epilogue there is a type
+//! with the trait [`Epilogue`], and the loop nest gets two trait objects of it, [`MemoryEnd`] for
+//! sums in memory and, where it pays, [`RegisterEnd`] for whole tiles, whose sums are in registers.
 
 mod activate;
 mod pipeline;
@@ -10,8 +10,8 @@ mod store;
 mod weight_update;
 
 use super::ProductArgs;
-use super::tile::{Area, MemoryEnd, RegisterEnd};
-use crate::isa::{Isa, Kernel, load};
+use super::tile::{Area, MemoryEnd, RegisterEnd, RegisterTile, Task};
+use crate::isa::{Isa, Kernel, Twice, load};
 use crate::threads::Part;
 pub(crate) use activate::Activate;
 pub(super) use activate::with_activation;
@@ -48,8 +48,8 @@ impl End {
     }
 }
 
-/// Where some vectors side by side are in C. They are whole, or there is one with the columns that are
-/// left at the right edge.
+/// Where some vectors side by side are in C. They are whole, or there is one with the columns that
+/// are left at the right edge.
 #[derive(Clone, Copy)]
 pub(super) struct Place {
     pub(super) row: usize,
@@ -70,12 +70,12 @@ impl Place {
 pub(super) trait Epilogue: Copy + Send + Sync {
     /// Whether the mask bits matter.
     const MASKED: bool;
-    /// Whether the work on a vector is one long chain of operations: two vectors are worked on side by
-    /// side then, with sums from memory, and no copy of it stands in a register tile.
+    /// Whether the work on a vector is one long chain of operations: two vectors are worked on side
+    /// by side then, with sums from memory, and no copy of it stands in a register tile.
     const LONG: bool = false;
 
-    /// Prefetches what [`Epilogue::finish`] will read and is far from what it reads before. Outputs that
-    /// are only written need nothing.
+    /// Prefetches what [`Epilogue::finish`] will read and is far from what it reads before. Outputs
+    /// that are only written need nothing.
     ///
     /// # Safety
     ///
@@ -83,8 +83,8 @@ pub(super) trait Epilogue: Copy + Send + Sync {
     #[inline(always)]
     unsafe fn prefetch<I: Isa>(self, _: I, _: Part) {}
 
-    /// Turns the sums of `V` vectors of a row into outputs. The mask bits of `keep` are those from the
-    /// place's first column on.
+    /// Turns the sums of `V` vectors of a row into outputs. The mask bits of `keep` are those from
+    /// the place's first column on.
     ///
     /// # Safety
     ///
@@ -120,14 +120,7 @@ pub(super) struct InRegisters<E, const MR: usize, const MR1: usize, const NV: us
 impl<I: Isa, E: Epilogue, const MR: usize, const MR1: usize, const NV: usize> RegisterEnd<I>
     for InRegisters<E, MR, MR1, NV>
 {
-    unsafe fn tile(
-        &self,
-        isa: I,
-        product: &ProductArgs,
-        task: &super::tile::Task,
-        _: &mut Pipeline,
-    ) {
-        use super::tile::RegisterTile;
+    unsafe fn tile(&self, isa: I, product: &ProductArgs, task: &Task, _: &mut Pipeline) {
         let epilogue = self.0;
         // SAFETY: the caller's promise; there is no other number of rows.
         unsafe {
@@ -151,8 +144,8 @@ struct FinishArea<'a, E> {
 impl<'a, E: Epilogue> FinishArea<'a, E> {
     /// # Safety
     ///
-    /// - The area lies in every matrix of the epilogue, whose rows are contiguous, and no other task
-    ///   accesses it.
+    /// - The area lies in every matrix of the epilogue, whose rows are contiguous, and no other
+    ///   task accesses it.
     /// - If the epilogue is masked, the area's bits are valid for reads.
     /// - `sums` is valid for reads of the area's rows, `step` floats apart.
     unsafe fn new(epilogue: E, area: &'a Area, sums: *const f32, step: usize) -> Self {
@@ -192,7 +185,7 @@ impl<E: Epilogue> Kernel for FinishArea<'_, E> {
     #[inline(always)]
     fn run<I: Isa>(self, isa: I) {
         if E::LONG {
-            self.rows(crate::isa::Twice(isa));
+            self.rows(Twice(isa));
         } else {
             self.rows(isa);
         }

@@ -8,9 +8,9 @@
 //! store acc as partial result, or hand it to the epilogue
 //! ```
 //!
-//! The real one is unrolled by four, and does two more things between steps of k, where the load and
-//! store units have room: it packs or prefetches rows of the next panel of B ([`AheadRows`]), and it
-//! finishes the rows of another tile ([`StepHook`]).
+//! The real one is unrolled by four, and does two more things between steps of k, where the load
+//! and store units have room: it packs or prefetches rows of the next panel of B ([`AheadRows`]),
+//! and it finishes the rows of another tile ([`StepHook`]).
 
 use super::pack::AheadRows;
 use crate::isa::Isa;

@@ -4,8 +4,8 @@
 //! is used no more often than that. Instead a few rows of B at a time are streamed along C, whose
 //! sums wait in memory, for the most part in the level-1 cache.
 //!
-//! Where B itself lies in the level-1 cache ([`SMALL`]), packing does not pay for more rows either, and
-//! sums need not wait: a tile goes through all of k.
+//! Where B itself lies in the level-1 cache ([`SMALL`]), packing does not pay for more rows either,
+//! and sums need not wait: a tile goes through all of k.
 
 use super::ProductArgs;
 use super::blocking::panels;
@@ -23,8 +23,8 @@ pub(super) const SMALL: usize = 4096;
 /// Up to so many rows a small B is read in place.
 pub(super) const SMALL_ROWS: usize = 16;
 
-/// `c = a · b` from where sums start, for few rows; rows of B and C are contiguous. B may be masked: its
-/// dropout is applied to what is loaded.
+/// `c = a · b` from where sums start, for few rows; rows of B and C are contiguous. B may be
+/// masked: its dropout is applied to what is loaded.
 pub(super) struct Skinny {
     a: *const f32,
     a_row_step: usize,
@@ -44,8 +44,8 @@ pub(super) struct Skinny {
 }
 
 impl Skinny {
-    /// The product for a part of C, whose rows of A are at `a`, with the steps to the next row and step
-    /// of k.
+    /// The product for a part of C, whose rows of A are at `a`, with the steps to the next row and
+    /// step of k.
     ///
     /// # Safety
     ///
@@ -171,14 +171,13 @@ impl Skinny {
         let mut at = 0;
         // SAFETY: the caller's promise; `at + n <= cols`.
         unsafe {
-            while at + width <= cols {
+            // Sums that start and end here may be made twice: the last tile overlaps the one
+            // before.
+            let overlaps = !MASKED && steps.depth == self.k && width <= cols;
+            while at + width <= cols || (overlaps && at < cols) {
+                at = at.min(cols - width);
                 self.tile::<I, R, V, MASKED>(isa, steps, (first, at), width, bits);
                 at += width;
-            }
-            // Sums that start and end here may be made twice.
-            if !MASKED && steps.depth == self.k && at < cols && width <= cols {
-                self.tile::<I, R, V, MASKED>(isa, steps, (first, cols - width), width, bits);
-                at = cols;
             }
             while at < cols {
                 let n = I::LANES.min(cols - at);
@@ -192,8 +191,8 @@ impl Skinny {
     ///
     /// # Safety
     ///
-    /// As for `rows`; the range lies in the matrices; `n` is `V * LANES`, or less if `V` is 1. The bits
-    /// are those from `first` on.
+    /// As for `rows`; the range lies in the matrices; `n` is `V * LANES`, or less if `V` is 1. The
+    /// bits are those from `first` on.
     #[inline(always)]
     unsafe fn tile<I: Isa, const R: usize, const V: usize, const MASKED: bool>(
         &self,

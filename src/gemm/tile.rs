@@ -1,16 +1,14 @@
-//! One tile of C: sums start from the bias or a partial result, grow in registers, and wait in memory for
-//! the next block of k or go to the epilogue.
+//! One tile of C: sums start from the bias or a partial result, grow in registers, and wait in
+//! memory for the next block of k or go to the epilogue.
 //!
-//! The loop nest calls each kind of tile through one pointer, so that it, and what it packs, is compiled
-//! once for each instruction set and a tile once for each use:
+//! The loop nest calls each kind of tile through one pointer, so that it, and what it packs, is
+//! compiled once for each instruction set and a tile once for each use:
 //!
-//! | kernel | rows | sums start and end | for |
+//! | kernel | rows | sums end | for |
 //! |---|---|---|---|
-//! | [`MemoryTile`] | any | in memory | edges, blocks of k but the last, [`End::Store`], long activations |
+//! | [`MemoryTile`] | any | in memory | edges, all blocks of k but the last, stores, long activations |
 //! | [`RegisterTile`] | MR, MR - 1 | in the epilogue | short activations |
-//! | `PipelinedTile` | MR, MR - 1 | in a buffer, finished along with the next tile | updates of weights |
-//!
-//! [`End::Store`]: super::epilogue::End::Store
+//! | `PipelinedTile` | MR, MR - 1 | in a buffer, until the next tile | updates of weights |
 
 use super::ProductArgs;
 use super::blocking::Depth;
@@ -61,19 +59,20 @@ pub(super) trait MemoryEnd<I: Isa> {
     ///
     /// # Safety
     ///
-    /// The area lies in every matrix of the epilogue, no other task accesses it, and its bits are its own.
-    /// `sums` is valid for reads of its rows, `step` floats apart.
+    /// The area lies in every matrix of the epilogue, no other task accesses it, and its bits are
+    /// its own. `sums` is valid for reads of its rows, `step` floats apart.
     unsafe fn finish(&self, isa: I, area: &Area, sums: *const f32, step: usize);
 }
 
-/// Whole tiles of `MR` or `MR - 1` rows in the last block of k, whose sums go to the epilogue from registers.
+/// Whole tiles of `MR` or `MR - 1` rows in the last block of k, whose sums go to the epilogue from
+/// registers.
 pub(super) trait RegisterEnd<I: Isa> {
     /// Computes a tile. Its epilogue may be left for later in the pipeline.
     ///
     /// # Safety
     ///
-    /// The tile lies in C and in every matrix of the epilogue, and no other task accesses it; its panels
-    /// are valid, and so are its bits until it is finished.
+    /// The tile lies in C and in every matrix of the epilogue, and no other task accesses it; its
+    /// panels are valid, and so are its bits until it is finished.
     unsafe fn tile(&self, isa: I, product: &ProductArgs, task: &Task, pipeline: &mut Pipeline);
 
     /// Finishes what is left in the pipeline: nothing, unless the epilogue is software-pipelined.
@@ -93,9 +92,9 @@ pub(super) struct Ends<'a, I> {
 }
 
 impl<I: Isa> Ends<'_, I> {
-    /// Whether there are register tiles for the epilogues of this instruction set. With vectors of 128
-    /// bits the sums of a tile are few, and so is what it saves to keep them in registers: all epilogues
-    /// share the tiles in memory there.
+    /// Whether there are register tiles for the epilogues of this instruction set. With vectors of
+    /// 128 bits the sums of a tile are few, and so is what it saves to keep them in registers: all
+    /// epilogues share the tiles in memory there.
     pub(super) const HAS_REGISTER_TILES: bool = I::LANES > 4;
 
     /// Computes a tile; `buffer` has room for any.
@@ -124,8 +123,8 @@ impl<I: Isa> Ends<'_, I> {
         }
     }
 
-    /// A tile of any size: the one place for what does not fill a tile. Sums that wait for the next block
-    /// of k, or are stored as they are, go to C; others to the buffer.
+    /// A tile of any size: the one place for what does not fill a tile. Sums that wait for the next
+    /// block of k, or are stored as they are, go to C; others to the buffer.
     ///
     /// # Safety
     ///
@@ -203,7 +202,7 @@ fn prefetch_rows<I: Isa>(isa: I, first: *const f32, step: usize, rows: usize, co
 /// # Safety
 ///
 /// `from` is valid for reads and `to` for writes of `rows` rows of `cols` floats.
-#[inline(always)]
+#[inline(never)]
 unsafe fn copy_rows(
     from: *const f32,
     from_step: usize,
@@ -304,8 +303,8 @@ impl<E: Epilogue, const R: usize, const NV: usize> Kernel for RegisterTile<'_, E
     }
 }
 
-/// A tile of any number of rows and vectors whose sums start and end in memory: one set of instances for
-/// all epilogues.
+/// A tile of any number of rows and vectors whose sums start and end in memory: one set of
+/// instances for all epilogues.
 #[derive(Clone, Copy)]
 pub(super) struct MemoryTile {
     panels: Panels,

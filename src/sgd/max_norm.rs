@@ -35,9 +35,9 @@ pub(crate) fn check_limit(limit: f32) -> Result<()> {
     Err(Error::Parameter { name: "max_norm", value: limit.into(), expected: "positive" })
 }
 
-/// [`max_norm`] of the matrix that consists of the `rows` x `cols` weights of the index: the norm of a
-/// column is that of these weights, one chain, rows ascending, and only they are scaled. The stored rows
-/// of `w` are contiguous and are its inputs, or its units if `transposed`.
+/// [`max_norm`] of the matrix that consists of the `rows` x `cols` weights of the index: the norm
+/// of a column is that of these weights, one chain, rows ascending, and only they are scaled. The
+/// stored rows of `w` are contiguous and are its inputs, or its units if `transposed`.
 pub(crate) fn gathered_max_norm(
     level: Level,
     w: Target,
@@ -53,8 +53,8 @@ pub(crate) fn gathered_max_norm(
         Grid::with_parts(rows, cols, rows, strip(rows))
     };
     for_each(grid.len(), |i| {
-        // SAFETY: the part lies in the lists, these in the matrix, and it is this task's alone: parts
-        // begin at multiples of 64 columns, and no window leaves the columns of its vector.
+        // SAFETY: the part lies in the lists, these in the matrix, and it is this task's alone:
+        // parts begin at multiples of 64 columns, and no window leaves the columns of its vector.
         level.vectorize(unsafe { MaxNorm::new(grid.part(i), w, index, transposed, limit) });
     });
 }
@@ -71,9 +71,9 @@ struct MaxNorm {
 impl MaxNorm {
     /// # Safety
     ///
-    /// - The part has whole columns, or rows if `transposed`; it lies in the lists of the index, these in
-    ///   the matrix, all are alive, and no other task accesses what is between the first and the last
-    ///   column of a vector.
+    /// - The part has whole columns, or rows if `transposed`; it lies in the lists of the index,
+    ///   these in the matrix, all are alive, and no other task accesses what is between the first
+    ///   and the last column of a vector.
     /// - The index was made for the level that the kernel runs on.
     /// - The rows of `w` are contiguous.
     unsafe fn new(part: Part, w: Target, index: GatherIndex, transposed: bool, limit: f32) -> Self {

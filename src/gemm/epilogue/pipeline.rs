@@ -1,9 +1,10 @@
-//! Software-pipelined epilogues: the sums of a tile wait in a buffer, and are finished a row at a time
-//! while the sums of the next tile are made.
+//! Software-pipelined epilogues: the sums of a tile wait in a buffer, and are finished a row at a
+//! time while the sums of the next tile are made.
 //!
-//! An update reads and writes weights and velocities, of which each row is in other pages and mostly in
-//! the same sets of the caches as the one before. At the end of a tile the multiply-adds would wait for
-//! them. Between the steps of k loads and stores have room, and other multiply-adds are there to be done.
+//! An update reads and writes weights and velocities, of which each row is in other pages and
+//! mostly in the same sets of the caches as the one before. At the end of a tile the multiply-adds
+//! would wait for them. Between the steps of k loads and stores have room, and other multiply-adds
+//! are there to be done.
 
 use super::super::ProductArgs;
 use super::super::microkernel::{StepHook, accumulate};
@@ -20,7 +21,8 @@ pub(in crate::gemm) struct Pipeline {
     /// What of the tile is not finished, and its sums, row after row.
     waiting: Area,
     sums: *const f32,
-    /// The four steps of k at which the next row is finished, and how many there are from row to row.
+    /// The four steps of k at which the next row is finished, and how many there are from row to
+    /// row.
     due: usize,
     every: usize,
     /// Rows of the tile whose sums are being made that have not been prefetched.
@@ -48,8 +50,8 @@ struct Rows<'a, E, const NV: usize> {
 }
 
 impl<E: Epilogue, const NV: usize> Rows<'_, E, NV> {
-    /// Spreads what waits over the `k` steps of the tile `ahead`; rows for which there is no room are
-    /// finished at once.
+    /// Spreads what waits over the `k` steps of the tile `ahead`; rows for which there is no room
+    /// are finished at once.
     #[inline(always)]
     fn spread<I: Isa>(&mut self, isa: I, k: usize, ahead: Part) {
         self.pipeline.ahead = ahead;
@@ -75,7 +77,8 @@ impl<E: Epilogue, const NV: usize> Rows<'_, E, NV> {
     fn finish_row<I: Isa>(&mut self, isa: I) {
         let Self { epilogue, pipeline } = self;
         let Area { part: Part { row, col, .. }, bits, shift } = pipeline.waiting;
-        // SAFETY: what `RegisterEnd::tile` was promised of the tile; both parts lie in the matrices.
+        // SAFETY: what `RegisterEnd::tile` was promised of the tile; both parts lie in the
+        // matrices.
         unsafe {
             let word = isa.word(if E::MASKED { *bits.words >> shift } else { 0 });
             let mut sums = [isa.splat(0.0); NV];

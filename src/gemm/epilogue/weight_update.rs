@@ -16,8 +16,9 @@ pub(crate) struct Update {
 }
 
 impl Update {
-    /// Calls `work` with the same update: once more where it is what most steps are, with a velocity and
-    /// without the L1 penalty, so that there is a copy of the work with no branch for a vector.
+    /// Calls `work` with the same update: once more where it is what most steps are, with a
+    /// velocity and without the L1 penalty, so that there is a copy of the work with no branch for
+    /// a vector.
     #[inline(always)]
     fn unswitch(self, work: impl UpdateWork) {
         match self.velocity {
@@ -215,9 +216,9 @@ impl<I: Isa, const V: usize> UpdateWork for GatheredVectors<I, V> {
         let Self { isa, row, columns, place, sums } = self;
         for (v, sum) in sums.into_iter().enumerate() {
             let (position, n) = place.vector::<I, V>(isa, v);
-            // SAFETY: what `Epilogue::finish` was promised, for positions in the lists, which lie in the
-            // matrices. A window lies between the first and the last column of its vector, which no
-            // other task accesses.
+            // SAFETY: what `Epilogue::finish` was promised, for positions in the lists, which lie
+            // in the matrices. A window lies between the first and the last column of its vector,
+            // which no other task accesses.
             unsafe {
                 if n == I::LANES && (V > 1 || position.is_multiple_of(I::LANES)) {
                     for window in columns.windows(isa, position, position + I::LANES) {

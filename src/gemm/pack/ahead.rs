@@ -1,13 +1,13 @@
-//! Packing ahead: the tiles of one panel of B pack or prefetch the next one, a row each few steps of k.
-//! The load and store units have room for that, so packing takes no time of its own.
+//! Packing ahead: the tiles of one panel of B pack or prefetch the next one, a row each few steps
+//! of k. The load and store units have room for that, so packing takes no time of its own.
 
 use crate::isa::Isa;
 
 /// What one tile packs or prefetches: a row at a time, and a line of one further on.
 #[derive(Clone, Copy)]
 pub(in crate::gemm) struct AheadRows {
-    /// One less than the number, a power of two, of times four steps of k from a row to the next; more
-    /// than there are where only the first is copied.
+    /// One less than the number, a power of two, of times four steps of k from a row to the next;
+    /// more than there are where only the first is copied.
     pub(in crate::gemm) interval_mask: usize,
     from: *const f32,
     from_step: usize,
@@ -22,8 +22,8 @@ pub(in crate::gemm) struct AheadRows {
     mask: RowMask,
 }
 
-/// The dropout of copied rows: the bits of the next, from bit `shift` on, and the scale of what they
-/// keep. Where there are no bits rows stay as they are.
+/// The dropout of copied rows: the bits of the next, from bit `shift` on, and the scale of what
+/// they keep. Where there are no bits rows stay as they are.
 #[derive(Clone, Copy)]
 pub(super) struct RowMask {
     pub(super) words: *const u32,
@@ -46,8 +46,8 @@ impl AheadRows {
     ///
     /// # Safety
     ///
-    /// There is another row: its source is valid for reads, its place in the panel for writes, and the
-    /// bits of its mask, if there is one, for reads.
+    /// There is another row: its source is valid for reads, its place in the panel for writes, and
+    /// the bits of its mask, if there is one, for reads.
     #[inline(always)]
     pub(in crate::gemm) unsafe fn copy_row<I: Isa>(&mut self, isa: I, nr: usize) {
         let mut line = 0;
@@ -78,15 +78,15 @@ impl AheadRows {
     }
 }
 
-/// A panel of B that the tiles of the one before pack, or prefetch where it is packed: a cursor that hands
-/// each tile its share. As many tiles as possible take part, so that memory has time.
+/// A panel of B that the tiles of the one before pack, or prefetch where it is packed: a cursor
+/// that hands each tile its share. As many tiles as possible take part, so that memory has time.
 pub(in crate::gemm) struct PackAhead {
     /// What the next tile does, but for what the tiles before it have done.
     rows: AheadRows,
     /// What a tile does that has nothing to do.
     idle: AheadRows,
-    /// Rows to fetch, or columns where it is these that are contiguous; how many a tile fetches; and how
-    /// many the tiles so far have fetched.
+    /// Rows to fetch, or columns where it is these that are contiguous; how many a tile fetches;
+    /// and how many the tiles so far have fetched.
     count: usize,
     share: usize,
     fetched: usize,
@@ -94,8 +94,8 @@ pub(in crate::gemm) struct PackAhead {
     column_step: usize,
 }
 
-/// Four steps of k from a row's prefetch to its copy: enough to hide the latency of memory. The rows
-/// between are few, since those a power of two apart evict each other.
+/// Four steps of k from a row's prefetch to its copy: enough to hide the latency of memory. The
+/// rows between are few, since those a power of two apart evict each other.
 const PREFETCH_DISTANCE: usize = 32;
 
 impl PackAhead {
@@ -115,7 +115,8 @@ impl PackAhead {
         Self { rows: idle, idle, count: 0, share: 0, fetched: 0, column_step: 0 }
     }
 
-    /// For `tiles` tiles, the panel of `rows` rows of `nr` columns at `from`, which is packed to `to`.
+    /// For `tiles` tiles, the panel of `rows` rows of `nr` columns at `from`, which is packed to
+    /// `to`.
     pub(in crate::gemm) fn copy(
         tiles: usize,
         (from, row_step): (*const f32, usize),
@@ -158,8 +159,9 @@ impl PackAhead {
         Self { rows, ..copy }
     }
 
-    /// The panel of `nr` columns at `from`, each contiguous and `step` floats from the one before, is
-    /// prefetched for the transposition that packs it: a column, a line in 16 steps of k, by each tile.
+    /// The panel of `nr` columns at `from`, each contiguous and `step` floats from the one before,
+    /// is prefetched for the transposition that packs it: a column, a line in 16 steps of k, by
+    /// each tile.
     pub(in crate::gemm) fn columns(
         from: *const f32,
         step: usize,

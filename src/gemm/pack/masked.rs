@@ -15,13 +15,13 @@ pub(in crate::gemm) struct MaskedOperand {
     pub(in crate::gemm) scale: f32,
 }
 
-/// Rows of B that are prefetched before they are read: rows a power of two apart evict each other from
-/// the level-1 cache when there are more.
+/// Rows of B that are prefetched before they are read: rows a power of two apart evict each other
+/// from the level-1 cache when there are more.
 const ROWS_AHEAD: usize = 8;
 
 impl MaskedOperand {
-    /// The dropout of a matrix, and whether the source of the result is its transposed: the one of the two
-    /// whose rows are contiguous.
+    /// The dropout of a matrix, and whether the source of the result is its transposed: the one of
+    /// the two whose rows are contiguous.
     pub(super) fn new(source: Source, dropout: &KeyedDropout) -> (Self, bool) {
         let (dropout, key) = (dropout.dropout(), dropout.key());
         let (scale, transposed) = (dropout.scale(), source.col_step != 1);
@@ -42,8 +42,8 @@ impl MaskedOperand {
     ///
     /// # Safety
     ///
-    /// The part lies in the matrix; `scratch` has room for its bits, each row padded to a word, and is not
-    /// used for anything else as long as the result is.
+    /// The part lies in the matrix; `scratch` has room for its bits, each row padded to a word, and
+    /// is not used for anything else as long as the result is.
     #[inline(always)]
     pub(super) unsafe fn with_bits<I: Isa>(self, isa: I, part: Part, scratch: &mut [u32]) -> Self {
         // SAFETY: the caller's promise; bits can be made from a key for any part.
@@ -51,8 +51,8 @@ impl MaskedOperand {
         Self { bits: Bits::made(tile, part), ..self }
     }
 
-    /// Adds the dropout of the elements from a place on to a panel that is packed ahead, if the bits of its
-    /// rows were made in advance.
+    /// Adds the dropout of the elements from a place on to a panel that is packed ahead, if the
+    /// bits of its rows were made in advance.
     pub(in crate::gemm) fn pack_ahead(
         &self,
         copy: PackAhead,
@@ -68,8 +68,8 @@ impl MaskedOperand {
     ///
     /// # Safety
     ///
-    /// The part lies in the matrix, and its bits, if they were made in advance, among those; its columns
-    /// are those of one word of bits. `out` has room for the panel.
+    /// The part lies in the matrix, and its bits, if they were made in advance, among those; its
+    /// columns are those of one word of bits. `out` has room for the panel.
     #[inline(always)]
     pub(super) unsafe fn pack<I: Isa>(self, isa: I, part: Part, out: *mut f32, nr: usize) {
         let Part { row, rows, col, cols } = part;
@@ -116,8 +116,8 @@ pub(super) struct Apply {
 impl Apply {
     /// # Safety
     ///
-    /// - The part lies in the matrix, which is alive, and its bits, if they were made in advance, among
-    ///   those; then its first column is a multiple of 32.
+    /// - The part lies in the matrix, which is alive, and its bits, if they were made in advance,
+    ///   among those; then its first column is a multiple of 32.
     /// - `out` has room for the part.
     pub(super) unsafe fn new(masked: MaskedOperand, part: Part, out: *mut f32) -> Self {
         Self { masked, part, out }

@@ -88,8 +88,9 @@ impl Operand {
     ///
     /// # Safety
     ///
-    /// The part lies in the operand, of which no other is read through the result. `scratch` has room
-    /// for its bits, rows or columns padded to a word, and holds them as long as the result is used.
+    /// The part lies in the operand, of which no other is read through the result. `scratch` has
+    /// room for its bits, rows or columns padded to a word, and holds them as long as the result is
+    /// used.
     #[inline(always)]
     pub(in crate::gemm) unsafe fn with_bits<I: Isa>(
         self,

@@ -11,12 +11,12 @@ use super::Operand;
 use crate::isa::{Isa, Kernel};
 use crate::threads::Part;
 
-/// Rows of B that are prefetched before they are copied: 8 lines each, as many as the fill buffers of
-/// the first two levels hold.
+/// Rows of B that are prefetched before they are copied: 8 lines each, as many as the fill buffers
+/// of the first two levels hold.
 const ROWS_AHEAD: usize = 8;
 
-/// Steps of k that are transposed for all columns of a panel before the next: 4 KiB of a panel of 16, which
-/// stay in the level-1 cache until all of a line is written.
+/// Steps of k that are transposed for all columns of a panel before the next: 4 KiB of a panel of
+/// 16, which stay in the level-1 cache until all of a line is written.
 const STRETCH: usize = 64;
 
 /// A panel's elements where they are: (i, p) at `first + i * outer_step + p * k_step`, of which one
