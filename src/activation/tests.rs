@@ -1,6 +1,8 @@
 //! Errors over the whole range, the same bits on all levels, the definitions, the names.
 
+use super::functions::{LeakyRelu, Relu};
 use super::*;
+use crate::isa::Isa;
 use crate::math::tests::{Map, check_lanes, stride, ulps, worst};
 
 const ALL: [Activation; 10] = [
