@@ -186,5 +186,5 @@ fn table(plan: &Plan, results: &Results) -> String {
     if let Some((least, best)) = errors.min_by(|a, b| a.0.total_cmp(&b.0)) {
         let _ = writeln!(text, "The lowest test error is {least:.2}: {best}.");
     }
-    text + &report::warning(results.iter().flatten().map(|run| report::diverged(run)))
+    text + &report::warning(results.iter().flatten().map(report::diverged))
 }

@@ -46,7 +46,7 @@ pub(crate) fn heading(plan: &Plan, data: &Data) -> String {
 pub(crate) fn table(plan: &Plan, results: &Results) -> String {
     let baseline = Errors::new(&results[0]);
     let mut rows = row(&plan.settings[0].name, &baseline, false);
-    let mut findings = warning(results.iter().flatten().map(|run| diverged(run)));
+    let mut findings = warning(results.iter().flatten().map(diverged));
     for (setting, runs) in plan.settings.iter().zip(results).skip(1) {
         let errors = Errors::new(runs);
         rows += &row(&setting.name, &errors, false);
