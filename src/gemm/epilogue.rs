@@ -110,7 +110,7 @@ impl<I: Isa, E: Epilogue> MemoryEnd<I> for InMemory<E> {
 
     unsafe fn finish(&self, isa: I, area: &Area, sums: *const f32, step: usize) {
         // SAFETY: the caller's promise.
-        isa.vectorize(unsafe { FinishArea::new(self.0, area, sums, step) });
+        isa.vectorize(unsafe { FinishArea::new(&self.0, area, sums, step) });
     }
 }
 
@@ -121,7 +121,7 @@ impl<I: Isa, E: Epilogue, const MR: usize, const MR1: usize, const NV: usize> Re
     for InRegisters<E, MR, MR1, NV>
 {
     unsafe fn tile(&self, isa: I, product: &ProductArgs, task: &Task, _: &mut Pipeline) {
-        let epilogue = self.0;
+        let epilogue = &self.0;
         // SAFETY: the caller's promise; there is no other number of rows.
         unsafe {
             if task.area.part.rows == MR {
@@ -135,7 +135,7 @@ impl<I: Isa, E: Epilogue, const MR: usize, const MR1: usize, const NV: usize> Re
 
 /// The epilogue for sums in memory: the one place for what does not fill a vector.
 struct FinishArea<'a, E> {
-    epilogue: E,
+    epilogue: &'a E,
     area: &'a Area,
     sums: *const f32,
     step: usize,
@@ -148,7 +148,7 @@ impl<'a, E: Epilogue> FinishArea<'a, E> {
     ///   task accesses it.
     /// - If the epilogue is masked, the area's bits are valid for reads.
     /// - `sums` is valid for reads of the area's rows, `step` floats apart.
-    unsafe fn new(epilogue: E, area: &'a Area, sums: *const f32, step: usize) -> Self {
+    unsafe fn new(epilogue: &'a E, area: &'a Area, sums: *const f32, step: usize) -> Self {
         Self { epilogue, area, sums, step }
     }
 

@@ -47,12 +47,12 @@ impl StepHook for NoHook {
 #[inline(always)]
 pub(super) unsafe fn accumulate<I: Isa, const R: usize, const V: usize>(
     isa: I,
-    panels: Panels,
+    panels: &Panels,
     nr: usize,
     acc: &mut [[I::F32; V]; R],
     hook: &mut impl StepHook,
 ) {
-    let Panels { mut a, mut b, k, mut ahead } = panels;
+    let Panels { mut a, mut b, k, mut ahead } = *panels;
     macro_rules! step {
         () => {
             let mut row = [isa.splat(0.0); V];

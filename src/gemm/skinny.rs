@@ -174,10 +174,15 @@ impl Skinny {
             // Sums that start and end here may be made twice: the last tile overlaps the one
             // before.
             let overlaps = !MASKED && steps.depth == self.k && width <= cols;
-            while at + width <= cols || (overlaps && at < cols) {
-                at = at.min(cols - width);
-                self.tile::<I, R, V, MASKED>(isa, steps, (first, at), width, bits);
-                at += width;
+            loop {
+                while at + width <= cols {
+                    self.tile::<I, R, V, MASKED>(isa, steps, (first, at), width, bits);
+                    at += width;
+                }
+                if !overlaps || at == cols {
+                    break;
+                }
+                at = cols - width;
             }
             while at < cols {
                 let n = I::LANES.min(cols - at);

@@ -137,18 +137,19 @@ impl<I: Isa> Ends<'_, I> {
         // SAFETY: the caller's promise; lanes beyond the tile's columns stay in the buffer.
         unsafe {
             let c = product.partial.in_row(row, col, cols);
-            prefetch_rows(isa, c.cast_const().wrapping_add(rows * step), step, rows, cols);
+            if cols == nr && rows + 1 >= I::MR {
+                prefetch_rows(isa, c.cast_const().wrapping_add(rows * step), step, rows, cols);
+            }
             let (mut from, mut from_step) = product.start(task);
             if cols < nr && !from.is_null() {
                 copy_rows(from, from_step, buffer, nr, rows, cols);
                 (from, from_step) = (buffer, nr);
             }
             let (to, to_step) = if end.is_none() && cols == nr { (c, step) } else { (buffer, nr) };
-            if let Some(end) = end {
+            if let (Some(end), false) = (end, product.end.overwrites()) {
                 end.prefetch(isa, area.part);
             }
             let vectors = cols.div_ceil(I::LANES);
-            let panels = *panels;
             MemoryTile::new(panels, (rows, vectors), (from, from_step), (to, to_step)).run(isa);
             match end {
                 Some(end) => end.finish(isa, area, buffer, nr),
@@ -264,7 +265,7 @@ pub(super) unsafe fn store_sums<I: Isa, const R: usize, const V: usize>(
 
 /// A whole tile of `R` rows and `NV` vectors in the last block of k.
 pub(super) struct RegisterTile<'a, E, const R: usize, const NV: usize> {
-    epilogue: E,
+    epilogue: &'a E,
     product: &'a ProductArgs,
     task: &'a Task,
 }
@@ -273,7 +274,7 @@ impl<'a, E: Epilogue, const R: usize, const NV: usize> RegisterTile<'a, E, R, NV
     /// # Safety
     ///
     /// As for [`RegisterEnd::tile`]; the tile has `R` rows.
-    pub(super) unsafe fn new(epilogue: E, product: &'a ProductArgs, task: &'a Task) -> Self {
+    pub(super) unsafe fn new(epilogue: &'a E, product: &'a ProductArgs, task: &'a Task) -> Self {
         Self { epilogue, product, task }
     }
 }
@@ -293,7 +294,7 @@ impl<E: Epilogue, const R: usize, const NV: usize> Kernel for RegisterTile<'_, E
             epilogue.prefetch(isa, task.area.part);
             let (from, from_step) = product.start(task);
             let mut acc = load_sums::<I, R, NV>(isa, from, from_step);
-            accumulate(isa, task.panels, nr, &mut acc, &mut NoHook);
+            accumulate(isa, &task.panels, nr, &mut acc, &mut NoHook);
             for (r, sums) in acc.into_iter().enumerate() {
                 let word = if E::MASKED { *bits.words.add(r * bits.stride) >> shift } else { 0 };
                 let place = Place { row: row + r, col, cols: nr };
@@ -305,9 +306,8 @@ impl<E: Epilogue, const R: usize, const NV: usize> Kernel for RegisterTile<'_, E
 
 /// A tile of any number of rows and vectors whose sums start and end in memory: one set of
 /// instances for all epilogues.
-#[derive(Clone, Copy)]
-pub(super) struct MemoryTile {
-    panels: Panels,
+pub(super) struct MemoryTile<'a> {
+    panels: &'a Panels,
     rows: usize,
     vectors: usize,
     /// Where the sums start, and the floats between rows; zeros where it is null.
@@ -318,14 +318,14 @@ pub(super) struct MemoryTile {
     to_step: usize,
 }
 
-impl MemoryTile {
+impl<'a> MemoryTile<'a> {
     /// # Safety
     ///
     /// - There are 1 to `MR` rows, and 1 or `NV` vectors.
     /// - The panels have this shape, as [`accumulate`] wants them.
     /// - `from` is null or valid for reads, and `to` for writes, of the rows.
     unsafe fn new(
-        panels: Panels,
+        panels: &'a Panels,
         (rows, vectors): (usize, usize),
         (from, from_step): (*const f32, usize),
         (to, to_step): (*mut f32, usize),
@@ -334,12 +334,12 @@ impl MemoryTile {
     }
 
     /// Computes the tile.
-    fn run<I: Isa>(self, isa: I) {
+    fn run<I: Isa>(&self, isa: I) {
         isa.tile(self);
     }
 }
 
-impl TileKernel for MemoryTile {
+impl TileKernel for &MemoryTile<'_> {
     type Output = ();
 
     #[inline(always)]
@@ -349,9 +349,9 @@ impl TileKernel for MemoryTile {
             ($($rows:literal)*) => {
                 match (self.rows, self.vectors) {
                     $(($rows, 1) if $rows <= MR && NV > 1 => {
-                        isa.vectorize(MemoryRows::<$rows, 1>(&self));
+                        isa.vectorize(MemoryRows::<$rows, 1>(self));
                     }
-                    ($rows, _) if $rows <= MR => isa.vectorize(MemoryRows::<$rows, NV>(&self)),)*
+                    ($rows, _) if $rows <= MR => isa.vectorize(MemoryRows::<$rows, NV>(self)),)*
                     (rows, _) => unreachable!("a tile has 1 to {MR} rows, not {rows}"),
                 }
             };
@@ -361,7 +361,7 @@ impl TileKernel for MemoryTile {
 }
 
 /// A [`MemoryTile`] of `R` rows and `V` vectors.
-struct MemoryRows<'a, const R: usize, const V: usize>(&'a MemoryTile);
+struct MemoryRows<'a, const R: usize, const V: usize>(&'a MemoryTile<'a>);
 
 impl<const R: usize, const V: usize> Kernel for MemoryRows<'_, R, V> {
     type Output = ();

@@ -106,6 +106,7 @@ impl Kernel for MaxNorm {
                         let column = columns.column(c);
                         self.units(isa, n, rows, |r| w.in_row(index.row(r), column, 1));
                     }
+                    None if index.is_all() => self.units(isa, n, rows, |r| w.in_row(r, c, n)),
                     None => self.units(isa, n, rows, |r| w.in_row(index.row(r), c, n)),
                 }
                 c += n;

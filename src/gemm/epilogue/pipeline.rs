@@ -45,7 +45,7 @@ impl Pipeline {
 
 /// A pipeline and the epilogue of its tiles, of `NV` vectors.
 struct Rows<'a, E, const NV: usize> {
-    epilogue: E,
+    epilogue: &'a E,
     pipeline: &'a mut Pipeline,
 }
 
@@ -122,15 +122,15 @@ impl<I: Isa, E: Epilogue, const MR: usize, const MR1: usize, const NV: usize> Re
         // SAFETY: the caller's promise; there is no other number of rows.
         unsafe {
             if task.area.part.rows == MR {
-                isa.vectorize(PipelinedTile::<E, MR, NV>::new(self.0, product, task, pipeline));
+                isa.vectorize(PipelinedTile::<E, MR, NV>::new(&self.0, product, task, pipeline));
             } else {
-                isa.vectorize(PipelinedTile::<E, MR1, NV>::new(self.0, product, task, pipeline));
+                isa.vectorize(PipelinedTile::<E, MR1, NV>::new(&self.0, product, task, pipeline));
             }
         }
     }
 
     unsafe fn drain(&self, isa: I, pipeline: &mut Pipeline) {
-        isa.vectorize(Drain { rows: Rows::<E, NV> { epilogue: self.0, pipeline } });
+        isa.vectorize(Drain { rows: Rows::<E, NV> { epilogue: &self.0, pipeline } });
     }
 }
 
@@ -146,7 +146,7 @@ impl<'a, E: Epilogue, const R: usize, const NV: usize> PipelinedTile<'a, E, R, N
     ///
     /// As for [`RegisterEnd::tile`]; the tile has `R` rows.
     unsafe fn new(
-        epilogue: E,
+        epilogue: &'a E,
         product: &'a ProductArgs,
         task: &'a Task,
         pipeline: &'a mut Pipeline,
@@ -167,7 +167,7 @@ impl<E: Epilogue, const R: usize, const NV: usize> Kernel for PipelinedTile<'_, 
         unsafe {
             let (from, from_step) = product.start(task);
             let mut acc = load_sums::<I, R, NV>(isa, from, from_step);
-            accumulate(isa, task.panels, nr, &mut acc, &mut rows);
+            accumulate(isa, &task.panels, nr, &mut acc, &mut rows);
             store_sums(isa, acc, rows.pipeline.buffer, nr);
         }
         let pipeline = rows.pipeline;
