@@ -91,7 +91,7 @@
 //! | [`Dropout`], [`MaskKey`], [`Mask`] | how much is dropped, which mask, and a mask that is stored |
 //! | [`ForwardMask`] | whether forward makes its mask, stores it, or is given one |
 //! | [`mask::BroadcastShape`], [`broadcast_dropout_forward`] | decisions shared along axes of a tensor: channels, rows, time steps |
-//! | [`mask::Rates`], [`mask::RateSchedule`], [`drawn_rate`] | a rate for each row or column, schedules, rates drawn for each step |
+//! | [`mask::Rates`], [`mask::RateSchedule`], [`mask::drawn_rate`] | a rate for each row or column, schedules, rates drawn for each step |
 //! | [`Saved`] | what forward keeps for backward: an output or a pre-activation, and a mask on request |
 //! | [`activation`] | the activation functions, with formulas and error bounds |
 //! | [`MatRef`], [`MatMut`] | matrices as borrowed views, with a row stride or transposed |

@@ -69,8 +69,8 @@ impl Mask {
         let bits = Bits::generate(dropout, Some(self));
         // A strip of rows or of columns that is worth a task: at about 30 ps an element.
         let tasks = threads::Grid::new(rows, cols, 1 << 18, 8, TILE_COLS);
-        // SAFETY: the bits are stored in this mask, which is borrowed until all tasks are done; these
-        // are disjoint parts of it, and start at multiples of 32 columns.
+        // SAFETY: the bits are stored in this mask, which is borrowed until all tasks are done;
+        // these are disjoint parts of it, and start at multiples of 32 columns.
         unsafe { fill_parts(level, bits, &tasks) };
         Ok(())
     }
@@ -181,7 +181,8 @@ impl Mask {
 
 /// The bits of masks that are stored.
 impl Bits {
-    /// The bits of a dropout, stored in `save` (which has the shape of the operation) if it is there.
+    /// The bits of a dropout, stored in `save` (which has the shape of the operation) if it is
+    /// there.
     pub(crate) fn generate(dropout: &KeyedDropout, save: Option<&mut Mask>) -> Self {
         Self::keyed(dropout, save.map(Mask::words_mut))
     }
@@ -201,8 +202,8 @@ impl Bits {
 ///
 /// # Safety
 ///
-/// The bits are stored in a mask that is alive, exclusively borrowed, and of the grid's size. The grid's
-/// parts start at multiples of 32 columns.
+/// The bits are stored in a mask that is alive, exclusively borrowed, and of the grid's size. The
+/// grid's parts start at multiples of 32 columns.
 pub(super) unsafe fn fill_parts(level: Level, bits: Bits, parts: &threads::Grid) {
     threads::for_each(parts.len(), |i| {
         // SAFETY: the caller's promise; parts are disjoint.

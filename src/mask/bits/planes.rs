@@ -75,8 +75,8 @@ impl Planes {
     }
 }
 
-/// The thresholds of the rows of a walk, in lines: number `i` of line `j` is all ones where row `i`'s
-/// threshold has bit `31 - j`.
+/// The thresholds of the rows of a walk, in lines: number `i` of line `j` is all ones where row
+/// `i`'s threshold has bit `31 - j`.
 pub(super) struct RowPlanes {
     numbers: [[u64; MAX_BLOCKS]; LINES],
     last: u32,
@@ -140,7 +140,7 @@ unsafe impl Sync for Lines {}
 impl Lines {
     /// The lines from `block` on.
     #[inline(always)]
-    pub(super) fn from_block(self, block: usize) -> Self {
+    pub(super) fn at_block(self, block: usize) -> Self {
         Self { first: self.first.wrapping_add(block), ..self }
     }
 
@@ -148,8 +148,8 @@ impl Lines {
     ///
     /// # Safety
     ///
-    /// The planes are alive, and have numbers for as many blocks as a walk has: from any block of the matrix
-    /// on.
+    /// The planes are alive, and have numbers for as many blocks as a walk has: from any block of
+    /// the matrix on.
     #[inline(always)]
     pub(super) unsafe fn walked<'a, const SAME: bool>(self) -> WalkedLines<'a, SAME> {
         WalkedLines { lines: self, planes: std::marker::PhantomData }

@@ -27,7 +27,8 @@ pub(super) trait Thresholds: Copy {
     /// For the blocks of a row from `block` on.
     fn along(row: Self::Row, block: usize) -> Self::Along;
 
-    /// Makes `rows` that of the `count` rows (as many as a walk has blocks) from row `row` of the part on.
+    /// Makes `rows` that of the `count` rows (as many as a walk has blocks) from row `row` of the
+    /// part on.
     fn set_rows(self, rows: &mut Self::Rows, row: usize, count: usize);
 
     /// For block `block` of those rows.
@@ -50,14 +51,16 @@ pub(super) struct Elements<I: Isa> {
 
 /// The thresholds of the elements of one walk.
 ///
-/// U and T are compared from the highest bit down. An element is undecided while its bits so far equal those
-/// of T. Where T has a one, an undecided element with a zero is below T and kept; where T has a zero,
-/// one with a one is above and dropped. After T's last one nothing undecided can be kept.
+/// U and T are compared from the highest bit down. An element is undecided while its bits so far
+/// equal those of T. Where T has a one, an undecided element with a zero is below T and kept; where
+/// T has a zero, one with a one is above and dropped. After T's last one nothing undecided can be
+/// kept.
 pub(super) trait Threshold: Copy {
     /// The last plane in which a threshold has a one; 0 where none has.
     fn last(self) -> u32;
 
-    /// Before the first plane: kept is what has a T of 2^32, undecided what has one below that and above 0.
+    /// Before the first plane: kept is what has a T of 2^32, undecided what has one below that and
+    /// above 0.
     fn start<I: Isa>(self, isa: I, place: Place) -> Elements<I>;
 
     /// After one more plane, in which U has these bits.

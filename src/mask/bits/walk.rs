@@ -38,7 +38,8 @@ impl<T: Thresholds> Walk<T> {
     }
 }
 
-/// The blocks of one walk: those from (`row`, `block`) of the mask on, along the row or down the rows.
+/// The blocks of one walk: those from (`row`, `block`) of the mask on, along the row or down the
+/// rows.
 struct Blocks {
     row: u64,
     block: u64,
@@ -142,8 +143,8 @@ impl<T: Thresholds> Walk<T> {
                     for (b, column) in columns[..across].iter().enumerate() {
                         buffer[4 * b..4 * b + 4].copy_from_slice(&column[4 * (r - top)..][..4]);
                     }
-                    // SAFETY: columns of row `r` of the part, which `new` was promised, from a multiple
-                    // of 32 on.
+                    // SAFETY: columns of row `r` of the part, which `new` was promised, from a
+                    // multiple of 32 on.
                     unsafe {
                         let out = self.out.add(r * self.stride + piece / 32);
                         copy_bits(&buffer, offset, cols, out);
@@ -175,11 +176,12 @@ fn walk<I: Isa, T: Threshold>(
             (isa.splat_u64(block), isa.iota_u64(row + next))
         };
         shared[vector] = lanes.share(isa, c0, c1);
-        for half in 0..2 {
-            elements[vector][half] = threshold.start(isa, Place { vector, half });
+        for (half, elements) in elements[vector].iter_mut().enumerate() {
+            *elements = threshold.start(isa, Place { vector, half });
         }
     }
-    // An inclusive range: its counter stays a 32-bit number, and so does what is multiplied with it.
+    // An inclusive range: its counter stays a 32-bit number, and so does what is multiplied with
+    // it.
     for plane in 0..=threshold.last() {
         let bits = lanes.plane(isa, &shared, plane);
         let mut left = zero;
