@@ -26,10 +26,9 @@
 //! ([`RateSchedule`], [`drawn_rate`]), and a decision may be that of many elements
 //! ([`BroadcastShape`]): U is the same.
 //!
-//! The generator is that of Salmon, Moraes, Dror and Shaw, "Parallel random numbers: as easy as 1, 2, 3"
-//! (SC 2011): [`philox`](crate::philox). [`Dropout`](crate::Dropout) has T and the scale,
-//! [`MaskKey`](crate::MaskKey) the rest of what U depends on, [`KeyedDropout`](crate::KeyedDropout)
-//! both, and [`Mask`](crate::Mask) the bits, where they are stored.
+//! The generator is that of Salmon, Moraes, Dror and Shaw, "Parallel random numbers: as easy as 1,
+//! 2, 3" (SC 2011): [`philox`](crate::philox). [`Dropout`] has T and the scale, [`MaskKey`] the
+//! rest of what U depends on, [`KeyedDropout`] both, and [`Mask`] the bits, where they are stored.
 
 mod bits;
 mod broadcast;

@@ -1,5 +1,5 @@
-//! Masks and selections at their limits: sizes that memory does not hold, nothing to do, addresses and
-//! numbers that are refused, and what the errors say.
+//! Masks and selections at their limits: sizes that memory does not hold, nothing to do, addresses
+//! and numbers that are refused, and what the errors say.
 
 use fused_dropout::layer::KeptUnits;
 use fused_dropout::mask::{BroadcastShape, Rates};
@@ -208,7 +208,8 @@ fn units_have_numbers_of_32_bits() {
     assert_eq!(error, Error::Unit { position: 0, unit: u32::MAX, units: units - 1 });
 }
 
-/// The scale and its reciprocal are normal numbers, and an error repeats the number as it was written.
+/// The scale and its reciprocal are normal numbers, and an error repeats the number as it was
+/// written.
 #[test]
 fn scales_of_lists() {
     let (least, most) = (f32::MIN_POSITIVE, 1.0 / f32::MIN_POSITIVE);

@@ -67,9 +67,9 @@ impl KeptUnits {
     ///
     /// # Errors
     ///
-    /// When the list is not ascending, or names a unit that is not there; when `scale` is not from 2^-126
-    /// to 2^126, where it and its reciprocal are normal numbers; when there are more than 2^32 - 1
-    /// units, or no memory for the list.
+    /// When the list is not ascending, or names a unit that is not there; when `scale` is not from
+    /// 2^-126 to 2^126, where it and its reciprocal are normal numbers; when there are more than
+    /// 2^32 - 1 units, or no memory for the list.
     pub fn from_indices(units: usize, indices: &[u32], scale: f32) -> Result<Self> {
         check_units(units)?;
         let mut next = 0;
@@ -89,13 +89,14 @@ impl KeptUnits {
         Ok(Self { indices, units, scale, unscale: 1.0 / scale, keep, bits: None })
     }
 
-    /// Each unit with the keep probability of `dropout`, by the unit mask of the contract: unit `u` is
-    /// kept if column `col0 + u` of row 0 is, in domain 1. The scale is that of `dropout`, 2^32 / T.
+    /// Each unit with the keep probability of `dropout`, by the unit mask of the contract: unit `u`
+    /// is kept if column `col0 + u` of row 0 is, in domain 1. The scale is that of `dropout`, 2^32
+    /// / T.
     ///
     /// # Errors
     ///
-    /// When the key's origin is not in row 0, or its columns go past what a mask can address, or there
-    /// are more than 2^32 - 1 units, or no memory for them.
+    /// When the key's origin is not in row 0, or its columns go past what a mask can address, or
+    /// there are more than 2^32 - 1 units, or no memory for them.
     pub fn bernoulli(units: usize, dropout: &KeyedDropout) -> Result<Self> {
         dropout.key().units().check(1, units)?;
         let mut kept = Self::all(units)?;
@@ -120,11 +121,11 @@ impl KeptUnits {
     ///           return floor(x · m / 2^64)
     /// ```
     ///
-    /// with the key's 64-bit seed, low half first, as the key of Philox, and xoshiro256++ started from
-    /// the 32 bytes as its four 64-bit words of state, low byte first. `below` is uniform: of the
-    /// 2^64 values of x it refuses the fewest that leave each result equally many (Lemire 2019, "Fast
-    /// random integer generation in an interval"). Where all units are kept, or none, nothing is
-    /// drawn.
+    /// with the key's 64-bit seed, low half first, as the key of Philox, and xoshiro256++ started
+    /// from the 32 bytes as its four 64-bit words of state, low byte first. `below` is uniform: of
+    /// the 2^64 values of x it refuses the fewest that leave each result equally many (Lemire 2019,
+    /// "Fast random integer generation in an interval"). Where all units are kept, or none, nothing
+    /// is drawn.
     ///
     /// The scale is `units / count` (0 where `count` is 0, and 1 with classical scaling).
     ///

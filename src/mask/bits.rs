@@ -62,7 +62,8 @@ pub(crate) struct Tile {
     pub(crate) stride: usize,
 }
 
-// SAFETY: whoever makes bits from a mask, or a tile of them, leaves the words alone while tasks read them.
+// SAFETY: whoever makes bits from a mask, or a tile of them, leaves the words alone while tasks
+// read them.
 unsafe impl Send for Tile {}
 // SAFETY: as above.
 unsafe impl Sync for Tile {}
@@ -77,7 +78,8 @@ impl Bits {
         Bits::Made(generator, save)
     }
 
-    /// The bits of a dropout for the transposed matrix: bit (r, c) is that of row c, column r of the mask.
+    /// The bits of a dropout for the transposed matrix: bit (r, c) is that of row c, column r of
+    /// the mask.
     pub(crate) fn generate_transposed(dropout: &KeyedDropout) -> Self {
         match Self::keyed(dropout, None) {
             Bits::Made(Generator::Key(key, threshold), save) => {
@@ -87,8 +89,8 @@ impl Bits {
         }
     }
 
-    /// The bits of a flat tensor whose elements share the bits of `words`, which outlive the operation,
-    /// as the loops of `nest` say.
+    /// The bits of a flat tensor whose elements share the bits of `words`, which outlive the
+    /// operation, as the loops of `nest` say.
     pub(crate) fn spread(words: &[u32], nest: Nest) -> Self {
         Bits::Made(Generator::Spread(Spread::new(words, nest)), None)
     }
@@ -135,8 +137,8 @@ impl Bits {
                 (scratch[..part.rows * words].as_mut_ptr(), words)
             }
         };
-        // SAFETY: `out` is valid for writes of the part, which the caller promised room for, each row
-        // padded to a word; and the caller's promise about what `self` was made of.
+        // SAFETY: `out` is valid for writes of the part, which the caller promised room for, each
+        // row padded to a word; and the caller's promise about what `self` was made of.
         unsafe {
             match generator {
                 Generator::Uniform(keep) => fill_uniform(keep, part.rows, part.cols, out, stride),
@@ -162,8 +164,8 @@ pub(super) struct Fill {
 impl Fill {
     /// # Safety
     ///
-    /// The bits are stored in a mask that is alive and covers the part, which no other task accesses; its
-    /// first column is a multiple of 32.
+    /// The bits are stored in a mask that is alive and covers the part, which no other task
+    /// accesses; its first column is a multiple of 32.
     pub(super) unsafe fn new(bits: Bits, part: Part) -> Self {
         Self { bits, part }
     }

@@ -18,10 +18,11 @@ use crate::error::{Error, Result, check_equal};
 ///
 /// # The mask
 ///
-/// The decisions are those of an element mask of the *reduced* tensor, in which each shared axis has
-/// size 1, seen as a matrix: the row is the index along the first axis, the column is the flat index
-/// along all others. (A tensor of one axis is one row.) An axis of size 0 stays 0: a tensor without
-/// elements has a mask without elements. So the element at indices (i0, i1, ...) has the bit of
+/// The decisions are those of an element mask of the *reduced* tensor, in which each shared axis
+/// has size 1, seen as a matrix: the row is the index along the first axis, the column is the flat
+/// index along all others. (A tensor of one axis is one row.) An axis of size 0 stays 0: a tensor
+/// without elements has a mask without elements. So the element at indices (i0, i1, ...) has the
+/// bit of
 ///
 /// ```text
 /// row    = j0
@@ -29,8 +30,8 @@ use crate::error::{Error, Result, check_equal};
 ///                                            else j = i and r = the axis' size
 /// ```
 ///
-/// counted from the key's origin. A shard of the batch passes its first row as `row0`; a shard of the
-/// second axis passes `col0 = i1 · r2 · r3 ...`. Where no axis is shared this is the mask of
+/// counted from the key's origin. A shard of the batch passes its first row as `row0`; a shard of
+/// the second axis passes `col0 = i1 · r2 · r3 ...`. Where no axis is shared this is the mask of
 /// [`dropout_forward`](crate::dropout_forward) on the matrix [first axis, all others].
 ///
 /// ```

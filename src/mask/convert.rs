@@ -47,7 +47,8 @@ impl Mask {
     ///
     /// # Errors
     ///
-    /// When there are not `rows · cols` decisions, the size overflows, or there is no memory for it.
+    /// When there are not `rows · cols` decisions, the size overflows, or there is no memory for
+    /// it.
     pub fn from_bools(rows: usize, cols: usize, keep: &[bool]) -> Result<Self> {
         // What overflows cannot be the length of a slice.
         let elements = rows.checked_mul(cols).ok_or(Error::Overflow { rows, stride: cols })?;

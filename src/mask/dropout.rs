@@ -23,8 +23,8 @@ pub enum Scaling {
 /// ```
 ///
 /// The rate is the probability to drop; Srivastava et al. 2014 ("Dropout: a simple way to prevent
-/// neural networks from overfitting", JMLR 15) write p for the probability to keep. It becomes a mask
-/// by a [`MaskKey`](crate::MaskKey): [`with_key`](Self::with_key).
+/// neural networks from overfitting", JMLR 15) write p for the probability to keep. It becomes a
+/// mask by a [`MaskKey`](crate::MaskKey): [`with_key`](Self::with_key).
 ///
 /// ```
 /// # use fused_dropout::Dropout;

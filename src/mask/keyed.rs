@@ -6,9 +6,9 @@ use crate::error::Result;
 
 /// A [`Dropout`] and the [`MaskKey`] of its mask: all that a mask depends on, save its size.
 ///
-/// Element (row, column) of an operation is kept if U < T, with the T of the dropout and the U of the
-/// key at (row0 + row, col0 + column): see [`mask`](mod@crate::mask). What is kept is multiplied by
-/// the dropout's [`scale`](Dropout::scale).
+/// Element (row, column) of an operation is kept if U < T, with the T of the dropout and the U of
+/// the key at (row0 + row, col0 + column): see [`mask`](mod@crate::mask). What is kept is
+/// multiplied by the dropout's [`scale`](Dropout::scale).
 ///
 /// ```
 /// # use fused_dropout::{Dropout, Error, Mask, MaskKey};

@@ -9,8 +9,8 @@ use crate::buffers::{self, Lease, Slot};
 use crate::error::{Result, check_equal};
 use crate::threads;
 
-/// Rates as data: one for each row of a matrix, or one for each column (unit), with the thresholds and
-/// scales that follow from them.
+/// Rates as data: one for each row of a matrix, or one for each column (unit), with the thresholds
+/// and scales that follow from them.
 ///
 /// The mask contract holds with the threshold of the element's row or column: keep <=> U < T, with
 /// the U that the element has at any rate. So where two sets of rates agree the masks agree, and an
@@ -147,8 +147,8 @@ impl Rates {
         }
     }
 
-    /// Calls `f` with the bits of `key` at these rates, stored in `save` if it is there; not when there is
-    /// no memory for what they are made from.
+    /// Calls `f` with the bits of `key` at these rates, stored in `save` if it is there; not when
+    /// there is no memory for what they are made from.
     pub(crate) fn with_bits(
         &self,
         key: &MaskKey,
@@ -174,8 +174,8 @@ impl Rates {
 }
 
 impl Mask {
-    /// The mask of `rows` x `cols` elements with a rate for each row or column, starting at the key's
-    /// origin.
+    /// The mask of `rows` x `cols` elements with a rate for each row or column, starting at the
+    /// key's origin.
     ///
     /// # Errors
     ///
@@ -206,8 +206,8 @@ impl Mask {
         // Ten planes or more: a quarter of what is a task elsewhere.
         let tasks = threads::Grid::new(rows, cols, threads::work::BIT_OF_RATES, 16, TILE_COLS);
         rates.with_bits(key, Some(self), |bits| {
-            // SAFETY: the bits are stored in this mask, which is borrowed until all tasks are done; these
-            // are disjoint parts of it, and start at multiples of 32 columns.
+            // SAFETY: the bits are stored in this mask, which is borrowed until all tasks are done;
+            // these are disjoint parts of it, and start at multiples of 32 columns.
             unsafe { fill_parts(level, bits, &tasks) };
         })
     }

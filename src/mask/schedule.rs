@@ -30,8 +30,8 @@ pub enum RateSchedule {
         /// Steps until it is the final one.
         steps: u32,
     },
-    /// It grows from 0 to the final rate: `rate · (1 - exp(-gamma · step))`. In the words of Morerio et
-    /// al. 2017 ("Curriculum dropout", ICCV), whose θ is the probability to retain,
+    /// It grows from 0 to the final rate: `rate · (1 - exp(-gamma · step))`. In the words of
+    /// Morerio et al. 2017 ("Curriculum dropout", ICCV), whose θ is the probability to retain,
     /// `θ(t) = (1 - θ̄) · exp(-γ t) + θ̄`. The authors take `gamma = 10 / steps` with the number of steps
     /// of the whole training, at whose end the rate is short of the final one by `rate · exp(-10)`.
     Curriculum {
@@ -73,7 +73,8 @@ fn check_rate(rate: f64) -> Result<()> {
     if (0.0..=1.0).contains(&rate) { Ok(()) } else { Err(Error::Rate { rate }) }
 }
 
-/// The first counter word of drawn rates; 0 and 1 belong to the selection of an exact number of units.
+/// The first counter word of drawn rates; 0 and 1 belong to the selection of an exact number of
+/// units.
 const DRAWN_RATE: u32 = 2;
 
 /// A rate drawn from U(0, `most`), a pure function of (seed, layer, step) and of `row`

@@ -178,7 +178,8 @@ impl Mask {
 
 /// The bits of masks that are stored.
 impl Bits {
-    /// The bits of a dropout, stored in `save` (which has the shape of the operation) if it is there.
+    /// The bits of a dropout, stored in `save` (which has the shape of the operation) if it is
+    /// there.
     pub(crate) fn generate(dropout: &KeyedDropout, save: Option<&mut Mask>) -> Self {
         Self::keyed(dropout, save.map(Mask::words_mut))
     }
@@ -198,8 +199,8 @@ impl Bits {
 ///
 /// # Safety
 ///
-/// The bits are stored in a mask that is alive, exclusively borrowed, and of the grid's size. The grid's
-/// parts start at multiples of 32 columns.
+/// The bits are stored in a mask that is alive, exclusively borrowed, and of the grid's size. The
+/// grid's parts start at multiples of 32 columns.
 pub(super) unsafe fn fill_parts(level: Level, bits: Bits, parts: &threads::Grid) {
     threads::for_each(parts.len(), |i| {
         // SAFETY: the caller's promise; parts are disjoint.

@@ -1,7 +1,7 @@
 //! The bits of many thresholds, plane by plane.
 
 use super::square::transpose;
-use super::threshold::{MAX_BLOCKS, Place, Threshold, VECTORS};
+use super::threshold::{Elements, MAX_BLOCKS, Place, Threshold, VECTORS};
 use crate::buffers;
 use crate::error::Result;
 use crate::isa::Isa;
@@ -22,12 +22,12 @@ const OPEN: usize = 33;
 pub(in crate::mask) struct Planes {
     numbers: Vec<u64>,
     stride: usize,
-    depth: u32,
+    last: u32,
 }
 
 impl Planes {
     /// Those of no columns.
-    pub(in crate::mask) const EMPTY: Planes = Planes { numbers: Vec::new(), stride: 0, depth: 0 };
+    pub(in crate::mask) const EMPTY: Planes = Planes { numbers: Vec::new(), stride: 0, last: 0 };
 
     /// Takes these thresholds, the first at column `offset` of the first block.
     pub(in crate::mask) fn set(&mut self, thresholds: &[u64], offset: usize) -> Result<()> {
@@ -36,29 +36,31 @@ impl Planes {
         self.numbers.clear();
         // Fewer than 9 numbers a threshold and 1100 besides, so this does not overflow.
         buffers::resize(&mut self.numbers, 2 * LINES * stride)?;
-        (self.stride, self.depth) = (stride, 0);
+        (self.stride, self.last) = (stride, 0);
         for word in 0..4 * blocks {
-            let threshold = |i: usize| {
-                let column = (32 * word + i).checked_sub(offset);
-                column.and_then(|column| thresholds.get(column)).copied().unwrap_or(0)
-            };
-            self.set_word(word, threshold);
+            // Before the first column and after the last there are thresholds of 0.
+            let (start, end) = (32 * word, 32 * (word + 1));
+            let from = start.saturating_sub(offset).min(thresholds.len());
+            let to = end.saturating_sub(offset).min(thresholds.len());
+            let mut those = [0; 32];
+            let at = (from + offset).saturating_sub(start).min(32);
+            those[at..][..to - from].copy_from_slice(&thresholds[from..to]);
+            self.set_word(word, &those);
         }
         Ok(())
     }
 
     /// Takes the thresholds of 32 columns.
-    fn set_word(&mut self, word: usize, threshold: impl Fn(usize) -> u64) {
+    fn set_word(&mut self, word: usize, thresholds: &[u64; 32]) {
         let (mut bits, mut all, mut always, mut open) = ([0; 32], 0, 0u32, 0u32);
-        for (i, bits) in bits.iter_mut().enumerate() {
-            let threshold = threshold(i);
+        for (i, (bits, &threshold)) in bits.iter_mut().zip(thresholds).enumerate() {
             *bits = threshold as u32;
             all |= *bits;
             always |= u32::from(threshold >> 32 != 0) << i;
             open |= u32::from(*bits != 0) << i;
         }
         transpose(&mut bits);
-        self.depth = self.depth.max(32 - all.trailing_zeros());
+        self.last = self.last.max(last(all));
         let (block, half, shift) = (word / 4, word % 4 / 2, word % 2 * 32);
         for (line, bits) in bits.into_iter().rev().chain([always, open]).enumerate() {
             let at = (2 * line + half) * self.stride + block;
@@ -69,26 +71,26 @@ impl Planes {
     /// The lines from the first block on.
     pub(super) fn lines(&self) -> Lines {
         let (line, half) = (2 * self.stride, self.stride);
-        Lines { first: self.numbers.as_ptr(), line, half, depth: self.depth }
+        Lines { first: self.numbers.as_ptr(), line, half, last: self.last }
     }
 }
 
-/// The thresholds of the rows of a walk, in lines: number `i` of line `j` is all ones where row `i`'s
-/// threshold has bit `31 - j`.
+/// The thresholds of the rows of a walk, in lines: number `i` of line `j` is all ones where row
+/// `i`'s threshold has bit `31 - j`.
 pub(super) struct RowPlanes {
     numbers: [[u64; MAX_BLOCKS]; LINES],
-    depth: u32,
+    last: u32,
 }
 
 impl RowPlanes {
     /// Takes the thresholds of `count` rows; where there are fewer, 0 for the others.
     #[inline(always)]
     pub(super) fn set(&mut self, thresholds: &[u64], count: usize) {
-        self.depth = 0;
+        let mut most = 0;
         for lane in 0..count {
             let threshold = thresholds.get(lane).copied().unwrap_or(0);
             let low = threshold as u32;
-            self.depth = self.depth.max(32 - low.trailing_zeros());
+            most = most.max(last(low));
             let all = |condition: bool| 0u64.wrapping_sub(u64::from(condition));
             for (plane, numbers) in self.numbers[..32].iter_mut().enumerate() {
                 numbers[lane] = all(low >> (31 - plane) & 1 == 1);
@@ -96,12 +98,13 @@ impl RowPlanes {
             self.numbers[ALWAYS][lane] = all(threshold >> 32 != 0);
             self.numbers[OPEN][lane] = all(low != 0);
         }
+        self.last = most;
     }
 
     /// The lines, which are those of any block of columns.
     #[inline(always)]
     pub(super) fn lines(&self) -> Lines {
-        Lines { first: self.numbers.as_ptr().cast(), line: MAX_BLOCKS, half: 0, depth: self.depth }
+        Lines { first: self.numbers.as_ptr().cast(), line: MAX_BLOCKS, half: 0, last: self.last }
     }
 }
 
@@ -109,8 +112,14 @@ impl Default for RowPlanes {
     /// Thresholds of 0.
     #[inline(always)]
     fn default() -> Self {
-        Self { numbers: [[0; MAX_BLOCKS]; LINES], depth: 0 }
+        Self { numbers: [[0; MAX_BLOCKS]; LINES], last: 0 }
     }
+}
+
+/// The plane of the lowest one of a threshold, or of those of several; 0 where there is none.
+#[inline(always)]
+fn last(bits: u32) -> u32 {
+    31u32.saturating_sub(bits.trailing_zeros())
 }
 
 /// Where the bits of thresholds are: lines of numbers, whose planes outlive the operation.
@@ -120,7 +129,7 @@ pub(super) struct Lines {
     /// From one line to the next, and from a line's first half to its second.
     line: usize,
     half: usize,
-    depth: u32,
+    last: u32,
 }
 
 // SAFETY: the planes are read only.
@@ -131,7 +140,7 @@ unsafe impl Sync for Lines {}
 impl Lines {
     /// The lines from `block` on.
     #[inline(always)]
-    pub(super) fn from_block(self, block: usize) -> Self {
+    pub(super) fn at_block(self, block: usize) -> Self {
         Self { first: self.first.wrapping_add(block), ..self }
     }
 
@@ -139,8 +148,8 @@ impl Lines {
     ///
     /// # Safety
     ///
-    /// The planes are alive, and have numbers for as many blocks as a walk has: from any block of the matrix
-    /// on.
+    /// The planes are alive, and have numbers for as many blocks as a walk has: from any block of
+    /// the matrix on.
     #[inline(always)]
     pub(super) unsafe fn walked<'a, const SAME: bool>(self) -> WalkedLines<'a, SAME> {
         WalkedLines { lines: self, planes: std::marker::PhantomData }
@@ -170,13 +179,14 @@ impl<const SAME: bool> WalkedLines<'_, SAME> {
 
 impl<const SAME: bool> Threshold for WalkedLines<'_, SAME> {
     #[inline(always)]
-    fn depth(self) -> u32 {
-        self.lines.depth
+    fn last(self) -> u32 {
+        self.lines.last
     }
 
     #[inline(always)]
-    fn start<I: Isa>(self, isa: I, place: Place) -> (I::U64, I::U64) {
-        (self.lanes(isa, ALWAYS, place), self.lanes(isa, OPEN, place))
+    fn start<I: Isa>(self, isa: I, place: Place) -> Elements<I> {
+        let (keep, undecided) = (self.lanes(isa, ALWAYS, place), self.lanes(isa, OPEN, place));
+        Elements { keep, undecided }
     }
 
     #[inline(always)]
@@ -185,11 +195,12 @@ impl<const SAME: bool> Threshold for WalkedLines<'_, SAME> {
         isa: I,
         plane: u32,
         place: Place,
-        undecided: I::U64,
+        Elements { keep, undecided }: Elements<I>,
         bits: I::U64,
-    ) -> (I::U64, I::U64) {
+    ) -> Elements<I> {
         let t = self.lanes(isa, plane as usize, place);
         let below = isa.and_not_u64(bits, isa.and_u64(undecided, t));
-        (below, isa.and_not_u64(isa.xor_u64(bits, t), undecided))
+        let equal = isa.and_not_u64(isa.xor_u64(bits, t), undecided);
+        Elements { keep: isa.or_u64(keep, below), undecided: equal }
     }
 }

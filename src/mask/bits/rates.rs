@@ -29,8 +29,8 @@ impl RowStream {
     ///
     /// # Safety
     ///
-    /// The thresholds are alive, and those of a matrix that the part lies in. `out` is valid for writes of
-    /// the part's rows, each padded to a word, `stride` words apart.
+    /// The thresholds are alive, and those of a matrix that the part lies in. `out` is valid for
+    /// writes of the part's rows, each padded to a word, `stride` words apart.
     #[inline(always)]
     pub(super) unsafe fn walk<'a>(
         self,
@@ -64,12 +64,12 @@ impl ColumnStream {
     ///
     /// # Safety
     ///
-    /// The planes are alive, and those of a matrix that the part lies in. `out` is valid for writes of the
-    /// part's rows, each padded to a word, `stride` words apart.
+    /// The planes are alive, and those of a matrix that the part lies in. `out` is valid for writes
+    /// of the part's rows, each padded to a word, `stride` words apart.
     #[inline(always)]
     pub(super) unsafe fn walk(self, part: Part, out: *mut u32, stride: usize) -> Walk<OfColumns> {
         let before = ((self.key.col0() % 128) as usize + part.col) / 128;
-        let thresholds = OfColumns { lines: self.lines.from_block(before) };
+        let thresholds = OfColumns { lines: self.lines.at_block(before) };
         // SAFETY: the caller's promise.
         unsafe { Walk::new(self.key, thresholds, part, out, stride) }
     }
@@ -129,7 +129,7 @@ impl Thresholds for OfColumns {
     #[inline(always)]
     fn along(row: Self, block: usize) -> WalkedLines<'static, false> {
         // SAFETY: what `ColumnStream::walk` was promised.
-        unsafe { row.lines.from_block(block).walked() }
+        unsafe { row.lines.at_block(block).walked() }
     }
 
     #[inline(always)]
@@ -138,6 +138,6 @@ impl Thresholds for OfColumns {
     #[inline(always)]
     fn down(self, (): &(), block: usize) -> WalkedLines<'static, true> {
         // SAFETY: as for `along`.
-        unsafe { self.lines.from_block(block).walked() }
+        unsafe { self.lines.at_block(block).walked() }
     }
 }

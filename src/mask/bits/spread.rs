@@ -22,7 +22,8 @@ impl Spread {
         Self { words: words.as_ptr(), len: words.len(), nest }
     }
 
-    /// Writes the bits of `n` elements of the flat tensor from `first` on, as many words as they take.
+    /// Writes the bits of `n` elements of the flat tensor from `first` on, as many words as they
+    /// take.
     ///
     /// # Safety
     ///

@@ -1,7 +1,7 @@
 //! A square of 32 x 32 bits.
 
-/// Exchanges bit `i` of word `k` with bit `k` of word `i`: quarters of the square off the diagonal change
-/// places, then quarters of the quarters, down to single bits.
+/// Exchanges bit `i` of word `k` with bit `k` of word `i`: quarters of the square off the diagonal
+/// change places, then quarters of the quarters, down to single bits.
 #[inline(always)]
 pub(super) fn transpose(square: &mut [u32; 32]) {
     let mut low = 0x0000_ffff;

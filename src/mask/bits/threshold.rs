@@ -1,5 +1,7 @@
 //! Thresholds as a walk over the bit planes compares with them.
 
+use std::num::NonZeroU32;
+
 use crate::isa::Isa;
 
 /// Vectors of Philox blocks in flight: two hide most of the multiplier's latency, a third would
@@ -25,7 +27,8 @@ pub(super) trait Thresholds: Copy {
     /// For the blocks of a row from `block` on.
     fn along(row: Self::Row, block: usize) -> Self::Along;
 
-    /// Makes `rows` that of the `count` rows (as many as a walk has blocks) from row `row` of the part on.
+    /// Makes `rows` that of the `count` rows (as many as a walk has blocks) from row `row` of the
+    /// part on.
     fn set_rows(self, rows: &mut Self::Rows, row: usize, count: usize);
 
     /// For block `block` of those rows.
@@ -39,41 +42,48 @@ pub(super) struct Place {
     pub(super) half: usize,
 }
 
+/// The elements of half of a vector, a bit each.
+#[derive(Clone, Copy)]
+pub(super) struct Elements<I: Isa> {
+    pub(super) keep: I::U64,
+    pub(super) undecided: I::U64,
+}
+
 /// The thresholds of the elements of one walk.
 ///
-/// U and T are compared from the highest bit down. An element is undecided while its bits so far equal those
-/// of T. Where T has a one, an undecided element with a zero is below T and kept; where T has a zero,
-/// one with a one is above and dropped. After T's last one nothing undecided can be kept.
+/// U and T are compared from the highest bit down. An element is undecided while its bits so far
+/// equal those of T. Where T has a one, an undecided element with a zero is below T and kept; where
+/// T has a zero, one with a one is above and dropped. After T's last one nothing undecided can be
+/// kept.
 pub(super) trait Threshold: Copy {
-    /// Planes after which no threshold has a one.
-    fn depth(self) -> u32;
+    /// The last plane in which a threshold has a one; 0 where none has.
+    fn last(self) -> u32;
 
-    /// The elements that are kept without a look at U, since T is 2^32, and those that are undecided.
-    fn start<I: Isa>(self, isa: I, place: Place) -> (I::U64, I::U64);
+    /// Before the first plane: kept is what has a T of 2^32, undecided what has one below that and
+    /// above 0.
+    fn start<I: Isa>(self, isa: I, place: Place) -> Elements<I>;
 
-    /// What a plane says about undecided elements with these bits: those that it keeps, and those that
-    /// stay undecided.
+    /// After one more plane, in which U has these bits.
     fn compare<I: Isa>(
         self,
         isa: I,
         plane: u32,
         place: Place,
-        undecided: I::U64,
+        elements: Elements<I>,
         bits: I::U64,
-    ) -> (I::U64, I::U64);
+    ) -> Elements<I>;
 }
 
 /// One threshold for all elements, neither 0 nor 2^32.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Single(u32);
+pub(crate) struct Single(NonZeroU32);
 
 impl Single {
     /// The threshold, or whether all is kept where U does not matter.
     #[inline(always)]
     pub(super) fn new(threshold: u64) -> Result<Self, bool> {
         match u32::try_from(threshold) {
-            Ok(0) => Err(false),
-            Ok(threshold) => Ok(Self(threshold)),
+            Ok(threshold) => NonZeroU32::new(threshold).map(Self).ok_or(false),
             Err(_) => Err(true),
         }
     }
@@ -106,13 +116,13 @@ impl Thresholds for Single {
 
 impl Threshold for Single {
     #[inline(always)]
-    fn depth(self) -> u32 {
-        32 - self.0.trailing_zeros()
+    fn last(self) -> u32 {
+        31 - self.0.trailing_zeros()
     }
 
     #[inline(always)]
-    fn start<I: Isa>(self, isa: I, _: Place) -> (I::U64, I::U64) {
-        (isa.splat_u64(0), isa.splat_u64(u64::MAX))
+    fn start<I: Isa>(self, isa: I, _: Place) -> Elements<I> {
+        Elements { keep: isa.splat_u64(0), undecided: isa.splat_u64(u64::MAX) }
     }
 
     #[inline(always)]
@@ -121,14 +131,14 @@ impl Threshold for Single {
         isa: I,
         plane: u32,
         _: Place,
-        undecided: I::U64,
+        Elements { keep, undecided }: Elements<I>,
         bits: I::U64,
-    ) -> (I::U64, I::U64) {
+    ) -> Elements<I> {
         let zeros = isa.and_not_u64(bits, undecided);
-        if (self.0 >> (31 - plane)) & 1 == 1 {
-            (zeros, isa.and_u64(bits, undecided))
+        if (self.0.get() >> (31 - plane)) & 1 == 1 {
+            Elements { keep: isa.or_u64(keep, zeros), undecided: isa.and_u64(bits, undecided) }
         } else {
-            (isa.splat_u64(0), zeros)
+            Elements { keep, undecided: zeros }
         }
     }
 }

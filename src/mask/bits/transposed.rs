@@ -31,7 +31,8 @@ impl TransposedWalk {
         Self { key, threshold, part, out, stride }
     }
 
-    /// Rows from row `r` of the part on, one at least, that are columns of the same block of the mask.
+    /// Rows from row `r` of the part on, one at least, that are columns of the same block of the
+    /// mask.
     fn rows_to_block_end(&self, r: usize) -> usize {
         128 - ((self.key.col0() + (self.part.row + r) as u64) % 128) as usize
     }

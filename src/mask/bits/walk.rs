@@ -1,6 +1,6 @@
 //! The walk over the bit planes of a part of a mask.
 
-use super::threshold::{MAX_BLOCKS, Place, Threshold, Thresholds, VECTORS};
+use super::threshold::{Elements, MAX_BLOCKS, Place, Threshold, Thresholds, VECTORS};
 use super::words::{copy_bits, fill_uniform};
 use crate::isa::{Isa, Kernel};
 use crate::mask::key::MaskKey;
@@ -38,7 +38,8 @@ impl<T: Thresholds> Walk<T> {
     }
 }
 
-/// The blocks of one walk: those from (`row`, `block`) of the mask on, along the row or down the rows.
+/// The blocks of one walk: those from (`row`, `block`) of the mask on, along the row or down the
+/// rows.
 struct Blocks {
     row: u64,
     block: u64,
@@ -128,7 +129,8 @@ impl<T: Thresholds> Walk<T> {
         for top in (0..rows).step_by(blocks) {
             let logical_row = self.key.row0() + (row + top) as u64;
             self.thresholds.set_rows(&mut thresholds, top, blocks);
-            for piece in (0..cols).step_by(piece_cols) {
+            let mut piece = 0;
+            while piece < cols {
                 let cols = (cols - piece).min(piece_cols);
                 let across = (offset + cols).div_ceil(128);
                 for (b, column) in columns[..across].iter_mut().enumerate() {
@@ -141,13 +143,14 @@ impl<T: Thresholds> Walk<T> {
                     for (b, column) in columns[..across].iter().enumerate() {
                         buffer[4 * b..4 * b + 4].copy_from_slice(&column[4 * (r - top)..][..4]);
                     }
-                    // SAFETY: columns of row `r` of the part, which `new` was promised, from a multiple
-                    // of 32 on.
+                    // SAFETY: columns of row `r` of the part, which `new` was promised, from a
+                    // multiple of 32 on.
                     unsafe {
                         let out = self.out.add(r * self.stride + piece / 32);
                         copy_bits(&buffer, offset, cols, out);
                     }
                 }
+                piece += piece_cols;
             }
         }
     }
@@ -164,7 +167,7 @@ fn walk<I: Isa, T: Threshold>(
 ) {
     let zero = isa.splat_u64(0);
     let mut shared = [lanes.share(isa, zero, zero); VECTORS];
-    let (mut keep, mut undecided) = ([[zero; 2]; VECTORS], [[zero; 2]; VECTORS]);
+    let mut elements = [[Elements { keep: zero, undecided: zero }; 2]; VECTORS];
     for vector in 0..VECTORS {
         let next = (vector * I::WIDE) as u64;
         let (c0, c1) = if along {
@@ -173,31 +176,30 @@ fn walk<I: Isa, T: Threshold>(
             (isa.splat_u64(block), isa.iota_u64(row + next))
         };
         shared[vector] = lanes.share(isa, c0, c1);
-        for half in 0..2 {
-            (keep[vector][half], undecided[vector][half]) =
-                threshold.start(isa, Place { vector, half });
+        for (half, elements) in elements[vector].iter_mut().enumerate() {
+            *elements = threshold.start(isa, Place { vector, half });
         }
     }
-    for plane in 0..threshold.depth() {
+    // An inclusive range: its counter stays a 32-bit number, and so does what is multiplied with
+    // it.
+    for plane in 0..=threshold.last() {
         let bits = lanes.plane(isa, &shared, plane);
         let mut left = zero;
         for vector in 0..VECTORS {
             for half in 0..2 {
-                let (u, b) = (undecided[vector][half], bits[vector][half]);
-                let place = Place { vector, half };
-                let (below, equal) = threshold.compare(isa, plane, place, u, b);
-                keep[vector][half] = isa.or_u64(keep[vector][half], below);
-                undecided[vector][half] = equal;
-                left = isa.or_u64(left, equal);
+                let (place, bits) = (Place { vector, half }, bits[vector][half]);
+                let after = threshold.compare(isa, plane, place, elements[vector][half], bits);
+                elements[vector][half] = after;
+                left = isa.or_u64(left, after.undecided);
             }
         }
         if isa.is_zero(left) {
             break;
         }
     }
-    for (vector, [low, high]) in keep.into_iter().enumerate() {
+    for (vector, [low, high]) in elements.into_iter().enumerate() {
         let at = &mut out[vector * 4 * I::WIDE..][..4 * I::WIDE];
         // SAFETY: the slice has 4 * WIDE words.
-        unsafe { isa.store_zipped(at.as_mut_ptr(), low, high) };
+        unsafe { isa.store_zipped(at.as_mut_ptr(), low.keep, high.keep) };
     }
 }

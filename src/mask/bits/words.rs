@@ -20,8 +20,8 @@ impl WordsMut {
         Self { ptr: words.as_mut_ptr(), stride }
     }
 
-    /// Where the words of a part start, and how far its rows are apart. The part's first column is a
-    /// multiple of 32.
+    /// Where the words of a part start, and how far its rows are apart. The part's first column is
+    /// a multiple of 32.
     #[inline(always)]
     pub(super) fn at(self, part: Part) -> (*mut u32, usize) {
         (self.ptr.wrapping_add(part.row * self.stride + part.col / 32), self.stride)
