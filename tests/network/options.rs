@@ -424,7 +424,7 @@ impl Pair {
         dense_forward(&args, matrix_mut(&mut logits, BATCH, 5), None, MaskSource::Key).unwrap();
         let mut gradient = vec![0.0; BATCH * 5];
         let to = matrix_mut(&mut gradient, BATCH, 5);
-        let _ = softmax_cross_entropy(matrix(&logits, BATCH, 5), labels, Some(to)).unwrap();
+        softmax_cross_entropy(matrix(&logits, BATCH, 5), labels, Some(to)).unwrap();
         let mut dy = vec![0.0; BATCH * 20];
         let dx = matrix_mut(&mut dy, BATCH, 20);
         self.update(1, (last, y), Saved::Nothing, matrix(&gradient, BATCH, 5), Some(dx));
