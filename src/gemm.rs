@@ -19,6 +19,7 @@ mod block;
 mod blocking;
 pub(crate) mod epilogue;
 mod microkernel;
+mod nest;
 mod pack;
 mod scratch;
 mod skinny;

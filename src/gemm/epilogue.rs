@@ -5,17 +5,21 @@
 //! sums in memory and, where it pays, [`RegisterEnd`] for whole tiles, whose sums are in registers.
 
 mod activate;
+mod ends;
 mod pipeline;
+mod registers;
 mod store;
 mod weight_update;
 
 use super::ProductArgs;
-use super::tile::{Area, MemoryEnd, RegisterEnd, RegisterTile, Task};
+use super::tile::{Area, Task};
 use crate::isa::{Isa, Kernel, Twice, load};
 use crate::threads::Part;
 pub(crate) use activate::Activate;
 pub(super) use activate::with_activation;
+pub(super) use ends::Ends;
 pub(super) use pipeline::{Pipeline, Pipelined};
+pub(super) use registers::InRegisters;
 pub(crate) use store::{MaskEnd, Store};
 pub(crate) use weight_update::{GatheredUpdate, MaskedUpdate, Update};
 
@@ -100,6 +104,43 @@ pub(super) trait Epilogue: Copy + Send + Sync {
 }
 
 /// The end of tiles whose sums are in memory.
+pub(super) trait MemoryEnd<I: Isa> {
+    /// Prefetches what [`MemoryEnd::finish`] will read of a part whose sums are about to be made.
+    ///
+    /// # Safety
+    ///
+    /// As for `finish`; the part is not empty.
+    unsafe fn prefetch(&self, isa: I, part: Part);
+
+    /// Turns sums into outputs.
+    ///
+    /// # Safety
+    ///
+    /// The area lies in every matrix of the epilogue, no other task accesses it, and its bits are
+    /// its own. `sums` is valid for reads of its rows, `step` floats apart.
+    unsafe fn finish(&self, isa: I, area: &Area, sums: *const f32, step: usize);
+}
+
+/// Whole tiles of `MR` or `MR - 1` rows in the last block of k, whose sums go to the epilogue from
+/// registers.
+pub(super) trait RegisterEnd<I: Isa> {
+    /// Computes a tile. Its epilogue may be left for later in the pipeline.
+    ///
+    /// # Safety
+    ///
+    /// The tile lies in C and in every matrix of the epilogue, and no other task accesses it; its
+    /// panels are valid, and so are its bits until it is finished.
+    unsafe fn tile(&self, isa: I, product: &ProductArgs, task: &Task, pipeline: &mut Pipeline);
+
+    /// Finishes what is left in the pipeline: nothing, unless the epilogue is software-pipelined.
+    ///
+    /// # Safety
+    ///
+    /// What [`RegisterEnd::tile`] was promised still holds.
+    unsafe fn drain(&self, _: I, _: &mut Pipeline) {}
+}
+
+/// [`MemoryEnd`] of an epilogue.
 pub(super) struct InMemory<E>(pub(super) E);
 
 impl<I: Isa, E: Epilogue> MemoryEnd<I> for InMemory<E> {
@@ -111,25 +152,6 @@ impl<I: Isa, E: Epilogue> MemoryEnd<I> for InMemory<E> {
     unsafe fn finish(&self, isa: I, area: &Area, sums: *const f32, step: usize) {
         // SAFETY: the caller's promise.
         isa.vectorize(unsafe { FinishArea::new(&self.0, area, sums, step) });
-    }
-}
-
-/// The end of whole tiles of `MR` or `MR1` rows and `NV` vectors whose sums are in registers.
-pub(super) struct InRegisters<E, const MR: usize, const MR1: usize, const NV: usize>(pub(super) E);
-
-impl<I: Isa, E: Epilogue, const MR: usize, const MR1: usize, const NV: usize> RegisterEnd<I>
-    for InRegisters<E, MR, MR1, NV>
-{
-    unsafe fn tile(&self, isa: I, product: &ProductArgs, task: &Task, _: &mut Pipeline) {
-        let epilogue = &self.0;
-        // SAFETY: the caller's promise; there is no other number of rows.
-        unsafe {
-            if task.area.part.rows == MR {
-                isa.vectorize(RegisterTile::<E, MR, NV>::new(epilogue, product, task));
-            } else {
-                isa.vectorize(RegisterTile::<E, MR1, NV>::new(epilogue, product, task));
-            }
-        }
     }
 }
 

@@ -1,7 +1,6 @@
 //! The epilogue of a forward product: activation and dropout.
 
-use super::super::tile::Ends;
-use super::{Epilogue, InMemory, InRegisters, Place};
+use super::{Ends, Epilogue, InMemory, InRegisters, Place};
 use crate::activation::{Activation, Function, WithFunction};
 use crate::error::Result;
 use crate::isa::{Isa, load, store};

@@ -8,8 +8,8 @@
 
 use super::super::ProductArgs;
 use super::super::microkernel::{StepHook, accumulate};
-use super::super::tile::{Area, RegisterEnd, Task, load_sums, store_sums};
-use super::{Epilogue, Place};
+use super::super::tile::{Area, Task, load_sums, store_sums};
+use super::{Epilogue, Place, RegisterEnd};
 use crate::isa::{Isa, Kernel};
 use crate::mask::Tile;
 use crate::threads::Part;
