@@ -46,8 +46,8 @@ macro_rules! known {
     };
 }
 
-/// There is a loop for each set of tensors; one that branches for what is long and takes rarer sets,
-/// or is bound by memory.
+/// There is a loop for each set of tensors. A long function has one for the common sets, and one that
+/// branches for the others and for outputs that are streamed, which memory bounds.
 fn forward<F: Function>(level: Level, pass: Pass<'_>, f: F, scale: f32) {
     let (bias, second) = (pass.has_bias(), pass.has_second());
     if !F::LONG {
@@ -60,8 +60,8 @@ fn forward<F: Function>(level: Level, pass: Pass<'_>, f: F, scale: f32) {
     known!(bias => pass.run(level, &Forward { f, scale, bias, second }));
 }
 
-/// The same for the gradient: of functions that need nothing, or the output and have it, and of the
-/// others. That a long function which needs the output has only z is rare.
+/// As in [`forward`]: for functions that need nothing, for those that need the output and have it, and
+/// for those that have z.
 fn backward<F: Function>(
     level: Level,
     pass: Pass<'_>,
@@ -89,7 +89,7 @@ fn backward<F: Function>(
         });
     }
     let rare = matches!(F::NEEDS, Needs::Output) || bias && !sum;
-    if rare || pass.streams() || bias && !sum {
+    if rare || pass.streams() {
         return pass.run(level, &Backward { f, scale, unscale, bias, sum, from_output });
     }
     if const { matches!(F::NEEDS, Needs::PreActivation) } {
