@@ -2,6 +2,7 @@
 """One training step of a network with dropout: this crate, PyTorch and JAX, in one run.
 
     benches/peers/torch_step.py FOLDER [--rounds 9] [--only PyTorch] [--no-torch] [--no-install]
+                                 [--chart docs/step_times.svg]
 
 784-1024-1024-10, ReLU, mini-batches of 128, dropout 0.2 on the input and 0.5 after the hidden
 layers, cross-entropy, SGD with momentum 0.9 and learning rate 0.05, float32, on 1 and on 2 threads;
@@ -26,7 +27,10 @@ import statistics
 import subprocess
 import sys
 import time
+from datetime import date
 from pathlib import Path
+
+import step_chart
 
 SIZES = (784, 1024, 1024, 10)
 BATCH = 128
@@ -34,6 +38,8 @@ INPUT_RATE, HIDDEN_RATE = 0.2, 0.5
 LEARNING_RATE, MOMENTUM = 0.05, 0.9
 # A turn of a peer: at least so many steps, and about so many seconds.
 LEAST_STEPS, TURN_SECONDS = 5, 0.5
+
+TITLE = "A training step with dropout: 784-1024-1024-10, batch 128, float32"
 
 # Name of a peer: the worker and its variant.
 PEERS = {
@@ -197,7 +203,7 @@ def our_turn(bench):
     return fields["level"], {n: [float(fields[f"{name}_{n}"]) for name in names] for n in (1, 2)}
 
 
-def compare(python, bench, rounds, only):
+def compare(python, bench, rounds, only, chart):
     peers, failures = {}, []
     for name in PEERS:
         for threads in (1, 2) if only in name else ():
@@ -214,22 +220,42 @@ def compare(python, bench, rounds, only):
         for key, peer in peers.items():
             times[key].append(peer.turn())
     print(f"\n{'':32}{'threads':>8}{'us a step':>12}{'/ ours':>9}{'/ units':>9}")
+    groups = []
     for threads in (1, 2):
         rows = [(f"fused-dropout, {level}", ours[threads]), ("the same, units", units[threads])]
         rows += [(name, times[name, n]) for name, n in peers if n == threads]
+        bars = []
         for name, seconds in rows:
             ratios = [
                 statistics.median(t / o for t, o in zip(seconds, base[threads]))
                 for base in (ours, units)
             ]
             print(f"{name:32}{threads:8}{min(seconds) * 1e6:12.0f}{ratios[0]:9.2f}{ratios[1]:9.2f}")
+            bars.append((name, min(seconds), ratios[0] if name in PEERS else None, name not in PEERS))
+        groups.append(("1 thread" if threads == 1 else f"{threads} threads", bars))
     versions = {PEERS[name][0]: peer.version for (name, _), peer in peers.items()}
     print(f"\nSmallest time, median ratio of {rounds} rounds; versions {versions}.")
     speed_up = statistics.median(one / two for one, two in zip(ours[1], ours[2]))
     print(f"Ours on two threads is {speed_up:.2f} times as fast as on one.")
     print(*failures, sep="\n")
+    if chart:
+        names = ", ".join(
+            f"{name} {versions[worker]}"
+            for name, worker in (("PyTorch", "torch"), ("JAX", "jax"))
+            if worker in versions
+        )
+        how = f"{names}. Smallest times, median ratios of {rounds} rounds."
+        chart.write_text(step_chart.svg(TITLE, groups, [f"{cpu()}, {date.today()}", how]))
     for peer in peers.values():
         peer.close()
+
+
+def cpu():
+    """The name of the CPU."""
+    for line in Path("/proc/cpuinfo").read_text().splitlines():
+        if line.startswith("model name"):
+            return line.split(":", 1)[1].strip()
+    return "unknown CPU"
 
 
 def main():
@@ -237,6 +263,7 @@ def main():
     parser.add_argument("folder", type=Path, help="where the virtual environment is, or goes")
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--only", default="", help="only peers whose name has this in it")
+    parser.add_argument("--chart", type=Path, help="where to write a picture, as SVG")
     parser.add_argument("--no-torch", action="store_true", help="do not install torch")
     parser.add_argument("--no-install", action="store_true", help="use the environment as it is")
     options = parser.parse_args()
@@ -245,7 +272,7 @@ def main():
         python = folder / "bin" / "python"
     else:
         python = install(folder, not options.no_torch)
-    compare(python, our_bench(), options.rounds, options.only)
+    compare(python, our_bench(), options.rounds, options.only, options.chart)
 
 
 if __name__ == "__main__":

@@ -190,13 +190,13 @@ impl Mlp {
             junction.draw(&mode.key(l)?)?;
         }
         self.forward(x)?;
-        let loss = self.loss(labels)?.mean();
+        let loss = self.loss(labels)?.mean() as f32;
         if !loss.is_finite() {
-            return Err(Error::Loss { step: self.steps, loss });
+            return Err(Error::Loss { step: self.steps, loss: loss.into() });
         }
         self.backward(x, &numbers, sgd.max_norm)?;
         self.steps = next;
-        Ok(loss as f32)
+        Ok(loss)
     }
 
     /// The layers of a network that knows nothing of dropout and predicts what this one does: with

@@ -87,6 +87,24 @@ fn a_step_whose_loss_is_infinite_changes_nothing() {
     mlp.train_step(matrix(&[1.0], 1, 1), &[label], &sgd()).unwrap();
 }
 
+/// A loss that is finite in f64 and no finite f32 is one too: logits of f32::MAX times weights near -1
+/// and 1.
+#[test]
+fn a_step_whose_loss_exceeds_f32_changes_nothing() {
+    let (mut mlp, low) = (0..)
+        .find_map(|seed| {
+            let mlp = Mlp::new(&MlpSpec::new(&[1, 10]).with_seed(seed)).unwrap();
+            let weights = mlp.layers()[0].weights();
+            let within = weights.iter().all(|w| w.abs() < 1.0);
+            let low = weights.iter().position(|w| *w < -0.6)?;
+            (within && weights.iter().any(|w| *w > 0.6)).then(|| (mlp.clone(), low as u32))
+        })
+        .unwrap();
+    let loss = mlp.evaluate(matrix(&[f32::MAX], 1, 1), &[low]).unwrap();
+    assert!(loss.mean().is_finite() && loss.mean() > f64::from(f32::MAX));
+    assert_refused(&mut mlp, &[f32::MAX; 2], &[low; 2], &sgd());
+}
+
 /// Training with a learning rate that is far too large ends with an error, not with weights that are NaN.
 #[test]
 fn training_that_diverges_ends_with_an_error() {
