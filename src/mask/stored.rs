@@ -20,7 +20,7 @@ use crate::threads;
 /// # use fused_dropout::{Dropout, Error, Mask, MaskKey};
 /// let half = Dropout::new(0.5)?.with_key(MaskKey::new(42, 1, 0)?);
 /// let mask = Mask::generate(20, 100, &half)?;
-/// assert_eq!((mask.rows(), mask.cols(), mask.count()), (20, 100, 995));
+/// assert_eq!((mask.rows(), mask.cols(), mask.count()), (20, 100, 1029));
 /// // A part of the matrix has its part of the mask.
 /// let part = Mask::generate(1, 10, &half.with_key(half.key().with_origin(5, 90)))?;
 /// assert!((0..10).all(|col| part.get(0, col) == mask.get(5, 90 + col)));
