@@ -11,13 +11,12 @@ mod registers;
 mod store;
 mod weight_update;
 
-use super::ProductArgs;
-use super::tile::{Area, Task};
+use super::tile::Area;
 use crate::isa::{Isa, Kernel, Twice, load};
 use crate::threads::Part;
 pub(crate) use activate::Activate;
 pub(super) use activate::with_activation;
-pub(super) use ends::Ends;
+pub(super) use ends::{Ends, RowOfTiles};
 pub(super) use pipeline::{Pipeline, Pipelined};
 pub(super) use registers::InRegisters;
 pub(crate) use store::{MaskEnd, Store};
@@ -124,19 +123,20 @@ pub(super) trait MemoryEnd<I: Isa> {
 /// Whole tiles of `MR` or `MR - 1` rows in the last block of k, whose sums go to the epilogue from
 /// registers.
 pub(super) trait RegisterEnd<I: Isa> {
-    /// Computes a tile. Its epilogue may be left for later in the pipeline.
+    /// Computes a row of tiles. The last one's epilogue may be left for later in the pipeline.
     ///
     /// # Safety
     ///
-    /// The tile lies in C and in every matrix of the epilogue, and no other task accesses it; its
-    /// panels are valid, and so are its bits until it is finished.
-    unsafe fn tile(&self, isa: I, product: &ProductArgs, task: &Task, pipeline: &mut Pipeline);
+    /// - The row has the columns of a whole tile, and all sums end in it.
+    /// - It lies in C and in every matrix of the epilogue, and no other task accesses it.
+    /// - Its panels are valid, and so are its bits until all tiles are finished.
+    unsafe fn tiles(&self, isa: I, row: RowOfTiles<'_>, pipeline: &mut Pipeline);
 
     /// Finishes what is left in the pipeline: nothing, unless the epilogue is software-pipelined.
     ///
     /// # Safety
     ///
-    /// What [`RegisterEnd::tile`] was promised still holds.
+    /// What [`RegisterEnd::tiles`] was promised still holds.
     unsafe fn drain(&self, _: I, _: &mut Pipeline) {}
 }
 
@@ -177,7 +177,8 @@ impl<'a, E: Epilogue> FinishArea<'a, E> {
     /// The rows, a vector of `isa` at a time.
     #[inline(always)]
     fn rows<I: Isa>(&self, isa: I) {
-        let Area { part, bits, shift } = *self.area;
+        let Self { epilogue, sums, step, .. } = *self;
+        let (epilogue, Area { part, bits, shift }) = (*epilogue, *self.area);
         for r in 0..part.rows {
             let mut words = bits.words.wrapping_add(r * bits.stride);
             let mut shift = shift;
@@ -188,8 +189,8 @@ impl<'a, E: Epilogue> FinishArea<'a, E> {
                 // SAFETY: `FinishArea::new`; bits follow each other from `shift` on.
                 unsafe {
                     let keep = isa.word(if E::MASKED { *words >> shift } else { 0 });
-                    let sum = load(isa, self.sums.add(r * self.step + col), cols);
-                    self.epilogue.finish::<I, 1>(isa, place, [sum], keep);
+                    let sum = load(isa, sums.add(r * step + col), cols);
+                    epilogue.finish::<I, 1>(isa, place, [sum], keep);
                 }
                 col += I::LANES;
                 shift += I::LANES;

@@ -33,13 +33,12 @@
 //! The nest is compiled once for each instruction set, and needs no vector instructions itself:
 //! packing, mask bits, tiles and epilogues are kernels that it calls.
 
-use super::blocking::{Depth, balanced, block_sizes, column_block, panels};
-use super::epilogue::{Ends, Pipeline};
-use super::microkernel::Panels;
+use super::blocking::{Depth, balanced, block_sizes, column_block};
+use super::epilogue::{Ends, Pipeline, RowOfTiles};
 use super::pack::{PackA, PackAhead, PackB, padded};
 use super::scratch::{self, Scratch};
 use super::skinny::{SKINNY_ROWS, SMALL, SMALL_ROWS, Skinny};
-use super::tile::{Area, Sums, Task};
+use super::tile::{Area, Sums};
 use super::{GROUP, Operand, ProductArgs};
 use crate::buffers::grow;
 use crate::error::Result;
@@ -326,54 +325,29 @@ impl<I: Isa> Nest<'_, I> {
                 let of_next = if jr + nr < GROUP { operand } else { next_group };
                 ahead = Self::pack_ahead(of_next, depth, (col + nr, end), b, (tiles, other));
                 let bits = Tile { words: bits.words.wrapping_add(jr / 32), ..bits };
-                let area = Area { part: Part { col, cols, ..block }, bits, shift: jr % 32 };
-                // SAFETY: panels stand one after the other in their buffers, `depth.count` floats a
-                // row or column; the bits are those of the group.
-                unsafe { self.row_of_tiles(depth, area, this, buffers, &mut ahead, &mut pipeline) };
+                let mut row = RowOfTiles {
+                    product,
+                    depth,
+                    area: Area { part: Part { col, cols, ..block }, bits, shift: jr % 32 },
+                    a: buffers.a,
+                    b: this,
+                    ahead: &mut ahead,
+                    buffer: buffers.tile,
+                };
+                // SAFETY: panels stand one after the other in their buffers; the bits are those of
+                // the group; the row lies in the block, which is this task's alone.
+                unsafe {
+                    match self.ends.registers {
+                        Some(end) if cols == nr && depth.ends => end.tiles(isa, row, &mut pipeline),
+                        _ => row.all_through_memory(isa, self.ends.memory),
+                    }
+                }
             }
             if let Some(end) = self.ends.registers {
                 // SAFETY: the bits are still those of the group.
                 unsafe { end.drain(isa, &mut pipeline) };
             }
             operand = next_group;
-        }
-    }
-
-    /// Loop 1: all panels of A with one of B.
-    ///
-    /// # Safety
-    ///
-    /// The area lies in this task's block; panels of A are packed in their buffer, that of B at
-    /// `b`; the bits are those of the area, until the pipeline is drained.
-    #[inline(always)]
-    unsafe fn row_of_tiles(
-        &self,
-        depth: Depth,
-        area: Area,
-        b: *const f32,
-        buffers: Buffers,
-        ahead: &mut PackAhead,
-        pipeline: &mut Pipeline,
-    ) {
-        let Area { part, bits, shift } = area;
-        for (start, rows) in panels(part.rows, I::MR) {
-            let words = bits.words.wrapping_add(start * bits.stride);
-            let task = Task {
-                depth,
-                area: Area {
-                    part: Part { row: part.row + start, rows, ..part },
-                    bits: Tile { words, ..bits },
-                    shift,
-                },
-                panels: Panels {
-                    a: buffers.a.wrapping_add(start * depth.count),
-                    b,
-                    k: depth.count,
-                    ahead: ahead.next_tile(),
-                },
-            };
-            // SAFETY: the caller's promise.
-            unsafe { self.ends.tile(self.isa, self.product, &task, pipeline, buffers.tile) };
         }
     }
 

@@ -174,15 +174,12 @@ impl Skinny {
             // Sums that start and end here may be made twice: the last tile overlaps the one
             // before.
             let overlaps = !MASKED && steps.depth == self.k && width <= cols;
-            loop {
-                while at + width <= cols {
-                    self.tile::<I, R, V, MASKED>(isa, steps, (first, at), width, bits);
-                    at += width;
+            while at + width <= cols || (overlaps && at < cols) {
+                if !MASKED {
+                    at = at.min(cols - width);
                 }
-                if !overlaps || at == cols {
-                    break;
-                }
-                at = cols - width;
+                self.tile::<I, R, V, MASKED>(isa, steps, (first, at), width, bits);
+                at += width;
             }
             while at < cols {
                 let n = I::LANES.min(cols - at);

@@ -1,19 +1,23 @@
 //! One tile of C: sums start from the bias or a partial result, grow in registers, and wait in
 //! memory for the next block of k or go to the epilogue.
 //!
-//! The loop nest calls each kind of tile through one pointer, so that it, and what it packs, is
+//! The loop nest calls each kind of tile through a pointer, so that it, and what it packs, is
 //! compiled once for each instruction set and a tile once for each use:
 //!
 //! | kernel | rows | sums end | for |
 //! |---|---|---|---|
 //! | `MemoryTile` | any | in memory | edges, all blocks of k but the last, stores, long activations |
-//! | `RegisterTile` | MR, MR - 1 | in the epilogue | short activations |
-//! | `PipelinedTile` | MR, MR - 1 | in a buffer, until the next tile | updates of weights |
+//! | `RegisterTiles` | MR, MR - 1 | in the epilogue | short activations |
+//! | `PipelinedTiles` | MR, MR - 1 | in a buffer, until the next tile | updates of weights |
 
 use super::super::ProductArgs;
+use super::super::blocking::{Depth, panels};
+use super::super::microkernel::Panels;
+use super::super::pack::PackAhead;
 use super::super::tile::{Area, MemoryTile, Task, prefetch_rows};
-use super::{MemoryEnd, Pipeline, RegisterEnd};
+use super::{MemoryEnd, RegisterEnd};
 use crate::isa::Isa;
+use crate::mask::Tile;
 use crate::threads::Part;
 
 /// The ends of a product's tiles on one instruction set.
@@ -29,30 +33,49 @@ impl<I: Isa> Ends<'_, I> {
     /// 128 bits the sums of a tile are few, and so is what it saves to keep them in registers: all
     /// epilogues share the tiles in memory there.
     pub(in crate::gemm) const HAS_REGISTER_TILES: bool = I::LANES > 4;
+}
 
-    /// Computes a tile; `buffer` has room for any.
+/// Loop 1: the tiles of one panel of B with all panels of a block of A.
+pub(in crate::gemm) struct RowOfTiles<'a> {
+    pub(in crate::gemm) product: &'a ProductArgs,
+    pub(in crate::gemm) depth: Depth,
+    /// All tiles together.
+    pub(in crate::gemm) area: Area,
+    /// The panels of A, one after the other, `depth.count` floats a row.
+    pub(in crate::gemm) a: *const f32,
+    pub(in crate::gemm) b: *const f32,
+    /// What the tiles pack or prefetch.
+    pub(in crate::gemm) ahead: &'a mut PackAhead,
+    /// Room for the sums of any tile.
+    pub(in crate::gemm) buffer: *mut f32,
+}
+
+impl RowOfTiles<'_> {
+    /// The next tile, which begins at this row and has so many.
+    #[inline(always)]
+    pub(in crate::gemm) fn task(&mut self, first: usize, rows: usize) -> Task {
+        let Self { depth, area: Area { part, bits, shift }, a, b, .. } = *self;
+        let words = bits.words.wrapping_add(first * bits.stride);
+        let part = Part { row: part.row + first, rows, ..part };
+        let a = a.wrapping_add(first * depth.count);
+        let panels = Panels { a, b, k: depth.count, ahead: self.ahead.next_tile() };
+        Task { depth, area: Area { part, bits: Tile { words, ..bits }, shift }, panels }
+    }
+
+    /// Computes all tiles through memory.
     ///
     /// # Safety
     ///
-    /// As for [`RegisterEnd::tile`]; the buffer is used for nothing else.
-    #[inline]
-    pub(in crate::gemm) unsafe fn tile(
-        &self,
+    /// As for [`RowOfTiles::through_memory`], for each tile.
+    pub(in crate::gemm) unsafe fn all_through_memory<I: Isa>(
+        &mut self,
         isa: I,
-        product: &ProductArgs,
-        task: &Task,
-        pipeline: &mut Pipeline,
-        buffer: *mut f32,
+        end: Option<&dyn MemoryEnd<I>>,
     ) {
-        let Task { depth, area: Area { part: Part { rows, cols, .. }, .. }, .. } = *task;
-        // Panels of A have MR rows or one less, unless there are few rows in all.
-        let whole = cols == I::NV * I::LANES && (rows == I::MR || rows + 1 == I::MR);
-        // SAFETY: the caller's promise.
-        unsafe {
-            match self.registers {
-                Some(end) if whole && depth.ends => end.tile(isa, product, task, pipeline),
-                _ => self.through_memory(isa, product, task, buffer),
-            }
+        for (first, rows) in panels(self.area.part.rows, I::MR) {
+            let task = self.task(first, rows);
+            // SAFETY: the caller's promise.
+            unsafe { self.through_memory(isa, &task, end) };
         }
     }
 
@@ -61,12 +84,20 @@ impl<I: Isa> Ends<'_, I> {
     ///
     /// # Safety
     ///
-    /// As for `tile`.
-    unsafe fn through_memory(&self, isa: I, product: &ProductArgs, task: &Task, buffer: *mut f32) {
+    /// - The tile lies in C and in every matrix of the epilogue, and no other task accesses it.
+    /// - Its panels and its bits are valid; the buffer is used for nothing else.
+    #[inline(never)]
+    pub(in crate::gemm) unsafe fn through_memory<I: Isa>(
+        &self,
+        isa: I,
+        task: &Task,
+        end: Option<&dyn MemoryEnd<I>>,
+    ) {
+        let Self { product, buffer, .. } = *self;
         let Task { depth, area, panels } = task;
         let Part { row, rows, col, cols } = area.part;
         let (nr, step) = (I::NV * I::LANES, product.partial.row_step);
-        let end = if depth.ends { self.memory } else { None };
+        let end = if depth.ends { end } else { None };
         // SAFETY: the caller's promise; lanes beyond the tile's columns stay in the buffer.
         unsafe {
             let c = product.partial.in_row(row, col, cols);

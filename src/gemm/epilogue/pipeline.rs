@@ -7,9 +7,10 @@
 //! are there to be done.
 
 use super::super::ProductArgs;
+use super::super::blocking::panels;
 use super::super::microkernel::{StepHook, accumulate};
 use super::super::tile::{Area, Task, load_sums, store_sums};
-use super::{Epilogue, Place, RegisterEnd};
+use super::{Epilogue, InMemory, Place, RegisterEnd, RowOfTiles};
 use crate::isa::{Isa, Kernel};
 use crate::mask::Tile;
 use crate::threads::Part;
@@ -45,7 +46,7 @@ impl Pipeline {
 
 /// A pipeline and the epilogue of its tiles, of `NV` vectors.
 struct Rows<'a, E, const NV: usize> {
-    epilogue: &'a E,
+    epilogue: E,
     pipeline: &'a mut Pipeline,
 }
 
@@ -77,7 +78,7 @@ impl<E: Epilogue, const NV: usize> Rows<'_, E, NV> {
     fn finish_row<I: Isa>(&mut self, isa: I) {
         let Self { epilogue, pipeline } = self;
         let Area { part: Part { row, col, .. }, bits, shift } = pipeline.waiting;
-        // SAFETY: what `RegisterEnd::tile` was promised of the tile; both parts lie in the
+        // SAFETY: what `RegisterEnd::tiles` was promised of the tile; both parts lie in the
         // matrices.
         unsafe {
             let word = isa.word(if E::MASKED { *bits.words >> shift } else { 0 });
@@ -118,60 +119,75 @@ pub(in crate::gemm) struct Pipelined<E, const MR: usize, const MR1: usize, const
 impl<I: Isa, E: Epilogue, const MR: usize, const MR1: usize, const NV: usize> RegisterEnd<I>
     for Pipelined<E, MR, MR1, NV>
 {
-    unsafe fn tile(&self, isa: I, product: &ProductArgs, task: &Task, pipeline: &mut Pipeline) {
-        // SAFETY: the caller's promise; there is no other number of rows.
-        unsafe {
-            if task.area.part.rows == MR {
-                isa.vectorize(PipelinedTile::<E, MR, NV>::new(&self.0, product, task, pipeline));
-            } else {
-                isa.vectorize(PipelinedTile::<E, MR1, NV>::new(&self.0, product, task, pipeline));
-            }
-        }
+    unsafe fn tiles(&self, isa: I, row: RowOfTiles<'_>, pipeline: &mut Pipeline) {
+        // SAFETY: the caller's promise.
+        isa.vectorize(unsafe { PipelinedTiles::<E, MR, MR1, NV>::new(self.0, row, pipeline) });
     }
 
     unsafe fn drain(&self, isa: I, pipeline: &mut Pipeline) {
-        isa.vectorize(Drain { rows: Rows::<E, NV> { epilogue: &self.0, pipeline } });
+        isa.vectorize(Drain { rows: Rows::<E, NV> { epilogue: self.0, pipeline } });
     }
 }
 
-/// A whole tile of `R` rows, which takes the place of the one that waits.
-struct PipelinedTile<'a, E, const R: usize, const NV: usize> {
+/// A row of tiles, each of which takes the place of the one that waits.
+struct PipelinedTiles<'a, E, const MR: usize, const MR1: usize, const NV: usize> {
     rows: Rows<'a, E, NV>,
-    product: &'a ProductArgs,
-    task: &'a Task,
+    row: RowOfTiles<'a>,
 }
 
-impl<'a, E: Epilogue, const R: usize, const NV: usize> PipelinedTile<'a, E, R, NV> {
+impl<'a, E: Epilogue, const MR: usize, const MR1: usize, const NV: usize>
+    PipelinedTiles<'a, E, MR, MR1, NV>
+{
     /// # Safety
     ///
-    /// As for [`RegisterEnd::tile`]; the tile has `R` rows.
-    unsafe fn new(
-        epilogue: &'a E,
-        product: &'a ProductArgs,
-        task: &'a Task,
-        pipeline: &'a mut Pipeline,
-    ) -> Self {
-        Self { rows: Rows { epilogue, pipeline }, product, task }
+    /// As for [`RegisterEnd::tiles`].
+    unsafe fn new(epilogue: E, row: RowOfTiles<'a>, pipeline: &'a mut Pipeline) -> Self {
+        Self { rows: Rows { epilogue, pipeline }, row }
     }
 }
 
-impl<E: Epilogue, const R: usize, const NV: usize> Kernel for PipelinedTile<'_, E, R, NV> {
+impl<E: Epilogue, const MR: usize, const MR1: usize, const NV: usize> Kernel
+    for PipelinedTiles<'_, E, MR, MR1, NV>
+{
     type Output = ();
 
     #[inline(always)]
     fn run<I: Isa>(self, isa: I) {
-        let Self { mut rows, product, task } = self;
+        let Self { mut rows, mut row } = self;
+        for (first, height) in panels(row.area.part.rows, MR) {
+            let task = row.task(first, height);
+            // SAFETY: `PipelinedTiles::new`.
+            unsafe {
+                if height == MR {
+                    rows.tile::<I, MR>(isa, row.product, &task);
+                } else if height == MR1 {
+                    rows.tile::<I, MR1>(isa, row.product, &task);
+                } else {
+                    row.through_memory(isa, &task, Some(&InMemory(rows.epilogue)));
+                }
+            }
+        }
+    }
+}
+
+impl<E: Epilogue, const NV: usize> Rows<'_, E, NV> {
+    /// A whole tile of `R` rows.
+    ///
+    /// # Safety
+    ///
+    /// As for [`RegisterEnd::tiles`]; the tile has `R` rows.
+    #[inline(always)]
+    unsafe fn tile<I: Isa, const R: usize>(&mut self, isa: I, product: &ProductArgs, task: &Task) {
         let nr = NV * I::LANES;
-        rows.spread(isa, task.depth.count, task.area.part);
-        // SAFETY: `PipelinedTile::new`; nothing waits any more when the sums take the buffer.
+        self.spread(isa, task.depth.count, task.area.part);
+        // SAFETY: the caller's promise; nothing waits any more when the sums take the buffer.
         unsafe {
             let (from, from_step) = product.start(task);
             let mut acc = load_sums::<I, R, NV>(isa, from, from_step);
-            accumulate(isa, &task.panels, nr, &mut acc, &mut rows);
-            store_sums(isa, acc, rows.pipeline.buffer, nr);
+            accumulate(isa, &task.panels, nr, &mut acc, self);
+            store_sums(isa, acc, self.pipeline.buffer, nr);
         }
-        let pipeline = rows.pipeline;
-        (pipeline.waiting, pipeline.sums) = (task.area, pipeline.buffer);
+        (self.pipeline.waiting, self.pipeline.sums) = (task.area, self.pipeline.buffer);
     }
 }
 
