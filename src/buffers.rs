@@ -127,28 +127,16 @@ pub(crate) fn collect<T>(len: usize, items: impl IntoIterator<Item = T>) -> Resu
 pub(crate) enum Slot {
     /// Panels of a product, and the mask bits of its block.
     Panels,
-    /// dz, where the caller wants it not.
-    OutputGradient,
-    /// db, where the caller wants it not.
-    BiasGradient,
-    /// dW, where the caller wants it not.
-    WeightGradient,
+    /// What a pass of a layer needs for itself.
+    Layer,
     /// y or dx by rows, where the caller's is not.
     Output,
     /// z by rows, where the caller's is not.
     PreActivation,
     /// The residual by rows, where the caller's is not.
     Residual,
-    /// Weights after a dropout, of which some rows and columns are kept.
-    MaskedWeights,
     /// The rows of a sweep, where the caller's are not contiguous.
     Rows,
-    /// Biases of the kept units.
-    Bias,
-    /// Velocities of the biases of the kept units.
-    BiasVelocity,
-    /// The gather index of kept rows and columns.
-    Index,
     /// Decisions that several elements share.
     Decisions,
     /// Bit planes of thresholds.
@@ -163,12 +151,9 @@ impl Slot {
     /// What the thread keeps here, or, where that is in use already, or the thread is about to end, new
     /// and empty memory. It goes back when the lease ends.
     pub(crate) fn take<T: Any + Default>(self) -> Lease<T> {
-        let kept = WORKSPACE.try_with(|slots| {
-            let mut slots = slots.borrow_mut();
-            let kept = slots[self as usize].as_mut().and_then(|kept| kept.downcast_mut::<T>());
-            kept.map(std::mem::take)
-        });
-        Lease { memory: kept.ok().flatten().unwrap_or_default(), slot: self }
+        let kept = WORKSPACE.try_with(|slots| slots.borrow_mut()[self as usize].take());
+        let kept = kept.ok().flatten().and_then(|kept| kept.downcast::<T>().ok());
+        Lease { memory: Some(kept.unwrap_or_default()), slot: self }
     }
 }
 
@@ -182,22 +167,18 @@ thread_local! {
 /// Memory of this thread's workspace, in use.
 #[derive(Debug)]
 pub(crate) struct Lease<T: Any + Default> {
-    memory: T,
+    /// Some, until the lease ends.
+    memory: Option<Box<T>>,
     slot: Slot,
 }
 
 impl<T: Any + Default> Drop for Lease<T> {
     fn drop(&mut self) {
-        let memory = std::mem::take(&mut self.memory);
-        let put_back = |slots: &RefCell<Workspace>| {
-            let kept = &mut slots.borrow_mut()[self.slot as usize];
-            match kept.as_mut().and_then(|kept| kept.downcast_mut::<T>()) {
-                Some(kept) => *kept = memory,
-                None => *kept = Some(Box::new(memory)),
-            }
-        };
+        let Some(memory) = self.memory.take() else { return };
         // Where the thread is about to end there is no workspace, and the memory is freed.
-        WORKSPACE.try_with(put_back).unwrap_or(());
+        let other =
+            WORKSPACE.try_with(|slots| slots.borrow_mut()[self.slot as usize].replace(memory));
+        drop(other);
     }
 }
 
@@ -205,13 +186,13 @@ impl<T: Any + Default> Deref for Lease<T> {
     type Target = T;
 
     fn deref(&self) -> &T {
-        &self.memory
+        self.memory.as_ref().unwrap_or_else(|| unreachable!("the lease has not ended"))
     }
 }
 
 impl<T: Any + Default> DerefMut for Lease<T> {
     fn deref_mut(&mut self) -> &mut T {
-        &mut self.memory
+        self.memory.as_mut().unwrap_or_else(|| unreachable!("the lease has not ended"))
     }
 }
 
@@ -300,8 +281,8 @@ mod tests {
 
     #[test]
     fn what_is_released_is_gone_and_what_is_in_use_stays() {
-        drop(Slot::Bias.take::<Vec<u8>>());
-        let mut used = Slot::Index.take::<Vec<u8>>();
+        drop(Slot::Rows.take::<Vec<u8>>());
+        let mut used = Slot::Layer.take::<Vec<u8>>();
         used.extend([1, 2, 3]);
         let mut kept = Slot::Planes.take::<Vec<u8>>();
         kept.push(1);

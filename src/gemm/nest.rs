@@ -122,7 +122,7 @@ impl<I: Isa> Nest<'_, I> {
         // Those of the epilogue, and those of two groups of a masked B.
         let bits = mc + computed(&product.b, 2 * kc.next_multiple_of(32));
         grow(&mut scratch.bits, bits * GROUP / 32)?;
-        let (mut tile, mut waiting) = (Sums::ZERO, Sums::ZERO);
+        let (mut tile, mut waiting) = (Sums::ZERO, Sums::UNINIT);
         let panels = kc * if stays { nc } else { 2 * Self::NR };
         let buffers = Buffers {
             a: scratch.a.grow(mc * kc)?.as_mut_ptr(),

@@ -1,6 +1,8 @@
 //! The parts of a tile of C: where it is and what it reads, where its sums start, and the tile whose
 //! sums start and end in memory.
 
+use std::mem::MaybeUninit;
+
 use super::ProductArgs;
 use super::blocking::Depth;
 use super::microkernel::{NoHook, Panels, accumulate};
@@ -10,13 +12,16 @@ use crate::threads::Part;
 
 /// The sums of a tile of at most 12 x 2 vectors of 16, aligned for them.
 #[repr(align(64))]
-pub(super) struct Sums([f32; 12 * 2 * 16]);
+pub(super) struct Sums(MaybeUninit<[f32; 12 * 2 * 16]>);
 
 impl Sums {
-    pub(super) const ZERO: Self = Self([0.0; 12 * 2 * 16]);
+    /// For tiles that are stored before they are loaded.
+    pub(super) const UNINIT: Self = Self(MaybeUninit::uninit());
+    /// For tiles of which lanes are loaded that were never stored.
+    pub(super) const ZERO: Self = Self(MaybeUninit::new([0.0; 12 * 2 * 16]));
 
     pub(super) fn as_mut_ptr(&mut self) -> *mut f32 {
-        self.0.as_mut_ptr()
+        self.0.as_mut_ptr().cast()
     }
 }
 

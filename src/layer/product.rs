@@ -12,28 +12,24 @@ use crate::mask::{Bits, KeyedDropout, MaskSource};
 use crate::view::{MatMut, MatRef, Target};
 
 /// What a pass needs for itself, kept from call to call.
+#[derive(Debug, Default)]
 pub(super) struct LayerBuffers {
-    pub(super) index: Lease<IndexBuffers>,
-    pub(super) dz: Lease<AlignedBuffer>,
-    pub(super) db: Lease<AlignedBuffer>,
+    pub(super) index: IndexBuffers,
+    /// Gradients, where the caller wants them not.
+    pub(super) dz: AlignedBuffer,
+    pub(super) dw: AlignedBuffer,
+    pub(super) db: AlignedBuffer,
     /// Values of the kept units only: biases and their velocities.
-    pub(super) bias: Lease<AlignedBuffer>,
-    pub(super) bias_velocity: Lease<AlignedBuffer>,
+    pub(super) bias: AlignedBuffer,
+    pub(super) bias_velocity: AlignedBuffer,
     /// W~, where its dropout and kept units come together.
-    pub(super) masked: Lease<AlignedBuffer>,
+    pub(super) masked: AlignedBuffer,
 }
 
 impl LayerBuffers {
     /// This thread's.
-    pub(super) fn take() -> Self {
-        Self {
-            index: Slot::Index.take(),
-            dz: Slot::OutputGradient.take(),
-            db: Slot::BiasGradient.take(),
-            bias: Slot::Bias.take(),
-            bias_velocity: Slot::BiasVelocity.take(),
-            masked: Slot::MaskedWeights.take(),
-        }
+    pub(super) fn take() -> Lease<Self> {
+        Slot::Layer.take()
     }
 }
 

@@ -7,36 +7,34 @@ use crate::view::{MatMut, MatRef, Source, Target};
 /// An output by rows: the matrix itself, or a buffer that is copied to it in the end.
 pub(super) struct RowsMut<'a> {
     matrix: MatMut<'a>,
-    buffer: Lease<AlignedBuffer>,
-    buffered: bool,
+    buffer: Option<Lease<AlignedBuffer>>,
 }
 
 impl<'a> RowsMut<'a> {
     /// The rows of `matrix`, which are written by [`RowsMut::finish`] at the latest.
     pub(super) fn new(slot: Slot, mut matrix: MatMut<'a>) -> Result<Self> {
-        let buffered = matrix.target().col_step != 1;
-        let mut buffer: Lease<AlignedBuffer> = slot.take();
-        if buffered {
-            buffer.room(matrix.rows(), matrix.cols())?;
+        if matrix.target().col_step == 1 {
+            return Ok(Self { matrix, buffer: None });
         }
-        Ok(Self { matrix, buffer, buffered })
+        let mut buffer: Lease<AlignedBuffer> = slot.take();
+        buffer.room(matrix.rows(), matrix.cols())?;
+        Ok(Self { matrix, buffer: Some(buffer) })
     }
 
     /// Where a product writes.
     pub(super) fn target(&mut self) -> Result<Target> {
-        if self.buffered {
-            let (rows, cols) = (self.matrix.rows(), self.matrix.cols());
-            return Ok(MatMut::new(&mut self.buffer, rows, cols)?.target());
-        }
-        Ok(self.matrix.target())
+        let (rows, cols) = (self.matrix.rows(), self.matrix.cols());
+        Ok(match &mut self.buffer {
+            None => self.matrix.target(),
+            Some(buffer) => MatMut::new(buffer, rows, cols)?.target(),
+        })
     }
 
     /// Copies the buffer to the matrix, if there is one.
     pub(super) fn finish(mut self) {
-        if self.buffered {
-            let cols = self.matrix.cols();
-            let (rows, cols) = (self.matrix.rows(), cols);
-            for (i, value) in self.buffer.iter().enumerate().take(rows * cols) {
+        if let Some(buffer) = self.buffer {
+            let (rows, cols) = (self.matrix.rows(), self.matrix.cols());
+            for (i, value) in buffer.iter().enumerate().take(rows * cols) {
                 self.matrix.put(i / cols, i % cols, *value);
             }
         }

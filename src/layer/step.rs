@@ -5,7 +5,7 @@ use super::product::{LayerBuffers, WeightGradient, input_gradient, pick, weights
 use super::rows::RowsMut;
 use super::{DenseArgs, DenseLayer, PackedWeight, Shape};
 use crate::Level;
-use crate::buffers::{AlignedBuffer, Lease, Slot};
+use crate::buffers::{AlignedBuffer, Slot};
 use crate::error::{Result, check_equal, check_shape};
 use crate::gather::GatherIndex;
 use crate::gemm::Operand;
@@ -219,7 +219,7 @@ impl Pass<'_> {
     ) -> Result<()> {
         let Self { args, level, shape } = *self;
         let layer = &args.layer;
-        let LayerBuffers { index, masked, dz, db, bias, bias_velocity } = buffers;
+        let LayerBuffers { index, masked, dz, dw, db, bias, bias_velocity } = buffers;
         let mut db = match &parameters.bias {
             Some(_) => Some(&mut db.room(1, shape.units)?[..shape.units]),
             None => None,
@@ -242,7 +242,7 @@ impl Pass<'_> {
                 1 => index.index(level, rows, cols),
                 _ => index.index(level, cols, rows),
             };
-            self.update_weights(&mut parameters, dz, index)?;
+            self.update_weights(&mut parameters, dz, index, dw)?;
         }
         if let (Some(b), Some(db)) = (parameters.bias, db) {
             self.update_bias(db, b, parameters.bias_velocity, bias, bias_velocity)?;
@@ -256,6 +256,7 @@ impl Pass<'_> {
         parameters: &mut Parameters<'_>,
         dz: Operand,
         index: GatherIndex,
+        buffer: &mut AlignedBuffer,
     ) -> Result<()> {
         let Self { args, level, shape } = *self;
         let Parameters { w, w_velocity, .. } = parameters;
@@ -268,9 +269,8 @@ impl Pass<'_> {
         } else {
             // Weights by rows and velocities by columns, which a product cannot write both; or a batch
             // so large that one more pass over the weights does not count.
-            let mut dw: Lease<AlignedBuffer> = Slot::WeightGradient.take();
-            dw.room(shape.inputs, shape.units)?;
-            let mut dw = MatMut::new(&mut dw, shape.inputs, shape.units)?;
+            let Shape { inputs, units, .. } = shape;
+            let mut dw = MatMut::new(buffer.room(inputs, units)?, inputs, units)?;
             weight_gradient(&args.layer, level, x, dz, shape, dw.reborrow())?;
             if index.is_all() {
                 let velocity = w_velocity.as_mut().map(MatMut::reborrow);

@@ -1,10 +1,10 @@
 //! Removing columns of a matrix, and bringing them back: unit dropout of a network's input.
 
 use super::KeptUnits;
+use super::product::LayerBuffers;
 use crate::Level;
-use crate::buffers::{Lease, Slot};
 use crate::error::{Result, check_equal, check_shape};
-use crate::gather::{IndexBuffers, gather};
+use crate::gather::gather;
 use crate::view::{MatMut, MatRef};
 
 /// `y = x[:, I] · scale`: the kept columns of a matrix [rows, units], scaled. With it whole features of
@@ -34,8 +34,8 @@ pub fn gather_units(x: MatRef<'_>, kept: &KeptUnits, mut y: MatMut<'_>) -> Resul
     }
     let (source, out, shape) = (x.source(), y.target(), (y.rows(), y.cols()));
     if source.col_step == 1 && out.col_step == 1 {
-        let mut index: Lease<IndexBuffers> = Slot::Index.take();
-        let columns = index.index(level, None, kept.list());
+        let mut buffers = LayerBuffers::take();
+        let columns = buffers.index.index(level, None, kept.list());
         gather(level, source, columns, kept.scale(), out, shape);
         return Ok(());
     }
