@@ -20,7 +20,7 @@ use crate::philox::philox4x32_10;
 /// A layer has 2^32 - 1 units at most.
 ///
 /// ```
-/// # use fused_dropout::*;
+/// # use fused_dropout::{Dropout, Error, MaskKey, layer::KeptUnits};
 /// let half = Dropout::new(0.5)?.with_key(MaskKey::new(42, 1, 0)?);
 /// let mut kept = KeptUnits::exact(10, &half)?;
 /// assert_eq!(kept.indices(), [1, 2, 3, 7, 8]);

@@ -158,9 +158,9 @@ impl Kernel for Rows<'_> {
         let mut loss = Loss { examples: self.labels.len(), ..Loss::default() };
         for (i, &label) in self.labels.iter().enumerate() {
             let row = self.first + i;
-            let (largest, has_nan) = self.largest(row);
+            let largest = self.largest(row);
             // SAFETY: rows and classes are the matrices'; the label is checked.
-            unsafe {
+            let sum = unsafe {
                 let max = *self.logits.at(row, largest);
                 let sum = self.sum_of_exponentials(isa, row, max);
                 if let Some(gradient) = self.gradient {
@@ -171,22 +171,30 @@ impl Kernel for Rows<'_> {
                 }
                 let of_label = f64::from(*self.logits.at(row, label as usize)) - f64::from(max);
                 loss.sum += libm::log(f64::from(sum)) - of_label;
-            }
-            loss.errors += usize::from(has_nan || largest != label as usize);
+                sum
+            };
+            let wrong = largest != label as usize || (sum.is_nan() && self.has_nan(row));
+            loss.errors += usize::from(wrong);
         }
         loss
     }
 }
 
 impl Rows<'_> {
-    /// The first of the largest logits, and whether a logit is NaN.
+    /// The first of the largest logits, or of all where the first is NaN.
     #[inline(always)]
-    fn largest(&self, row: usize) -> (usize, bool) {
+    fn largest(&self, row: usize) -> usize {
         // SAFETY: the columns are the matrix's.
         let z = |c| unsafe { *self.logits.at(row, c) };
-        (0..self.classes).fold((0, false), |(best, has_nan), c| {
-            (if z(best) < z(c) { c } else { best }, has_nan | z(c).is_nan())
-        })
+        (1..self.classes).fold(0, |best, c| if z(best) < z(c) { c } else { best })
+    }
+
+    /// Whether a logit is NaN. The sum of the exponentials is NaN then, and where the largest is
+    /// infinite.
+    #[inline(never)]
+    fn has_nan(&self, row: usize) -> bool {
+        // SAFETY: the columns are the matrix's.
+        (0..self.classes).any(|c| unsafe { *self.logits.at(row, c) }.is_nan())
     }
 
     /// `n` logits from column `c` on, less the largest.

@@ -16,6 +16,7 @@ use crate::mask::Tile;
 use crate::threads::Part;
 
 /// A tile that waits for its epilogue.
+#[derive(Clone, Copy)]
 pub(in crate::gemm) struct Pipeline {
     /// Where sums wait.
     buffer: *mut f32,
@@ -153,7 +154,10 @@ impl<E: Epilogue, const MR: usize, const MR1: usize, const NV: usize> Kernel
 
     #[inline(always)]
     fn run<I: Isa>(self, isa: I) {
-        let Self { mut rows, mut row } = self;
+        let Self { rows: Rows { epilogue, pipeline }, mut row } = self;
+        // A copy can be in registers.
+        let mut local = *pipeline;
+        let mut rows = Rows::<E, NV> { epilogue, pipeline: &mut local };
         for (first, height) in panels(row.area.part.rows, MR) {
             let task = row.task(first, height);
             // SAFETY: `PipelinedTiles::new`.
@@ -167,6 +171,7 @@ impl<E: Epilogue, const MR: usize, const MR1: usize, const NV: usize> Kernel
                 }
             }
         }
+        *pipeline = local;
     }
 }
 
