@@ -52,7 +52,7 @@
 //! for (i, value) in y.iter().enumerate() {
 //!     assert_eq!(mask.get(i / 3, i % 3), Some(*value != 0.0));
 //! }
-//! # Ok::<(), Error>(())
+//! # Ok::<(), fused_dropout::Error>(())
 //! ```
 //!
 //! # The mask contract

@@ -32,7 +32,7 @@ use crate::error::{Error, Result, check_equal};
 ///
 /// counted from the key's origin. A shard of the batch passes its first row as `row0`; a shard of
 /// the second axis passes `col0 = i1 · r2 · r3 ...`. Where no axis is shared this is the mask of
-/// [`dropout_forward`](crate::dropout_forward) on the matrix [first axis, all others].
+/// [`dropout_forward`](crate::elementwise::dropout_forward) on the matrix [first axis, all others].
 ///
 /// ```
 /// # use fused_dropout::{Error, mask::BroadcastShape};

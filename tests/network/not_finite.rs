@@ -158,7 +158,7 @@ fn logits_that_are_nan_are_errors_and_no_class() {
             }
             // The label of the first example is 0, that of the last one 3: all are errors.
             assert_eq!(prediction.errors(&labels, how), Ok(BATCH), "{how:?} on {level}");
-            assert_eq!(prediction.errors(&vec![2; BATCH], how), Ok(BATCH - 2), "{how:?}");
+            assert_eq!(prediction.errors(&[2; BATCH], how), Ok(BATCH - 2), "{how:?}");
         }
         let mean = prediction.mean();
         assert!(mean[..SIZES[3]].iter().all(|p| p.is_finite()), "{level}");
