@@ -239,6 +239,12 @@ struct Alpha {
 }
 
 impl Op for Alpha {
+    type General = Self;
+
+    fn general(self) -> Self {
+        self
+    }
+
     #[inline(always)]
     fn eval<I: Isa>(self, isa: I, main: I::F32, _: I::F32, _: I::F32, keep: I::Mask) -> I::F32 {
         let kept = isa.mul_add(main, isa.splat(self.scale), isa.splat(self.shift));

@@ -167,7 +167,12 @@ impl<O: Op> Kernel for Compiled<'_, O> {
 
     #[inline(always)]
     fn run<I: Isa>(self, isa: I) {
-        self.pass.spread(isa, self.op);
+        // Where few programs run it, one loop for all sets of tensors is enough.
+        if const { cfg!(target_arch = "x86_64") && I::LANES == 4 } {
+            self.pass.spread(isa, &self.op.general());
+        } else {
+            self.pass.spread(isa, self.op);
+        }
     }
 }
 

@@ -13,6 +13,12 @@ pub(super) trait Op: Copy + Send + Sync {
     /// caches does without the branch.
     const STREAMS: bool = true;
 
+    /// The same operation in a loop that branches where this one's knows the answer.
+    type General: Op;
+
+    /// This operation for that loop.
+    fn general(self) -> Self::General;
+
     /// Whether there is a second input.
     #[inline(always)]
     fn second(self) -> bool {
@@ -104,6 +110,13 @@ impl<F: Function, B: Flag, S: Flag> Op for Forward<F, B, S> {
     const LONG: bool = F::LONG;
     const STREAMS: bool = !(Self::LONG && B::KNOWN && S::KNOWN);
 
+    type General = Forward<F, bool, bool>;
+
+    fn general(self) -> Self::General {
+        let Self { f, scale, bias, second } = self;
+        Forward { f, scale, bias: bias.is_set(), second: second.is_set() }
+    }
+
     #[inline(always)]
     fn second(self) -> bool {
         self.second.is_set()
@@ -146,6 +159,13 @@ impl<F: Function, B: Flag, S: Flag, O: Flag> Op for Backward<F, B, S, O> {
     const LONG: bool = F::LONG && !O::ALWAYS;
     const PAIRS: bool = F::LONG;
     const STREAMS: bool = !(Self::LONG && B::KNOWN && S::KNOWN);
+
+    type General = Backward<F, bool, bool, O>;
+
+    fn general(self) -> Self::General {
+        let Self { f, scale, unscale, bias, sum, from_output } = self;
+        Backward { f, scale, unscale, bias: bias.is_set(), sum: sum.is_set(), from_output }
+    }
 
     #[inline(always)]
     fn second(self) -> bool {

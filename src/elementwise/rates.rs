@@ -112,6 +112,12 @@ struct ScaleRows<'a> {
 }
 
 impl Op for ScaleRows<'_> {
+    type General = Self;
+
+    fn general(self) -> Self {
+        self
+    }
+
     #[inline(always)]
     fn at_row(self, row: usize) -> Self {
         Self { scale: self.scales[row], ..self }
@@ -128,6 +134,12 @@ impl Op for ScaleRows<'_> {
 struct ScaleColumns;
 
 impl Op for ScaleColumns {
+    type General = Self;
+
+    fn general(self) -> Self {
+        self
+    }
+
     #[inline(always)]
     fn bias(self) -> bool {
         true

@@ -71,7 +71,8 @@ macro_rules! token {
 macro_rules! always_there {
     ($isa:ident) => {
         impl $crate::isa::Dispatch for $isa {
-            #[inline]
+            // One copy of a kernel, not one for each caller.
+            #[inline(never)]
             fn vectorize<K: $crate::isa::Kernel>(self, kernel: K) -> K::Output {
                 kernel.run(self)
             }
