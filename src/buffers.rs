@@ -203,6 +203,11 @@ impl<T: Any + Default> DerefMut for Lease<T> {
 /// gradient, of a transposed output, or of the weights. They grow with the largest operation so far,
 /// and stay until the thread ends or this is called. Operations that run meanwhile are not disturbed.
 /// It waits for each thread of the pool to end what it is at.
+///
+/// ```
+/// // ... a large batch, after which only small ones follow ...
+/// fused_dropout::release_buffers();
+/// ```
 pub fn release_buffers() {
     threads::on_each_thread(|| {
         // A thread that is about to end has no workspace any more.

@@ -54,7 +54,8 @@ pub use schedule::{drawn_rate, rate_at};
 pub use sgd::{max_norm, sgd_update};
 pub use softmax::{softmax_dropout_backward, softmax_dropout_forward};
 
-use crate::error::Result;
+use crate::buffers;
+use crate::error::{Error, Result};
 use crate::mask::{KeyedDropout, Mask, MaskSource};
 use crate::philox::philox4x32_10;
 use crate::view::{InOut, MatMut, MatRef};
@@ -63,7 +64,7 @@ use crate::view::{InOut, MatMut, MatRef};
 #[must_use]
 pub fn keeps(dropout: &KeyedDropout, row: usize, col: usize) -> bool {
     let (dropout, key) = (dropout.dropout(), dropout.key());
-    let (row, col) = (key.row0() + row as u64, key.col0() + col as u64);
+    let (row, col) = (key.row0().wrapping_add(row as u64), key.col0().wrapping_add(col as u64));
     let (b, w, i) = ((col / 128) as u32, (col % 128) as usize / 32, col % 32);
     let u = (0..32).fold(0u64, |u, j| {
         let (counter, key) = key.counter(row as u32, b, j);
@@ -79,7 +80,17 @@ pub fn keeps(dropout: &KeyedDropout, row: usize, col: usize) -> bool {
 /// When the key's origin and the shape go past what a mask can address.
 pub fn mask(rows: usize, cols: usize, dropout: &KeyedDropout) -> Result<Vec<bool>> {
     dropout.check(rows, cols)?;
-    Ok((0..rows * cols).map(|i| keeps(dropout, i / cols, i % cols)).collect())
+    let mut mask = room(rows, cols)?;
+    for_each(rows, cols, |r, c| mask.push(keeps(dropout, r, c)));
+    Ok(mask)
+}
+
+/// Room for the bits of a mask.
+fn room(rows: usize, cols: usize) -> Result<Vec<bool>> {
+    let len = rows.checked_mul(cols).ok_or(Error::Overflow { rows, stride: cols })?;
+    let mut mask = Vec::new();
+    buffers::reserve(&mut mask, len)?;
+    Ok(mask)
 }
 
 /// The mask that an operation is given, which has been checked; or, on request, its mask is stored.
@@ -123,7 +134,7 @@ fn elements<T: Real>(matrix: &MatRef<'_, T>) -> Vec<T> {
 
 /// An element that is known to lie in the matrix.
 fn at<T: Real>(matrix: &MatRef<'_, T>, row: usize, col: usize) -> T {
-    matrix.get(row, col).unwrap_or(T::ZERO)
+    matrix.at(row, col)
 }
 
 fn for_each(rows: usize, cols: usize, mut f: impl FnMut(usize, usize)) {

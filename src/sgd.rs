@@ -91,6 +91,18 @@ impl SgdStep {
 
 /// Updates `w`, and `velocity` where there is one, with the gradient `dw`.
 ///
+/// ```
+/// use fused_dropout::{MatMut, MatRef};
+/// use fused_dropout::sgd::{SgdStep, sgd_update};
+///
+/// let (mut w, mut velocity, dw) = ([1.0, 2.0], [0.0, 0.5], [4.0, -4.0]);
+/// let step = SgdStep::new(0.25).with_momentum(0.5);
+/// let (to, v) = (MatMut::new(&mut w, 1, 2)?, MatMut::new(&mut velocity, 1, 2)?);
+/// sgd_update(to, MatRef::new(&dw, 1, 2)?, Some(v), &step)?;
+/// assert_eq!((w, velocity), ([0.0, 2.9375], [4.0, -3.75]));
+/// # Ok::<(), fused_dropout::Error>(())
+/// ```
+///
 /// # Errors
 ///
 /// When shapes differ, or a number of `step` is negative or not finite.

@@ -24,6 +24,7 @@ use crate::view::{InOut, Source, Target};
 
 /// How much to drop, and the affine map that makes up for it.
 #[derive(Clone, Copy, Debug, PartialEq)]
+#[must_use]
 pub struct AlphaDropout {
     dropout: Dropout,
     scale: f64,

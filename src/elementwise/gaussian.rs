@@ -61,6 +61,7 @@ const TASK: usize = crate::threads::work::FUNCTION;
 /// # Ok::<(), fused_dropout::Error>(())
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq)]
+#[must_use]
 pub struct GaussianDropout {
     rate: f64,
     sigma: f64,

@@ -1,4 +1,5 @@
-//! One task's block of C: which epilogue it has, as a type.
+//! One task's block of C: which epilogue it has, as a type. The loop nest, with pseudo code, is in
+//! [`nest`](super::nest).
 
 use super::epilogue::{Activate, End, Ends, Epilogue, InMemory, Pipelined, with_activation};
 use super::nest::Nest;

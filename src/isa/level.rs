@@ -20,6 +20,7 @@ const VARIABLE: &str = "FUSED_DROPOUT_LEVEL";
 /// counts as unset.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[non_exhaustive]
+#[must_use]
 pub enum Level {
     /// 128-bit vectors of the crate `wide`: SSE2, NEON or wasm simd128, whatever the build enables.
     Portable,
@@ -123,18 +124,12 @@ impl Level {
     #[inline(never)]
     pub(crate) fn vectorize<K: Kernel>(self, kernel: K) -> K::Output {
         #[cfg(target_arch = "x86_64")]
-        match self {
-            Level::Avx512 => {
-                if let Some(isa) = Avx512::detect() {
-                    return isa.vectorize(kernel);
-                }
-            }
-            Level::Avx2 => {
-                if let Some(isa) = Avx2::detect() {
-                    return isa.vectorize(kernel);
-                }
-            }
-            Level::Portable => {}
+        if self != Level::Portable {
+            return match (self, Avx2::detect(), Avx512::detect()) {
+                (Level::Avx512, _, Some(isa)) => isa.vectorize(kernel),
+                (Level::Avx2, Some(isa), _) => isa.vectorize(kernel),
+                _ => unreachable!("{self} was found to be there when it was chosen"),
+            };
         }
         Portable.vectorize(kernel)
     }

@@ -98,18 +98,18 @@ impl Mask {
         &self.words
     }
 
-    /// The words of one row; empty outside the matrix.
-    pub fn row(&self, row: usize) -> &[u32] {
-        if row >= self.rows {
-            return &[];
-        }
+    /// The words of one row; `None` outside the matrix.
+    pub fn row(&self, row: usize) -> Option<&[u32]> {
         let per_row = self.words_per_row();
-        self.words.get(row * per_row..(row + 1) * per_row).unwrap_or(&[])
+        (row < self.rows).then(|| &self.words[row * per_row..(row + 1) * per_row])
     }
 
     /// The words of each row.
     pub fn iter_rows(&self) -> impl ExactSizeIterator<Item = &[u32]> {
-        (0..self.rows).map(|row| self.row(row))
+        {
+            let per_row = self.words_per_row();
+            (0..self.rows).map(move |row| &self.words[row * per_row..(row + 1) * per_row])
+        }
     }
 
     /// Number of kept elements.

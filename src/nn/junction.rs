@@ -59,7 +59,7 @@ impl Junction {
             }
             (Noise::Gaussian, Granularity::Element) => {
                 keep = 1.0;
-                GaussianDropout::new(first_rate)?;
+                let _ = GaussianDropout::new(first_rate)?;
                 Drawn::Gaussian(GaussianDropout::new(rate)?)
             }
             (Noise::Gaussian, _) => return Err(Error::NoiseOfUnits { position: l }),

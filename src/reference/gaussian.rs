@@ -10,7 +10,7 @@ use crate::view::{InOut, MatMut};
 /// The standard normal number of row `row`, column `col` of an operation.
 #[must_use]
 pub fn normal<T: Real>(key: &MaskKey, row: usize, col: usize) -> T {
-    let (row, col) = (key.row0() + row as u64, key.col0() + col as u64);
+    let (row, col) = (key.row0().wrapping_add(row as u64), key.col0().wrapping_add(col as u64));
     let i = (col % 128) as u32;
     let word = |i: u32| {
         let (counter, key) = key.noise().counter(row as u32, (col / 128) as u32, i / 4);

@@ -1,6 +1,6 @@
 //! The reference of dropout with a rate for each row or column.
 
-use super::{Real, decides, for_each, keeps, parts};
+use super::{Real, decides, for_each, keeps, parts, room};
 use crate::elementwise::check_rates;
 use crate::error::Result;
 use crate::mask::{MaskKey, MaskSource, Rates};
@@ -19,7 +19,7 @@ pub fn mask_with_rates(
 ) -> Result<Vec<bool>> {
     rates.check(rows, cols)?;
     key.check(rows, cols)?;
-    let mut mask = Vec::with_capacity(rows * cols);
+    let mut mask = room(rows, cols)?;
     for_each(rows, cols, |r, c| mask.push(keeps(&rates.of(r, c).with_key(*key), r, c)));
     Ok(mask)
 }

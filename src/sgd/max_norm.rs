@@ -13,6 +13,16 @@ use crate::view::{MatMut, Target};
 ///
 /// The squared norm of a column is one chain of fused multiply-adds, inputs ascending.
 ///
+/// ```
+/// use fused_dropout::{MatMut, sgd::max_norm};
+///
+/// // Two units: (3, 4) is of length 5, (0, 1) of length 1.
+/// let mut w = [3.0, 0.0, 4.0, 1.0];
+/// max_norm(MatMut::new(&mut w, 2, 2)?, 2.5)?;
+/// assert_eq!(w, [1.5, 0.0, 2.0, 1.0]);
+/// # Ok::<(), fused_dropout::Error>(())
+/// ```
+///
 /// # Errors
 ///
 /// When `limit` is NaN or not positive.

@@ -24,7 +24,7 @@ impl Bits {
     pub(crate) fn stack(cols: usize, rows: impl Iterator<Item = Result<Mask>>) -> Result<Bits> {
         let mut bits = Bits::zeros(0, cols);
         for mask in rows {
-            bits.words.extend_from_slice(mask?.row(0));
+            bits.words.extend_from_slice(mask?.words());
             bits.rows += 1;
         }
         Ok(bits)
