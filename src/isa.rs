@@ -78,6 +78,12 @@ pub(crate) trait Dispatch: Sized {
     fn vectorize<K: Kernel>(self, kernel: K) -> K::Output;
 }
 
+/// Whether this is the instruction set of CPUs that almost no program meets: SSE2. One loop for many
+/// cases is enough there, and keeps programs small.
+pub(crate) const fn is_fallback<I: Isa>() -> bool {
+    cfg!(target_arch = "x86_64") && I::LANES == 4
+}
+
 /// The GEMM tile of an instruction set: `MR` rows of `NV` vectors, that is, of `NR = NV * LANES`
 /// columns.
 pub(crate) trait TileSize: Sized {

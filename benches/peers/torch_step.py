@@ -222,7 +222,7 @@ def compare(python, bench, rounds, only, chart):
     print(f"\n{'':32}{'threads':>8}{'us a step':>12}{'/ ours':>9}{'/ units':>9}")
     groups = []
     for threads in (1, 2):
-        rows = [(f"fused-dropout, {level}", ours[threads]), ("the same, units", units[threads])]
+        rows = [(f"fused-dropout, {level}", ours[threads]), ("whole units dropped", units[threads])]
         rows += [(name, times[name, n]) for name, n in peers if n == threads]
         bars = []
         for name, seconds in rows:

@@ -5,7 +5,7 @@ use std::marker::PhantomData;
 use super::ops::Op;
 use super::rows::{Rows, RowsOp, Strided};
 use crate::Level;
-use crate::isa::{Isa, Kernel, caches};
+use crate::isa::{Isa, Kernel, caches, is_fallback};
 use crate::mask::{Bits, TILE_COLS, TILE_WORDS, Tile};
 use crate::threads::{Grid, Part, for_each};
 use crate::view::{Source, Target};
@@ -167,8 +167,7 @@ impl<O: Op> Kernel for Compiled<'_, O> {
 
     #[inline(always)]
     fn run<I: Isa>(self, isa: I) {
-        // Where few programs run it, one loop for all sets of tensors is enough.
-        if const { cfg!(target_arch = "x86_64") && I::LANES == 4 } {
+        if const { is_fallback::<I>() } {
             self.pass.spread(isa, &self.op.general());
         } else {
             self.pass.spread(isa, self.op);

@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use super::ops::Op;
-use crate::isa::{Isa, Kernel, Twice, load, store};
+use crate::isa::{Isa, Kernel, Twice, is_fallback, load, store};
 
 /// Bytes of a cache line.
 const LINE: usize = 64;
@@ -79,6 +79,10 @@ impl<O: Op> Kernel for OnRows<'_, O> {
             // SAFETY: the promise of `new`; row `i` is one of the rows.
             unsafe {
                 let row = Row::new::<I>(self.op.at_row(self.rows.row + i), self.rows, i);
+                if const { is_fallback::<I>() } {
+                    row.long(isa, &mut buffers);
+                    continue;
+                }
                 match (O::LONG, O::PAIRS) {
                     (true, _) => row.long(Twice(isa), &mut buffers),
                     (false, true) => row.short(Twice(isa)),

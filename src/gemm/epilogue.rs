@@ -12,7 +12,7 @@ mod store;
 mod weight_update;
 
 use super::tile::Area;
-use crate::isa::{Isa, Kernel, Twice, load};
+use crate::isa::{Isa, Kernel, Twice, is_fallback, load};
 use crate::threads::Part;
 pub(crate) use activate::Activate;
 pub(super) use activate::with_activation;
@@ -207,7 +207,7 @@ impl<E: Epilogue> Kernel for FinishArea<'_, E> {
 
     #[inline(always)]
     fn run<I: Isa>(self, isa: I) {
-        if E::LONG {
+        if const { E::LONG && !is_fallback::<I>() } {
             self.rows(Twice(isa));
         } else {
             self.rows(isa);

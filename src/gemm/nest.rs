@@ -42,7 +42,7 @@ use super::tile::{Area, Sums};
 use super::{GROUP, Operand, ProductArgs};
 use crate::buffers::grow;
 use crate::error::Result;
-use crate::isa::Isa;
+use crate::isa::{Isa, is_fallback};
 use crate::mask::{TILE_WORDS, Tile};
 use crate::threads::Part;
 
@@ -102,7 +102,8 @@ impl<I: Isa> Nest<'_, I> {
         let most = if small && b.is_copied() { SMALL_ROWS } else { SKINNY_ROWS };
         let overwrites = self.product.end.overwrites();
         let skinny = self.part.rows <= most && self.product.k > 0 && overwrites;
-        if skinny && (b.is_copied() || b.masked_rows().is_some()) {
+        let masked = b.masked_rows().is_some() && !is_fallback::<I>();
+        if skinny && (b.is_copied() || masked) {
             self.skinny(&mut scratch)
         } else {
             self.packed(&mut scratch)

@@ -10,7 +10,7 @@
 use super::ProductArgs;
 use super::blocking::panels;
 use super::pack::MaskedOperand;
-use crate::isa::{Isa, Kernel, load, store};
+use crate::isa::{Isa, Kernel, is_fallback, load, store};
 use crate::mask::{TILE_COLS, TILE_WORDS, Tile};
 use crate::threads::Part;
 
@@ -135,6 +135,9 @@ impl Skinny {
         row: usize,
         masked: MaskedOperand,
     ) {
+        if const { is_fallback::<I>() } {
+            unreachable!("the loop nest packs a masked B here");
+        }
         let mut scratch = [0u32; TILE_WORDS];
         // As many columns as have room for the bits of all streams.
         for col in (0..self.cols).step_by(TILE_COLS) {
