@@ -189,7 +189,10 @@ fn run(
                 // would be gone from it before the end is written.
                 let streams = len > caches().level_3 / 8 && !y.source().same_as(x);
                 let (x, y) = (x.in_rows_of(len), y.in_rows_of(len));
-                Runs { x, y, len, nest: outer, run: inner.size, words, scale, streams }.run(level);
+                let run = inner.size;
+                let runs = Runs { x, y, len, nest: outer, run, words, scale, streams };
+                // SAFETY: both tensors have `len` elements without gaps, and the nest is theirs.
+                unsafe { runs.run(level) };
             }
             _ => pass(1, len, Bits::spread(words, nest)),
         }

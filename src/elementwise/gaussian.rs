@@ -193,7 +193,10 @@ fn draw(
     key: &MaskKey,
 ) {
     let grid = Grid::new(rows, cols, TASK, 1, BLOCK);
-    for_each(grid.len(), |i| level.vectorize(Task { x, out, sigma, key, part: grid.part(i) }));
+    for_each(grid.len(), |i| {
+        // SAFETY: the views have this shape, and the parts of a grid are disjoint.
+        level.vectorize(unsafe { Task::new(x, out, sigma, key, grid.part(i)) });
+    });
 }
 
 /// One task's share: z, or with an input `x · (1 + σ z)`.
@@ -203,6 +206,21 @@ struct Task<'a> {
     sigma: f32,
     key: &'a MaskKey,
     part: Part,
+}
+
+impl<'a> Task<'a> {
+    /// # Safety
+    ///
+    /// Until the kernel has run, the part lies in both matrices, and nobody else accesses it in `out`.
+    unsafe fn new(
+        x: Option<Source>,
+        out: Target,
+        sigma: f32,
+        key: &'a MaskKey,
+        part: Part,
+    ) -> Self {
+        Self { x, out, sigma, key, part }
+    }
 }
 
 /// The words and the numbers of a block, and a piece of a view that is not stored by rows.

@@ -127,7 +127,9 @@ pub fn softmax_cross_entropy(
         for_each(count, |i| {
             let first = (wave + i) * LOSS_BLOCK;
             let labels = &labels[first..rows.min(first + LOSS_BLOCK)];
-            let loss = level.vectorize(Rows { logits, gradient, labels, first, rows, classes });
+            // SAFETY: labels were checked, and blocks of rows do not overlap.
+            let rows = unsafe { Rows::new(logits, gradient, labels, first, (rows, classes)) };
+            let loss = level.vectorize(rows);
             // SAFETY: `losses` has WAVE slots, lives until all tasks are done, and slot `i` is this
             // task's alone.
             unsafe { *slots.at(0, i) = loss };
@@ -148,6 +150,22 @@ struct Rows<'a> {
     first: usize,
     rows: usize,
     classes: usize,
+}
+
+impl<'a> Rows<'a> {
+    /// # Safety
+    ///
+    /// Until the kernel has run, the matrices are [rows, classes], nobody else accesses the rows of
+    /// the gradient from `first` on, one a label, and each label is below `classes`.
+    unsafe fn new(
+        logits: Source,
+        gradient: Option<Target>,
+        labels: &'a [u32],
+        first: usize,
+        (rows, classes): (usize, usize),
+    ) -> Self {
+        Self { logits, gradient, labels, first, rows, classes }
+    }
 }
 
 impl Kernel for Rows<'_> {

@@ -134,7 +134,8 @@ pub fn softmax_dropout_forward<'a, 'm>(
     let (x, y) = xy.pointers();
     let p = probabilities.as_mut().map(MatMut::target);
     let scale = args.dropout.dropout().scale();
-    shape.run(level, Forward { shape, x, y, p, bits, stores_mask, scale })
+    // SAFETY: the matrices are borrowed, and of this shape.
+    unsafe { shape.run(level, Forward { shape, x, y, p, bits, stores_mask, scale }) }
 }
 
 /// `dx = p · (g - sum of g · p)` with `g = keep ? dy · scale : 0`, from the probabilities p that
@@ -157,5 +158,6 @@ pub fn softmax_dropout_backward<'a, 'm>(
     let bits = mask.bits(&args.dropout);
     let (dy, dx) = dy_dx.pointers();
     let (p, scale) = (probabilities.source(), args.dropout.dropout().scale());
-    shape.run(level, Backward { shape, p, dy, dx, bits, stores_mask, scale })
+    // SAFETY: the matrices are borrowed, and of this shape.
+    unsafe { shape.run(level, Backward { shape, p, dy, dx, bits, stores_mask, scale }) }
 }

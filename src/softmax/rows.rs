@@ -40,13 +40,18 @@ impl<S: Sweep> Kernel for Task<S> {
 
     #[inline(always)]
     fn run<I: Isa>(self, isa: I) -> Result<()> {
-        // SAFETY: parts are disjoint and lie in the matrices, which all have the sweep's shape.
+        // SAFETY: parts are disjoint, and lie in the matrices by the promise of `Shape::run`.
         unsafe { self.sweep.rows(isa, self.part.row, self.part.rows) }
     }
 }
 
 impl Shape {
-    pub(super) fn run<S: Sweep>(self, level: Level, sweep: S) -> Result<()> {
+    /// Runs the sweep over all rows.
+    ///
+    /// # Safety
+    ///
+    /// The sweep's matrices have this shape, and nobody else accesses what it writes.
+    pub(super) unsafe fn run<S: Sweep>(self, level: Level, sweep: S) -> Result<()> {
         let tile = self.tile_rows();
         let rows = (TASK / self.cols.max(1)).max(1).next_multiple_of(tile);
         let grid = Grid::with_parts(self.rows, self.cols, rows, self.cols);

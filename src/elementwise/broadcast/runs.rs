@@ -23,7 +23,11 @@ pub(super) struct Runs<'a> {
 }
 
 impl Runs<'_> {
-    pub(super) fn run(self, level: Level) {
+    /// # Safety
+    ///
+    /// x and y have `len` elements, one after the other, nobody else accesses those of y, and the
+    /// words have a bit for each turn of the nest.
+    pub(super) unsafe fn run(self, level: Level) {
         for_each(self.len.div_ceil(TASK), |i| {
             let first = i * TASK;
             level.vectorize(RunTask { runs: self, first, n: TASK.min(self.len - first) });
@@ -244,7 +248,9 @@ mod tests {
                         let (x, out) = (MatRef::row_vector(&x[from..]), &mut y[to..to + len]);
                         let (x, y_to) = (x.source(), MatMut::row_vector(out).target());
                         let words = &words[..];
-                        Runs { x, y: y_to, len, nest, run, words, scale: 2.0, streams }.run(level);
+                        let runs = Runs { x, y: y_to, len, nest, run, words, scale: 2.0, streams };
+                        // SAFETY: both vectors have `len` elements, and words one bit a turn.
+                        unsafe { runs.run(level) };
                         y
                     };
                     assert!(write(true) == write(false), "{level}: {runs} x {run}, {from} {to}");

@@ -126,7 +126,8 @@ impl<I: Isa, E: Epilogue, const MR: usize, const MR1: usize, const NV: usize> Re
     }
 
     unsafe fn drain(&self, isa: I, pipeline: &mut Pipeline) {
-        isa.vectorize(Drain { rows: Rows::<E, NV> { epilogue: self.0, pipeline } });
+        // SAFETY: the caller's promise.
+        isa.vectorize(unsafe { Drain::<E, NV>::new(self.0, pipeline) });
     }
 }
 
@@ -199,6 +200,15 @@ impl<E: Epilogue, const NV: usize> Rows<'_, E, NV> {
 /// Finishes the tile that waits.
 struct Drain<'a, E, const NV: usize> {
     rows: Rows<'a, E, NV>,
+}
+
+impl<'a, E: Epilogue, const NV: usize> Drain<'a, E, NV> {
+    /// # Safety
+    ///
+    /// As for [`RegisterEnd::drain`].
+    unsafe fn new(epilogue: E, pipeline: &'a mut Pipeline) -> Self {
+        Self { rows: Rows { epilogue, pipeline } }
+    }
 }
 
 impl<E: Epilogue, const NV: usize> Kernel for Drain<'_, E, NV> {
