@@ -1,6 +1,7 @@
 //! Every operation once more, naive: the meaning of the fast one, in so few lines that it can be
 //! checked by reading. Same names, same arguments, one operation a file. Where the fast function
-//! refuses its arguments, the reference refuses them with the same [`Error`](crate::Error).
+//! refuses its arguments, the reference refuses them with the same [`Error`]. It copies what it works on,
+//! so that memory that cannot be had ends the program.
 //!
 //! Everything is generic over [`Real`]:
 //!
