@@ -203,6 +203,7 @@ fn with_bits(
             mask.fill(dropout)?;
             f(Bits::same_for_all_rows(mask));
         }
+        // No element to write, and no mask to store.
         MaskSource::Key | MaskSource::Given(_) if empty => {}
         MaskSource::Given(mask) => f(Bits::same_for_all_rows(mask)),
         MaskSource::Key => {

@@ -59,7 +59,8 @@ impl Junction {
             }
             (Noise::Gaussian, Granularity::Element) => {
                 keep = 1.0;
-                let _ = GaussianDropout::new(first_rate)?;
+                // An error now, where the first step would have it.
+                GaussianDropout::new(first_rate).map(drop)?;
                 Drawn::Gaussian(GaussianDropout::new(rate)?)
             }
             (Noise::Gaussian, _) => return Err(Error::NoiseOfUnits { position: l }),

@@ -118,6 +118,7 @@ impl RowOfTiles<'_> {
             match end {
                 Some(end) => end.finish(isa, area, buffer, nr),
                 None if to == buffer => copy_rows(buffer, nr, c, step, rows, cols),
+                // The sums are in C already.
                 None => (),
             }
         }
