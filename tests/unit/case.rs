@@ -367,7 +367,7 @@ pub(crate) fn unsigned(values: &[f32]) -> Vec<f32> {
     values.iter().map(|x| x + 0.0).collect()
 }
 
-fn drops() -> impl Strategy<Value = Drop> {
+pub(crate) fn drops() -> impl Strategy<Value = Drop> {
     select(vec![
         Drop::Elements(0.0),
         Drop::Elements(0.3),
