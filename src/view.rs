@@ -7,23 +7,35 @@
 //! | `view.t()` | element (c, r) of `view` |
 //!
 //! A view's shape is checked when it is made. Elements between the end of a row and the next are
-//! never read and never written.
+//! never read and never written, and are not borrowed either: they may be part of another view.
 
 mod in_out;
 mod pointers;
+mod shape;
+
+use std::fmt;
+use std::marker::PhantomData;
+use std::ops::Range;
 
 use crate::error::{Error, Result};
 pub use in_out::InOut;
-use pointers::Extents;
 pub(crate) use pointers::{Source, Target};
+use shape::Shape;
 
 /// A matrix to read.
-#[derive(Debug)]
 #[must_use]
 pub struct MatRef<'a, T = f32> {
-    data: &'a [T],
+    /// Element (0, 0); aligned and not null, also where there is none.
+    ptr: *const T,
     shape: Shape,
+    /// The elements of the shape are borrowed, but not what lies between its rows.
+    elements: PhantomData<&'a [T]>,
 }
+
+// SAFETY: a MatRef is a shared borrow of its elements.
+unsafe impl<T: Sync> Send for MatRef<'_, T> {}
+// SAFETY: as above.
+unsafe impl<T: Sync> Sync for MatRef<'_, T> {}
 
 impl<T> Clone for MatRef<'_, T> {
     fn clone(&self) -> Self {
@@ -33,90 +45,38 @@ impl<T> Clone for MatRef<'_, T> {
 
 impl<T> Copy for MatRef<'_, T> {}
 
+impl<T: fmt::Debug> fmt::Debug for MatRef<'_, T> {
+    /// Rows, columns, and the elements row after row.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Shape { rows, cols, .. } = self.shape;
+        let row = |r| (0..cols).filter_map(move |c| self.element(r, c));
+        let elements = fmt::from_fn(|f| {
+            let rows = if cols == 0 { 0 } else { rows };
+            let row = |r| fmt::from_fn(move |f| f.debug_list().entries(row(r)).finish());
+            f.debug_list().entries((0..rows).map(row)).finish()
+        });
+        let mut matrix = f.debug_struct("Matrix");
+        matrix.field("rows", &rows).field("cols", &cols).field("elements", &elements).finish()
+    }
+}
+
 /// A matrix to write.
-#[derive(Debug)]
 #[must_use]
 pub struct MatMut<'a, T = f32> {
-    data: &'a mut [T],
+    /// As in [`MatRef`].
+    ptr: *mut T,
     shape: Shape,
+    elements: PhantomData<&'a mut [T]>,
 }
 
-/// Rows and columns, and the distance in elements from one to the next; one of the two is 1.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Shape {
-    rows: usize,
-    cols: usize,
-    row_step: usize,
-    col_step: usize,
-}
+// SAFETY: a MatMut is an exclusive borrow of its elements.
+unsafe impl<T: Send> Send for MatMut<'_, T> {}
+// SAFETY: a shared MatMut gives shared borrows of its elements.
+unsafe impl<T: Sync> Sync for MatMut<'_, T> {}
 
-impl Shape {
-    /// The shape, if `len` elements hold it.
-    fn new(len: usize, rows: usize, cols: usize, stride: usize) -> Result<Self> {
-        if stride < cols {
-            return Err(Error::Stride { stride, cols });
-        }
-        let needed = match (rows, cols) {
-            (0, _) | (_, 0) => Some(0),
-            _ => (rows - 1).checked_mul(stride).and_then(|n| n.checked_add(cols)),
-        };
-        // Addresses are counted in bytes, and pointer offsets are signed.
-        let needed =
-            needed.filter(|n| n.checked_mul(8).is_some_and(|b| isize::try_from(b).is_ok()));
-        match needed {
-            None => Err(Error::Overflow { rows, stride }),
-            Some(needed) if needed > len => {
-                Err(Error::TooShort { rows, cols, stride, needed, len })
-            }
-            Some(_) => {
-                // Where there is no second row its distance means nothing, and may be anything.
-                let row_step = if rows > 1 && cols > 0 { stride } else { cols };
-                Ok(Self { rows, cols, row_step, col_step: 1 })
-            }
-        }
-    }
-
-    fn t(self) -> Self {
-        Self { rows: self.cols, cols: self.rows, row_step: self.col_step, col_step: self.row_step }
-    }
-
-    fn extents(&self) -> Extents {
-        Extents::new(self.rows, self.cols)
-    }
-
-    fn index(&self, row: usize, col: usize) -> Option<usize> {
-        (row < self.rows && col < self.cols).then(|| row * self.row_step + col * self.col_step)
-    }
-
-    /// The part of the slice from `row` on, and the shape of `count` rows there.
-    fn rows_from(self, row: usize, count: usize) -> Result<(usize, Self)> {
-        check_range("row", row, count, self.rows)?;
-        let start = if count == 0 || self.cols == 0 { 0 } else { row * self.row_step };
-        Ok((start, Self { rows: count, ..self }))
-    }
-
-    /// The part of the slice from `col` on, and the shape of `count` columns there.
-    fn cols_from(self, col: usize, count: usize) -> Result<(usize, Self)> {
-        check_range("column", col, count, self.cols)?;
-        let start = if count == 0 || self.rows == 0 { 0 } else { col * self.col_step };
-        Ok((start, Self { cols: count, ..self }))
-    }
-
-    /// Where a row is in the slice, if its elements are contiguous.
-    fn row(&self, row: usize) -> Option<std::ops::Range<usize>> {
-        if row >= self.rows || (self.col_step != 1 && self.cols > 1) {
-            return None;
-        }
-        let start = if self.cols == 0 { 0 } else { row * self.row_step };
-        Some(start..start + self.cols)
-    }
-}
-
-/// `Ok` when `count` rows or columns from `first` on lie in a matrix that has `all`.
-fn check_range(what: &'static str, first: usize, count: usize, all: usize) -> Result<()> {
-    match first.checked_add(count) {
-        Some(end) if end <= all => Ok(()),
-        _ => Err(Error::Range { what, first, count, all }),
+impl<T: fmt::Debug> fmt::Debug for MatMut<'_, T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.as_ref().fmt(f)
     }
 }
 
@@ -136,18 +96,19 @@ impl<'a, T> MatRef<'a, T> {
     ///
     /// When `data` is too short, `stride < cols`, or the size overflows.
     pub fn with_stride(data: &'a [T], rows: usize, cols: usize, stride: usize) -> Result<Self> {
-        Ok(Self { shape: Shape::new(data.len(), rows, cols, stride)?, data })
+        let shape = Shape::new(data.len(), rows, cols, stride)?;
+        Ok(Self { ptr: data.as_ptr(), shape, elements: PhantomData })
     }
 
     /// A slice as one row.
     pub fn row_vector(data: &'a [T]) -> Self {
         let shape = Shape { rows: 1, cols: data.len(), row_step: data.len(), col_step: 1 };
-        Self { data, shape }
+        Self { ptr: data.as_ptr(), shape, elements: PhantomData }
     }
 
     /// The transposed matrix, over the same data.
     pub fn t(self) -> Self {
-        Self { data: self.data, shape: self.shape.t() }
+        Self { shape: self.shape.t(), ..self }
     }
 
     /// Number of rows.
@@ -165,7 +126,7 @@ impl<'a, T> MatRef<'a, T> {
     where
         T: Copy,
     {
-        self.shape.index(row, col).map(|i| self.data[i])
+        self.element(row, col).copied()
     }
 
     /// `count` rows from `row` on.
@@ -175,7 +136,8 @@ impl<'a, T> MatRef<'a, T> {
     /// When the matrix has fewer rows.
     pub fn rows_from(self, row: usize, count: usize) -> Result<Self> {
         let (start, shape) = self.shape.rows_from(row, count)?;
-        Ok(Self { data: &self.data[start..], shape })
+        // SAFETY: the part starts at an element, or where the matrix does.
+        Ok(Self { ptr: unsafe { self.ptr.add(start) }, shape, ..self })
     }
 
     /// `count` columns from `col` on.
@@ -185,12 +147,17 @@ impl<'a, T> MatRef<'a, T> {
     /// When the matrix has fewer columns.
     pub fn cols_from(self, col: usize, count: usize) -> Result<Self> {
         let (start, shape) = self.shape.cols_from(col, count)?;
-        Ok(Self { data: &self.data[start..], shape })
+        // SAFETY: the part starts at an element, or where the matrix does.
+        Ok(Self { ptr: unsafe { self.ptr.add(start) }, shape, ..self })
     }
 
     /// Row `row`, if there is one, and its elements are contiguous (not those of a transposed view).
     pub fn row(&self, row: usize) -> Option<&'a [T]> {
-        self.shape.row(row).map(|range| &self.data[range])
+        // SAFETY: a row of the matrix, whose elements are borrowed for as long.
+        let slice = |range: Range<usize>| unsafe {
+            std::slice::from_raw_parts(self.ptr.add(range.start), range.len())
+        };
+        self.shape.row(row).map(slice)
     }
 
     /// Element (row, col), which is known to lie in the matrix.
@@ -198,8 +165,16 @@ impl<'a, T> MatRef<'a, T> {
     where
         T: Copy,
     {
-        debug_assert!(row < self.shape.rows && col < self.shape.cols, "an element of the matrix");
-        self.data[row * self.shape.row_step + col * self.shape.col_step]
+        match self.element(row, col) {
+            Some(element) => *element,
+            None => unreachable!("the element is known to lie in the matrix"),
+        }
+    }
+
+    /// Element (row, col), if there is one.
+    fn element(&self, row: usize, col: usize) -> Option<&'a T> {
+        // SAFETY: an element of the matrix, which is borrowed for as long.
+        self.shape.index(row, col).map(|i| unsafe { &*self.ptr.add(i) })
     }
 
     /// Name, rows and columns, for the checks.
@@ -210,7 +185,7 @@ impl<'a, T> MatRef<'a, T> {
     /// Where the elements are.
     pub(crate) fn source(&self) -> Source<T> {
         let Shape { row_step, col_step, .. } = self.shape;
-        Source { ptr: self.data.as_ptr(), row_step, col_step, extents: self.shape.extents() }
+        Source { ptr: self.ptr, row_step, col_step, extents: self.shape.extents() }
     }
 }
 
@@ -230,18 +205,19 @@ impl<'a, T> MatMut<'a, T> {
     ///
     /// When `data` is too short, `stride < cols`, or the size overflows.
     pub fn with_stride(data: &'a mut [T], rows: usize, cols: usize, stride: usize) -> Result<Self> {
-        Ok(Self { shape: Shape::new(data.len(), rows, cols, stride)?, data })
+        let shape = Shape::new(data.len(), rows, cols, stride)?;
+        Ok(Self { ptr: data.as_mut_ptr(), shape, elements: PhantomData })
     }
 
     /// A slice as one row.
     pub fn row_vector(data: &'a mut [T]) -> Self {
         let shape = Shape { rows: 1, cols: data.len(), row_step: data.len(), col_step: 1 };
-        Self { data, shape }
+        Self { ptr: data.as_mut_ptr(), shape, elements: PhantomData }
     }
 
     /// The transposed matrix, over the same data.
     pub fn t(self) -> Self {
-        Self { data: self.data, shape: self.shape.t() }
+        Self { shape: self.shape.t(), ..self }
     }
 
     /// Number of rows.
@@ -256,12 +232,12 @@ impl<'a, T> MatMut<'a, T> {
 
     /// The same matrix, to read.
     pub fn as_ref(&self) -> MatRef<'_, T> {
-        MatRef { data: self.data, shape: self.shape }
+        MatRef { ptr: self.ptr, shape: self.shape, elements: PhantomData }
     }
 
     /// The same matrix, borrowed for a shorter time.
     pub fn reborrow(&mut self) -> MatMut<'_, T> {
-        MatMut { data: self.data, shape: self.shape }
+        MatMut { ptr: self.ptr, shape: self.shape, elements: PhantomData }
     }
 
     /// Writes element (row, col).
@@ -272,7 +248,8 @@ impl<'a, T> MatMut<'a, T> {
     pub fn set(&mut self, row: usize, col: usize, value: T) -> Result<()> {
         let Shape { rows, cols, .. } = self.shape;
         let i = self.shape.index(row, col).ok_or(Error::Index { row, col, rows, cols })?;
-        self.data[i] = value;
+        // SAFETY: an element of the matrix, which is borrowed exclusively.
+        unsafe { *self.ptr.add(i) = value };
         Ok(())
     }
 
@@ -283,7 +260,8 @@ impl<'a, T> MatMut<'a, T> {
     /// When the matrix has fewer rows.
     pub fn rows_from(self, row: usize, count: usize) -> Result<Self> {
         let (start, shape) = self.shape.rows_from(row, count)?;
-        Ok(Self { data: &mut self.data[start..], shape })
+        // SAFETY: the part starts at an element, or where the matrix does.
+        Ok(Self { ptr: unsafe { self.ptr.add(start) }, shape, ..self })
     }
 
     /// `count` columns from `col` on.
@@ -293,7 +271,8 @@ impl<'a, T> MatMut<'a, T> {
     /// When the matrix has fewer columns.
     pub fn cols_from(self, col: usize, count: usize) -> Result<Self> {
         let (start, shape) = self.shape.cols_from(col, count)?;
-        Ok(Self { data: &mut self.data[start..], shape })
+        // SAFETY: the part starts at an element, or where the matrix does.
+        Ok(Self { ptr: unsafe { self.ptr.add(start) }, shape, ..self })
     }
 
     /// Element (row, col), if there is one.
@@ -306,13 +285,18 @@ impl<'a, T> MatMut<'a, T> {
 
     /// Row `row`, if there is one, and its elements are contiguous (not those of a transposed view).
     pub fn row(&mut self, row: usize) -> Option<&mut [T]> {
-        self.shape.row(row).map(|range| &mut self.data[range])
+        // SAFETY: a row of the matrix, whose elements are borrowed exclusively for as long.
+        let slice = |range: Range<usize>| unsafe {
+            std::slice::from_raw_parts_mut(self.ptr.add(range.start), range.len())
+        };
+        self.shape.row(row).map(slice)
     }
 
     /// Writes element (row, col), which is known to lie in the matrix.
     pub(crate) fn put(&mut self, row: usize, col: usize, value: T) {
-        debug_assert!(row < self.shape.rows && col < self.shape.cols, "an element of the matrix");
-        self.data[row * self.shape.row_step + col * self.shape.col_step] = value;
+        if self.set(row, col, value).is_err() {
+            unreachable!("the element is known to lie in the matrix");
+        }
     }
 
     /// Name, rows and columns, for the checks.
@@ -323,6 +307,6 @@ impl<'a, T> MatMut<'a, T> {
     /// Where the elements are.
     pub(crate) fn target(&mut self) -> Target<T> {
         let Shape { row_step, col_step, .. } = self.shape;
-        Target { ptr: self.data.as_mut_ptr(), row_step, col_step, extents: self.shape.extents() }
+        Target { ptr: self.ptr, row_step, col_step, extents: self.shape.extents() }
     }
 }
