@@ -83,6 +83,7 @@
 //! | [`layer`] | the dense layer, with dropout of elements, of whole units or of weights: [`layer::dense_forward`] and its siblings |
 //! | [`elementwise`] | dropout alone (also Gaussian, alpha, and shared along axes), and bias + activation + dropout, for trainers with a matmul of their own |
 //! | [`softmax`] | softmax with dropout of attention weights, and with cross-entropy |
+//! | [`loss`] | losses with their gradients: cross-entropy with smoothed labels, squared error, Huber; and [`loss::Objective`], what a trainer minimises |
 //! | [`sgd`] | updates: stochastic gradient descent, penalties, the max-norm constraint |
 //! | [`mask`] | decisions that are shared along axes, a rate for each row or column, rates that change |
 //! | [`Dropout`], [`MaskKey`], [`KeyedDropout`] | how much is dropped, which mask, and both |
@@ -115,6 +116,7 @@ mod gather;
 mod gemm;
 mod isa;
 pub mod layer;
+pub mod loss;
 pub mod mask;
 mod math;
 pub mod nn;

@@ -47,7 +47,7 @@ pub use elementwise::{
 };
 pub use gaussian::{gaussian_dropout_backward, gaussian_dropout_forward, normal, standard_normal};
 pub use layer::{dense_backward, dense_forward, dense_update, gather_units, scatter_units};
-pub use loss::softmax_cross_entropy;
+pub use loss::{cross_entropy, huber, mean_squared_error, softmax_cross_entropy};
 pub use monte_carlo::predict_monte_carlo;
 pub use rates::{mask_with_rates, rates_dropout_backward, rates_dropout_forward};
 pub use real::Real;

@@ -21,6 +21,7 @@ use fused_dropout::layer::{
     DenseArgs, DenseLayer, DenseUpdate, Gradients, Parameters, dense_backward, dense_forward,
     dense_update,
 };
+use fused_dropout::loss::{CrossEntropy, Huber, Objective};
 use fused_dropout::mask::{BroadcastShape, Rates};
 use fused_dropout::nn::{Granularity, Mlp, MlpSpec, Noise, Sgd, StepRate};
 use fused_dropout::sgd::{SgdStep, max_norm, sgd_update};
@@ -271,6 +272,10 @@ fn elementwise_operations_loss_and_updates() {
                     .unwrap();
                 let to = matrix_mut(&mut dz, rows, cols);
                 softmax_cross_entropy(x, &labels, Some(to)).unwrap();
+                let smoothed = CrossEntropy::new(&labels).with_label_smoothing(0.1).unwrap();
+                smoothed.evaluate(x, matrix_mut(&mut dz, rows, cols)).unwrap();
+                let huber = Huber::new(x, 0.5).unwrap();
+                huber.evaluate(x, matrix_mut(&mut dz, rows, cols)).unwrap();
                 let velocity = Some(matrix_mut(&mut dz, rows, cols));
                 sgd_update(matrix_mut(&mut y, rows, cols), x, velocity, &step).unwrap();
                 max_norm(matrix_mut(&mut y, rows, cols), 1.0).unwrap();

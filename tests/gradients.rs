@@ -7,6 +7,7 @@ mod common;
 use common::{ACTIVATIONS, numbers};
 use fused_dropout::elementwise::{AlphaDropout, BiasActivationDropout, GaussianDropout};
 use fused_dropout::layer::{DenseArgs, DenseLayer, Gradients};
+use fused_dropout::loss::{CrossEntropy, Huber, MeanSquaredError};
 use fused_dropout::reference::{self, Real};
 use fused_dropout::softmax::SoftmaxDropout;
 use fused_dropout::{
@@ -276,6 +277,35 @@ fn softmax_gradient_is_the_derivative_of_the_mean_loss() {
         reference::softmax_cross_entropy(matrix(logits, rows, cols), &labels, None).unwrap().mean()
     };
     assert_close(&gradient, &differences(&logits, loss), "gradient of the logits");
+}
+
+#[test]
+fn gradients_of_losses_are_the_derivatives_of_their_values() {
+    let (rows, cols, labels) = (3, 7, [0, 6, 3]);
+    let (outputs, targets) = (doubles(rows * cols, 4), doubles(rows * cols, 5));
+    let target_view = matrix(&targets, rows, cols);
+    let delta = 0.75;
+    let kink = |(y, t): (&f64, &f64)| ((y - t).abs() - f64::from(delta)).abs() < 0.001;
+    assert!(!outputs.iter().zip(&targets).any(kink), "a difference across a kink is no derivative");
+
+    type Loss<'a> = dyn Fn(MatRef<'_, f64>, Option<MatMut<'_, f64>>) -> f64 + 'a;
+    let squared = MeanSquaredError::new(target_view);
+    let huber = Huber::new(target_view, delta).unwrap();
+    let smoothed = [0.1, 0.9].map(|s| CrossEntropy::new(&labels).with_label_smoothing(s).unwrap());
+    let losses: [(&str, &Loss<'_>); 4] = [
+        ("mean squared error", &|y, g| reference::mean_squared_error(&squared, y, g).unwrap()),
+        ("Huber's loss", &|y, g| reference::huber(&huber, y, g).unwrap()),
+        ("smoothing 0.1", &|y, g| reference::cross_entropy(&smoothed[0], y, g).unwrap().mean()),
+        ("smoothing 0.9", &|y, g| reference::cross_entropy(&smoothed[1], y, g).unwrap().mean()),
+    ];
+    for (name, loss) in losses {
+        let mut gradient = vec![0.0; rows * cols];
+        let to = matrix_mut(&mut gradient, rows, cols);
+        let value = loss(matrix(&outputs, rows, cols), Some(to));
+        assert_eq!(value, loss(matrix(&outputs, rows, cols), None), "{name}");
+        let slopes = differences(&outputs, |y| loss(matrix(y, rows, cols), None));
+        assert_close(&gradient, &slopes, name);
+    }
 }
 
 #[test]

@@ -15,6 +15,9 @@ use fused_dropout::layer::{
     DenseArgs, DenseLayer, DenseUpdate, Gradients, KeptUnits, Parameters, dense_backward,
     dense_forward, dense_update, gather_units,
 };
+use fused_dropout::loss::{
+    CrossEntropy, Huber, MeanSquaredError, cross_entropy, huber, mean_squared_error,
+};
 use fused_dropout::mask::{BroadcastShape, Rates};
 use fused_dropout::sgd::{max_norm, sgd_update};
 use fused_dropout::softmax::{
@@ -376,6 +379,12 @@ fn updates_and_loss() {
                 let to = Some(m.view_mut(gradient));
                 let loss = softmax_cross_entropy(m.view(dw), &labels, to).unwrap();
                 assert_eq!(softmax_cross_entropy(m.view(dw), &labels, None), Ok(loss));
+                let smoothed = CrossEntropy::new(&labels).with_label_smoothing(0.1).unwrap();
+                cross_entropy(&smoothed, m.view(dw), Some(m.view_mut(gradient))).unwrap();
+                let squared = MeanSquaredError::new(m.view(w));
+                mean_squared_error(&squared, m.view(dw), Some(m.view_mut(gradient))).unwrap();
+                let huber_args = Huber::new(m.view(w), 0.5).unwrap();
+                huber(&huber_args, m.view(dw), Some(m.view_mut(gradient))).unwrap();
             });
         }
     }

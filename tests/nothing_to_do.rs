@@ -7,6 +7,7 @@ use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 
 use fused_dropout::elementwise::*;
+use fused_dropout::loss::*;
 use fused_dropout::mask::{BroadcastShape, Rates};
 use fused_dropout::softmax::*;
 use fused_dropout::{Activation, Dropout, Error, Mask, MaskKey, MaskSource, MatMut, MatRef, Saved};
@@ -100,6 +101,15 @@ fn empty_matrices_cost_nothing() {
         });
     }
     without_memory("loss", || softmax_cross_entropy(view(0, COLS), &[], None).map(|_| ()));
+    for (rows, cols) in [(0, COLS), (ROWS, 0), (0, 0)] {
+        let (outputs, targets) = (view(rows, cols), view(rows, cols));
+        without_memory("squares", || {
+            MeanSquaredError::new(targets).evaluate(outputs, view_mut(rows, cols)).map(|_| ())
+        });
+        without_memory("Huber's loss", || {
+            Huber::new(targets, 1.0)?.evaluate(outputs, view_mut(rows, cols)).map(|_| ())
+        });
+    }
 }
 
 #[test]

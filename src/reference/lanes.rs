@@ -4,7 +4,7 @@ use super::Real;
 
 /// What `add` makes of 0 and the columns `0..cols`, column c added to lane c % 16, ascending; then the
 /// lanes are added in a fixed tree.
-pub(super) fn sum<T: Real>(cols: usize, add: impl Fn(usize, T) -> T) -> T {
+pub(super) fn sum<T: Real>(cols: usize, mut add: impl FnMut(usize, T) -> T) -> T {
     let mut lanes = [T::ZERO; 16];
     for c in 0..cols {
         lanes[c % 16] = add(c, lanes[c % 16]);

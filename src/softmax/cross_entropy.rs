@@ -1,11 +1,11 @@
 //! Softmax and cross-entropy, value and gradient in one pass.
 
+use super::waves::for_each_in_order;
 use crate::Level;
 use crate::error::{Error, Result, check_equal, check_shape};
 use crate::isa::{Isa, Kernel, Scalar, load, store};
 use crate::math;
 use crate::math::lanes::{LANES, tree};
-use crate::threads::for_each;
 use crate::view::{MatMut, MatRef, Source, Target};
 
 /// Rows whose losses are added before they are added to the others.
@@ -107,6 +107,20 @@ pub(crate) fn check_labels(
 pub fn softmax_cross_entropy(
     logits: MatRef<'_>,
     labels: &[u32],
+    gradient: Option<MatMut<'_>>,
+) -> Result<Loss> {
+    smoothed_cross_entropy(logits, labels, 0.0, gradient)
+}
+
+/// [`softmax_cross_entropy`] with a share of the target spread evenly over the classes.
+///
+/// # Errors
+///
+/// As for [`softmax_cross_entropy`].
+pub(crate) fn smoothed_cross_entropy(
+    logits: MatRef<'_>,
+    labels: &[u32],
+    smoothing: f64,
     mut gradient: Option<MatMut<'_>>,
 ) -> Result<Loss> {
     let (rows, classes) = (logits.rows(), logits.cols());
@@ -118,80 +132,69 @@ pub fn softmax_cross_entropy(
     let gradient = gradient.as_mut().map(MatMut::target);
     let logits = logits.source();
     let mut total = Loss::default();
-    let blocks = rows.div_ceil(LOSS_BLOCK);
-    // Blocks are added in their order, so a wave of them runs before any sum is taken.
-    for wave in (0..blocks).step_by(WAVE) {
-        let mut losses = [Loss::default(); WAVE];
-        let count = WAVE.min(blocks - wave);
-        let slots = MatMut::row_vector(&mut losses).target();
-        for_each(count, |i| {
-            let first = (wave + i) * LOSS_BLOCK;
-            let labels = &labels[first..rows.min(first + LOSS_BLOCK)];
-            // SAFETY: labels were checked, and blocks of rows do not overlap.
-            let rows = unsafe { Rows::new(logits, gradient, labels, first, (rows, classes)) };
-            let loss = level.vectorize(rows);
-            // SAFETY: `losses` has WAVE slots, lives until all tasks are done, and slot `i` is this
-            // task's alone.
-            unsafe { *slots.at(0, i) = loss };
-        });
-        losses[..count].iter().for_each(|loss| total.add(*loss));
-    }
+    let of_block = |i| {
+        let first = i * LOSS_BLOCK;
+        let labels = &labels[first..rows.min(first + LOSS_BLOCK)];
+        let block = Rows { logits, gradient, labels, smoothing, first, rows, classes };
+        // SAFETY: labels were checked, and blocks of rows do not overlap.
+        level.vectorize(unsafe { Block::new(block) })
+    };
+    for_each_in_order(rows.div_ceil(LOSS_BLOCK), of_block, |loss| total.add(loss));
     Ok(total)
 }
 
-/// Blocks of rows that run side by side.
-const WAVE: usize = 64;
+/// The target of the label's class and that of every other, of labels smoothed by this much.
+pub(crate) fn targets(smoothing: f64, classes: usize) -> (f64, f64) {
+    let other = smoothing / classes as f64;
+    (1.0 - smoothing + other, other)
+}
 
-/// A block of rows.
+/// Rows of the matrices, from the first on, one a label.
 struct Rows<'a> {
     logits: Source,
     gradient: Option<Target>,
     labels: &'a [u32],
+    smoothing: f64,
     first: usize,
+    /// Of the whole batch.
     rows: usize,
     classes: usize,
 }
 
-impl<'a> Rows<'a> {
+/// A block of rows, one a task.
+struct Block<'a>(Rows<'a>);
+
+impl<'a> Block<'a> {
     /// # Safety
     ///
     /// Until the kernel has run, the matrices are [rows, classes], nobody else accesses the rows of
     /// the gradient from `first` on, one a label, and each label is below `classes`.
-    unsafe fn new(
-        logits: Source,
-        gradient: Option<Target>,
-        labels: &'a [u32],
-        first: usize,
-        (rows, classes): (usize, usize),
-    ) -> Self {
-        Self { logits, gradient, labels, first, rows, classes }
+    unsafe fn new(rows: Rows<'a>) -> Self {
+        Self(rows)
     }
 }
 
-impl Kernel for Rows<'_> {
+impl Kernel for Block<'_> {
     type Output = Loss;
 
     #[inline(always)]
     fn run<I: Isa>(self, isa: I) -> Loss {
-        let mut loss = Loss { examples: self.labels.len(), ..Loss::default() };
-        for (i, &label) in self.labels.iter().enumerate() {
-            let row = self.first + i;
-            let largest = self.largest(row);
+        let Self(rows) = self;
+        let mut loss = Loss { examples: rows.labels.len(), ..Loss::default() };
+        for (i, &label) in rows.labels.iter().enumerate() {
+            let (row, label) = (rows.first + i, label as usize);
+            let largest = rows.largest(row);
             // SAFETY: rows and classes are the matrices'; the label is checked.
             let sum = unsafe {
-                let max = *self.logits.at(row, largest);
-                let sum = self.sum_of_exponentials(isa, row, max);
-                if let Some(gradient) = self.gradient {
-                    self.gradient(isa, row, gradient, max, sum);
-                    let at = gradient.at(row, label as usize);
-                    let p = math::exp(Scalar, *self.logits.at(row, label as usize) - max);
-                    *at = (p / sum - 1.0) * (1.0 / self.rows as f32);
+                let max = *rows.logits.at(row, largest);
+                let sum = rows.sum_of_exponentials(isa, row, max);
+                if let Some(gradient) = rows.gradient {
+                    rows.gradient(isa, row, label, gradient, max, sum);
                 }
-                let of_label = f64::from(*self.logits.at(row, label as usize)) - f64::from(max);
-                loss.sum += libm::log(f64::from(sum)) - of_label;
+                loss.sum += libm::log(f64::from(sum)) - rows.expected(row, label, max);
                 sum
             };
-            let wrong = largest != label as usize || (sum.is_nan() && self.has_nan(row));
+            let wrong = largest != label || (sum.is_nan() && rows.has_nan(row));
             loss.errors += usize::from(wrong);
         }
         loss
@@ -256,21 +259,80 @@ impl Rows<'_> {
         tree(lanes)
     }
 
-    /// Writes `p / batch`.
+    /// The logits of a row, less the largest, weighted with the targets: in f64, where no difference
+    /// of two logits overflows.
+    ///
+    /// # Safety
+    ///
+    /// The row lies in the matrix, and the label is a column.
+    #[inline(always)]
+    unsafe fn expected(&self, row: usize, label: usize, max: f32) -> f64 {
+        // SAFETY: the caller's promise.
+        let of_label = unsafe { f64::from(*self.logits.at(row, label)) - f64::from(max) };
+        // An infinite logit of another class has no part in a target that is not smoothed.
+        if self.smoothing == 0.0 {
+            return of_label;
+        }
+        let mut lanes = [0.0; LANES];
+        for c in (0..self.classes).step_by(LANES) {
+            let n = LANES.min(self.classes - c);
+            // SAFETY: the caller's promise. The lanes without a logit add 0.
+            let z = unsafe { self.logits.chunk::<LANES>(row, c, n, max) };
+            for i in 0..LANES {
+                lanes[i] += f64::from(z[i]) - f64::from(max);
+            }
+        }
+        let mean = tree(lanes) / self.classes as f64;
+        (1.0 - self.smoothing) * of_label + self.smoothing * mean
+    }
+
+    /// Writes `(p - target) / batch`.
+    ///
+    /// # Safety
+    ///
+    /// The row lies in both matrices and is this task's, and the label is a column.
+    #[inline(always)]
+    unsafe fn gradient<I: Isa>(
+        &self,
+        isa: I,
+        row: usize,
+        label: usize,
+        to: Target,
+        max: f32,
+        sum: f32,
+    ) {
+        let (of_label, of_others) = targets(self.smoothing, self.classes);
+        // SAFETY: the caller's promise.
+        unsafe {
+            self.probabilities(isa, row, to, (max, sum), of_others as f32);
+            let p = math::exp(Scalar, *self.logits.at(row, label) - max) / sum;
+            *to.at(row, label) = (p - of_label as f32) * (1.0 / self.rows as f32);
+        }
+    }
+
+    /// Writes `(p - target) / batch` with one target for all classes.
     ///
     /// # Safety
     ///
     /// The row lies in both matrices, and is this task's.
     #[inline(always)]
-    unsafe fn gradient<I: Isa>(&self, isa: I, row: usize, to: Target, max: f32, sum: f32) {
+    unsafe fn probabilities<I: Isa>(
+        &self,
+        isa: I,
+        row: usize,
+        to: Target,
+        (max, sum): (f32, f32),
+        target: f32,
+    ) {
         let (sum, batch) = (isa.splat(sum), isa.splat(1.0 / self.rows as f32));
+        let target = isa.splat(target);
         let mut c = 0;
         // SAFETY: the caller's promise.
         unsafe {
             while c < self.classes {
                 let n = I::LANES.min(self.classes - c);
                 let e = math::exp(isa, self.shifted(isa, row, c, n, max));
-                let p = isa.mul(isa.div(e, sum), batch);
+                let p = isa.mul(isa.sub(isa.div(e, sum), target), batch);
                 if to.col_step == 1 {
                     store(isa, to.at(row, c), n, p);
                 } else {

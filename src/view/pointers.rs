@@ -129,6 +129,33 @@ impl<T> Source<T> {
         }
     }
 
+    /// `n` elements of a row, from (row, col) on, and `fill` after them.
+    ///
+    /// # Safety
+    ///
+    /// As for [`Source::gather_row`]; `n` is at most `N`.
+    #[inline(always)]
+    pub(crate) unsafe fn chunk<const N: usize>(
+        self,
+        row: usize,
+        col: usize,
+        n: usize,
+        fill: T,
+    ) -> [T; N]
+    where
+        T: Copy,
+    {
+        // SAFETY: the caller's promise.
+        unsafe {
+            if n == N && self.col_step == 1 {
+                return self.in_row(row, col, N).cast::<[T; N]>().read();
+            }
+            let mut chunk = [fill; N];
+            self.gather_row(row, col, &mut chunk[..n]);
+            chunk
+        }
+    }
+
     /// The address of `n` elements of a row, from (row, col) on, of a matrix whose rows are contiguous.
     ///
     /// # Safety
@@ -199,6 +226,32 @@ impl<T> Target<T> {
         for (i, from) in from.iter().enumerate() {
             // SAFETY: the caller's promise.
             unsafe { *self.at(row, col + i) = *from };
+        }
+    }
+
+    /// Writes the first `n` elements of a chunk to a row, from (row, col) on: the way back of
+    /// [`Source::chunk`].
+    ///
+    /// # Safety
+    ///
+    /// As for [`Target::scatter_row`]; `n` is at most `N`.
+    #[inline(always)]
+    pub(crate) unsafe fn put_chunk<const N: usize>(
+        self,
+        row: usize,
+        col: usize,
+        n: usize,
+        chunk: [T; N],
+    ) where
+        T: Copy,
+    {
+        // SAFETY: the caller's promise.
+        unsafe {
+            if n == N && self.col_step == 1 {
+                self.in_row(row, col, N).cast::<[T; N]>().write(chunk);
+            } else {
+                self.scatter_row(row, col, &chunk[..n]);
+            }
         }
     }
 

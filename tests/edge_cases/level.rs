@@ -8,6 +8,9 @@ use fused_dropout::elementwise::{
     dropout_backward, dropout_forward,
 };
 use fused_dropout::layer::{DenseArgs, DenseLayer, Gradients, dense_backward, dense_forward};
+use fused_dropout::loss::{
+    CrossEntropy, Huber, MeanSquaredError, cross_entropy, huber, mean_squared_error,
+};
 use fused_dropout::nn::{Mlp, MlpSpec, Sgd};
 use fused_dropout::sgd::{SgdStep, max_norm, sgd_update};
 use fused_dropout::softmax::softmax_cross_entropy;
@@ -53,6 +56,11 @@ fn every_operation() -> Vec<(&'static str, Result<()>, Vec<f32>)> {
     run("sgd_update", &|w| sgd_update(w, view, None, &step));
     run("max_norm", &|w| max_norm(w, 0.5));
     run("softmax_cross_entropy", &|g| softmax_cross_entropy(view, &labels, Some(g)).map(drop));
+    run("cross_entropy", &|g| cross_entropy(&CrossEntropy::new(&labels), view, Some(g)).map(drop));
+    run("mean_squared_error", &|g| {
+        mean_squared_error(&MeanSquaredError::new(matrix(&[1.0; 4], 2, 2)), view, Some(g)).map(drop)
+    });
+    run("huber", &|g| huber(&Huber::new(matrix(&[1.0; 4], 2, 2), 0.5)?, view, Some(g)).map(drop));
     run("Mask::generate", &|mut y| {
         Mask::generate(2, 2, &half).and_then(|mask| y.set(0, 0, mask.count() as f32 + 3.0))
     });
@@ -101,7 +109,7 @@ fn child(level: &str) -> Vec<String> {
 
 fn operations(lines: &[String]) -> Vec<&str> {
     let operations: Vec<_> = lines.iter().filter_map(|l| l.strip_prefix("operation ")).collect();
-    assert_eq!(operations.len(), 16, "{lines:?}");
+    assert_eq!(operations.len(), 19, "{lines:?}");
     operations
 }
 
