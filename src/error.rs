@@ -76,6 +76,23 @@ pub enum Error {
         cols: usize,
     },
 
+    /// An array whose strides are not those of one matrix; only conversions of arrays of other crates
+    /// return it.
+    #[error(
+        "an array of {rows} x {cols} has the strides {row_stride} and {col_stride}: one must be 1, and \
+         the other at least the number of elements along the first"
+    )]
+    ArrayStrides {
+        /// Rows of the array.
+        rows: usize,
+        /// Columns of the array.
+        cols: usize,
+        /// Elements from one row to the next.
+        row_stride: isize,
+        /// Elements from one column to the next.
+        col_stride: isize,
+    },
+
     /// A range of rows or columns that a matrix has not.
     #[error(
         "{count} {what}s from {what} {first} on were asked for, but the matrix has {all} {what}s"

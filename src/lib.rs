@@ -95,6 +95,14 @@
 //! | [`philox`] | the random generator |
 //! | [`reference`](mod@reference) | every operation once more, naive |
 //!
+//! # Features
+//!
+//! | feature | adds |
+//! |---|---|
+//! | `ndarray` | [`MatRef`] and [`MatMut`] from arrays of the crate `ndarray`, and back, by `TryFrom`, without a copy |
+//!
+//! None is on by default.
+//!
 //! # Conventions
 //!
 //! - A rate is the probability to **drop**. The scale is applied in training (inverted dropout), and

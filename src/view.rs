@@ -10,6 +10,8 @@
 //! never read and never written, and are not borrowed either: they may be part of another view.
 
 mod in_out;
+#[cfg(feature = "ndarray")]
+mod ndarray;
 mod pointers;
 mod shape;
 

@@ -32,6 +32,31 @@ impl Shape {
         }
     }
 
+    /// The shape with these distances in elements from one row, and from one column, to the next, if it
+    /// is stored by rows or by columns that do not overlap. Along an axis of one element the distance
+    /// means nothing.
+    #[cfg(feature = "ndarray")]
+    pub(super) fn with_steps(
+        (rows, cols): (usize, usize),
+        (row_step, col_step): (isize, isize),
+    ) -> Option<Self> {
+        // The step from line to line.
+        let step = |step: isize, lines: usize, line: usize| match usize::try_from(step) {
+            _ if lines <= 1 => Some(line),
+            Ok(step) if step >= line => Some(step),
+            Ok(_) | Err(_) => None,
+        };
+        if rows == 0 || cols == 0 {
+            Some(Self { rows, cols, row_step: cols, col_step: 1 })
+        } else if col_step == 1 || cols == 1 {
+            Some(Self { rows, cols, row_step: step(row_step, rows, cols)?, col_step: 1 })
+        } else if row_step == 1 || rows == 1 {
+            Some(Self { rows, cols, row_step: 1, col_step: step(col_step, cols, rows)? })
+        } else {
+            None
+        }
+    }
+
     pub(super) fn t(self) -> Self {
         Self { rows: self.cols, cols: self.rows, row_step: self.col_step, col_step: self.row_step }
     }

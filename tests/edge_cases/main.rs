@@ -328,6 +328,23 @@ fn sizes_of_zero_are_fine() {
     });
 }
 
+/// Elements row after row, and nothing of what lies between them; no rows where there are none.
+#[test]
+fn views_are_shown_without_gaps() {
+    let mut data = [1.0, 2.0, 9.0, 3.0, 4.0];
+    let view = MatRef::with_stride(&data, 2, 2, 3).unwrap();
+    let shown = format!("{view:?} {:?}", view.t());
+    assert_eq!(
+        shown,
+        "Matrix { rows: 2, cols: 2, elements: [[1.0, 2.0], [3.0, 4.0]] } \
+         Matrix { rows: 2, cols: 2, elements: [[1.0, 3.0], [2.0, 4.0]] }"
+    );
+    let shown = format!("{:?}", MatMut::new(&mut data, 1, 2).unwrap());
+    assert_eq!(shown, "Matrix { rows: 1, cols: 2, elements: [[1.0, 2.0]] }");
+    let none = MatRef::<f32>::new(&[], usize::MAX, 0).unwrap();
+    assert!(format!("{none:?}").ends_with("cols: 0, elements: [] }"));
+}
+
 #[test]
 fn sizes_whose_product_overflows_are_an_error() {
     let big = usize::MAX;

@@ -36,19 +36,6 @@ fn main() -> Result<(), Error> {
     Ok(())
 }
 
-/// A view of an array in standard layout.
-fn view(array: &Array2<f32>) -> Result<MatRef<'_>, Error> {
-    let slice = array.as_slice().ok_or("the array is not in standard layout")?;
-    Ok(MatRef::new(slice, array.nrows(), array.ncols())?)
-}
-
-/// The same to write.
-fn view_mut(array: &mut Array2<f32>) -> Result<MatMut<'_>, Error> {
-    let (rows, cols) = (array.nrows(), array.ncols());
-    let slice = array.as_slice_mut().ok_or("the array is not in standard layout")?;
-    Ok(MatMut::new(slice, rows, cols)?)
-}
-
 /// A layer's parameters and the velocities of both.
 struct Layer {
     w: Array2<f32>,
@@ -96,10 +83,10 @@ impl Network {
         let mut outputs: Vec<Array2<f32>> = Vec::new();
         for (l, layer) in self.layers.iter().enumerate() {
             let mut y = Array2::zeros((x.nrows(), layer.w.ncols()));
-            let x = view(outputs.last().unwrap_or(x))?;
-            let args =
-                DenseArgs::new(self.layer(l, step)?, x, view(&layer.w)?).with_bias(&layer.bias);
-            dense_forward(&args, view_mut(&mut y)?, None, MaskSource::Key)?;
+            let x = MatRef::try_from(outputs.last().unwrap_or(x))?;
+            let args = DenseArgs::new(self.layer(l, step)?, x, MatRef::try_from(&layer.w)?)
+                .with_bias(&layer.bias);
+            dense_forward(&args, MatMut::try_from(&mut y)?, None, MaskSource::Key)?;
             outputs.push(y);
         }
         Ok(outputs)
@@ -118,15 +105,22 @@ impl Network {
             let does = self.layer(l, Some(step))?;
             let input = if l == 0 { x } else { &outputs[l - 1] };
             let layer = &mut self.layers[l];
-            let parameters = Parameters::new(view_mut(&mut layer.w)?)
-                .with_w_velocity(view_mut(&mut layer.w_velocity)?)
+            let parameters = Parameters::new(MatMut::try_from(&mut layer.w)?)
+                .with_w_velocity(MatMut::try_from(&mut layer.w_velocity)?)
                 .with_bias(&mut layer.bias)
                 .with_bias_velocity(&mut layer.bias_velocity);
-            let update = DenseUpdate::new(does, view(input)?, numbers);
-            let saved = Saved::Output(view(&outputs[l])?);
+            let update = DenseUpdate::new(does, MatRef::try_from(input)?, numbers);
+            let saved = Saved::Output(MatRef::try_from(&outputs[l])?);
             let mut dx = Array2::zeros(input.raw_dim());
-            let dx_view = view_mut(&mut dx)?;
-            dense_update(&update, parameters, &saved, view(&dy)?, Some(dx_view), MaskSource::Key)?;
+            let dx_view = MatMut::try_from(&mut dx)?;
+            dense_update(
+                &update,
+                parameters,
+                &saved,
+                MatRef::try_from(&dy)?,
+                Some(dx_view),
+                MaskSource::Key,
+            )?;
             dy = dx;
         }
         Ok(())
