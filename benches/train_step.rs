@@ -22,7 +22,8 @@ use std::sync::Mutex;
 
 use criterion::{BenchmarkId, Criterion};
 use fused_dropout::layer::{DenseArgs, DenseLayer, dense_forward};
-use fused_dropout::nn::{Granularity, Mlp, MlpSpec, Prediction, Sgd};
+use fused_dropout::nn::{Granularity, Mlp, MlpSpec, Prediction};
+use fused_dropout::update::SgdStep;
 use fused_dropout::{Activation, Dropout, Level, MaskKey, MaskSource, testing};
 use support::layer::Layer;
 use support::plain_network::PlainNetwork;
@@ -67,8 +68,8 @@ fn work() -> f64 {
     (0..3).map(|l| product(l) * if l == 0 { 2.0 } else { 3.0 }).sum()
 }
 
-fn sgd() -> Sgd {
-    Sgd::new(0.05).with_momentum(0.9)
+fn sgd() -> SgdStep {
+    SgdStep::new(0.05).with_momentum(0.9)
 }
 
 fn spec(activation: Activation, (input_rate, hidden_rate): (f64, f64)) -> MlpSpec {
@@ -99,7 +100,7 @@ impl Ours {
 
     fn step(&mut self) -> f32 {
         let x = matrix(&self.x, BATCH, SIZES[0]);
-        self.mlp.train_step(x, &self.labels, &sgd()).expect("shapes that agree")
+        self.mlp.train_step(x, &self.labels, &sgd().into()).expect("shapes that agree")
     }
 }
 

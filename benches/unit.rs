@@ -13,7 +13,8 @@
 mod support;
 
 use criterion::{BenchmarkId, Criterion};
-use fused_dropout::nn::{Granularity, Mlp, MlpSpec, Sgd};
+use fused_dropout::nn::{Granularity, Mlp, MlpSpec, Optimiser};
+use fused_dropout::update::SgdStep;
 use fused_dropout::{Level, testing};
 use plotters::prelude::*;
 use support::{Candidate, Options, Table, matrix};
@@ -89,7 +90,7 @@ struct Step {
 
 impl Step {
     fn run(&mut self) -> f32 {
-        let sgd = Sgd::new(0.05).with_momentum(0.9);
+        let sgd = Optimiser::new(SgdStep::new(0.05).with_momentum(0.9));
         let x = matrix(&self.x, BATCH, self.x.len() / BATCH);
         self.mlp.train_step(x, &self.labels, &sgd).expect("shapes that agree")
     }

@@ -6,7 +6,8 @@
 //!
 //! Three classes of points on a line; between them the passes disagree.
 
-use fused_dropout::nn::{Combination, LearningRateSchedule, Mlp, MlpSpec, Prediction, Sgd};
+use fused_dropout::nn::{Combination, LearningRateSchedule, Mlp, MlpSpec, Optimiser, Prediction};
+use fused_dropout::update::SgdStep;
 use fused_dropout::{MatRef, Result};
 
 fn main() -> Result<()> {
@@ -16,7 +17,7 @@ fn main() -> Result<()> {
     let labels: Vec<u32> = (0..90).map(|i| i / 30).collect();
     let x = MatRef::new(&x, 90, 1)?;
     let schedule = LearningRateSchedule::Cosine { steps: 2000 };
-    let sgd = Sgd::new(0.05).with_momentum(0.9).with_schedule(schedule);
+    let sgd = Optimiser::new(SgdStep::new(0.05).with_momentum(0.9)).with_schedule(schedule);
     for _ in 0..2000 {
         mlp.train_step(x, &labels, &sgd)?;
     }

@@ -256,13 +256,17 @@ pub fn bias_activation_dropout_backward<'a, 'm>(
     let bits = saved.bits(args.activation, mask, &args.dropout);
     let dropout = args.dropout.dropout();
     let scales = (dropout.scale(), dropout.unscale() as f32);
+    let db = db.map(|db| {
+        db.fill(0.0);
+        db
+    });
     backward(level, (args.activation, args.bias), scales, bits, saved, dy_dz, db);
     Ok(())
 }
 
-/// `dz = keep ? dy · scale · act'(z) : 0` and `db`, the column sums of dz, for a layer whose product has
-/// added the bias: [`bias_activation_dropout_backward`] with a scale, what undoes it, and bits from
-/// anywhere. Bits that are stored have the shape of dy.
+/// `dz = keep ? dy · scale · act'(z) : 0`, and the column sums of dz added to `db`, for a layer whose
+/// product has added the bias: [`bias_activation_dropout_backward`] with a scale, what undoes it, and
+/// bits from anywhere. Bits that are stored have the shape of dy.
 ///
 /// # Errors
 ///
@@ -311,7 +315,7 @@ fn forward(
     Ok(())
 }
 
-/// The backward pass, all of whose arguments agree.
+/// The backward pass, all of whose arguments agree; column sums go on from what `db` holds.
 fn backward(
     level: Level,
     (activation, bias): (Activation, Option<&[f32]>),

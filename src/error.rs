@@ -158,6 +158,19 @@ pub enum Error {
         col0: u64,
     },
 
+    /// A parameter whose optimiser state is not what the update needs.
+    #[error("the state of {of} is {state}, but {step} needs {needs}")]
+    State {
+        /// The parameter.
+        of: &'static str,
+        /// The state that was given.
+        state: &'static str,
+        /// The update.
+        step: &'static str,
+        /// The state that it needs.
+        needs: &'static str,
+    },
+
     /// A number outside the range it must lie in.
     #[error("{name} is {value}: it must be {expected}")]
     Parameter {
@@ -277,6 +290,25 @@ pub enum Error {
     #[error("all 2^32 - 1 steps of the network are taken: each has masks of its own")]
     Steps,
 
+    /// Gradients of another step than the coming one.
+    #[error("the gradients are of {}, but the coming step is step {step}", step_of(*of))]
+    GradientsOfStep {
+        /// The step that the gradients are of, counted from 0, if they are of one.
+        of: Option<u32>,
+        /// The step that comes.
+        step: u32,
+    },
+
+    /// A residual around a layer of which units are dropped, whose input and output are compact.
+    #[error(
+        "layer {layer} adds its input to its output, but units of one of them are dropped: \
+         elements must be"
+    )]
+    ResidualOfUnits {
+        /// The layer, counted from 0.
+        layer: usize,
+    },
+
     /// A loss that is not a number, or infinite: the network was not changed.
     #[error("the loss of step {step} is {loss}: the network was not changed")]
     Loss {
@@ -333,6 +365,11 @@ fn range(what: &str, first: u64, count: u64) -> String {
         1 => format!("{what} {first}"),
         _ => format!("{what}s {first} to {}", u128::from(first) + u128::from(count) - 1),
     }
+}
+
+/// The step that gradients are of, in words.
+fn step_of(step: Option<u32>) -> String {
+    step.map_or("no step yet".to_owned(), |step| format!("step {step}"))
 }
 
 /// What a mask of units is, and what was asked for.

@@ -9,8 +9,8 @@
 //! | C, and what the epilogue writes | m x n | [`Target`] with contiguous rows |
 //!
 //! **One sum, one chain.** Every element is `acc = fma(a_ip, b_pj, acc)` for p ascending, from the
-//! bias of its column or 0. A block of k that is not the first starts from the stored partial
-//! result. So the bits of an element depend on its row of A and its column of B and on nothing
+//! bias of its column, from a partial sum or from 0. A block of k that is not the first starts from
+//! the stored partial result. So the bits of an element depend on its row of A and its column of B and on nothing
 //! else.
 //!
 //! Threads share nothing: C is cut into a grid of blocks, and each task packs what its block needs.
@@ -34,6 +34,17 @@ use crate::threads::{Grid, try_for_each};
 use crate::view::Target;
 use epilogue::{End, Store};
 
+/// Where sums start.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Start {
+    /// From 0.
+    Zero,
+    /// From one value a column.
+    Bias(*const f32),
+    /// From the partial sums that are there already.
+    Partial,
+}
+
 /// What a [`Product`] is made of.
 #[derive(Clone, Copy)]
 pub(crate) struct ProductArgs {
@@ -42,8 +53,7 @@ pub(crate) struct ProductArgs {
     pub(crate) k: usize,
     pub(crate) a: Operand,
     pub(crate) b: Operand,
-    /// Where sums start: one value a column.
-    pub(crate) bias: Option<*const f32>,
+    pub(crate) start: Start,
     /// Where partial sums wait for the next block of k; the epilogue may write the same elements.
     pub(crate) partial: Target,
     pub(crate) end: End,
@@ -75,7 +85,8 @@ impl Product {
     ///
     /// Until [`Product::run`] returns:
     ///
-    /// - A is m x k, B is k x n, the bias has n values, and all may be read.
+    /// - A is m x k, B is k x n, a bias has n values, and all may be read. Sums that start from
+    ///   partial ones do not end in an update of what holds them.
     /// - `partial` and the matrices of `end` are m x n, rows contiguous (those of the weights
     ///   behind a gather index have its rows and columns), and nobody else accesses what is
     ///   written.

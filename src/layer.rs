@@ -69,11 +69,13 @@
 //! weight is a factor of +0.0, which an infinite input turns into NaN. Together with kept units W~ is
 //! made in a buffer first.
 
+mod apply;
 mod args;
 mod backward;
 mod forward;
 mod kept;
 mod packed;
+mod parameters;
 mod product;
 mod rows;
 mod step;
@@ -83,12 +85,14 @@ use crate::activation::Activation;
 use crate::error::{Error, Result, check_equal};
 use crate::mask::{KeyedDropout, MaskSource};
 use crate::view::MatRef;
+pub use apply::{DenseApply, dense_apply};
 pub use args::DenseArgs;
-pub use backward::{Gradients, OutputGradient, dense_backward};
+pub use backward::{Accumulation, Gradients, OutputGradient, dense_backward};
 pub use forward::dense_forward;
 pub use kept::KeptUnits;
 pub use packed::PackedWeight;
-pub use step::{DenseUpdate, Parameters, dense_update};
+pub use parameters::Parameters;
+pub use step::{DenseUpdate, dense_update};
 pub use units::{gather_units, scatter_units};
 
 /// What is dropped on one side of a layer.

@@ -84,7 +84,7 @@
 //! | [`elementwise`] | dropout alone (also Gaussian, alpha, and shared along axes), and bias + activation + dropout, for trainers with a matmul of their own |
 //! | [`softmax`] | softmax with dropout of attention weights, and with cross-entropy |
 //! | [`loss`] | losses with their gradients: cross-entropy with smoothed labels, squared error, Huber; and [`loss::Objective`], what a trainer minimises |
-//! | [`sgd`] | updates: stochastic gradient descent, penalties, the max-norm constraint |
+//! | [`update`] | updates: gradient descent, Adam, AdamW, clipping, the max-norm constraint |
 //! | [`mask`] | decisions that are shared along axes, a rate for each row or column, rates that change |
 //! | [`Dropout`], [`MaskKey`], [`KeyedDropout`] | how much is dropped, which mask, and both |
 //! | [`Mask`], [`MaskSource`] | a mask that is stored; whether a pass makes its mask, stores it, or is given one |
@@ -132,11 +132,11 @@ pub mod philox;
 pub mod prelude;
 pub mod reference;
 mod saved;
-pub mod sgd;
 pub mod softmax;
 #[doc(hidden)]
 pub mod testing;
 mod threads;
+pub mod update;
 mod view;
 
 pub use activation::Activation;

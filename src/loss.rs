@@ -30,8 +30,21 @@ pub use regression::{Huber, MeanSquaredError, huber, mean_squared_error};
 
 pub(crate) use elements::{check_targets, parts};
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::view::{MatMut, MatRef};
+
+/// `Ok` when so many rows can be a part of a mini-batch.
+fn check_batch(rows: usize, batch: usize) -> Result<()> {
+    if rows <= batch {
+        return Ok(());
+    }
+    let expected = "at least the number of rows of the part";
+    Err(Error::Parameter {
+        name: "number of rows of the mini-batch",
+        value: batch as f64,
+        expected,
+    })
+}
 
 /// What training minimises: the loss of a network's outputs, and its gradient.
 ///

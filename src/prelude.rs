@@ -12,7 +12,7 @@ pub use crate::layer::{
     DenseArgs, DenseLayer, DenseUpdate, Gradients, Parameters, Side, dense_backward, dense_forward,
     dense_update,
 };
-pub use crate::sgd::SgdStep;
+pub use crate::update::{AdamStep, SgdStep};
 pub use crate::{
     Activation, Dropout, InOut, KeyedDropout, Mask, MaskKey, MaskSource, MatMut, MatRef, Saved,
 };

@@ -36,8 +36,8 @@ mod monte_carlo;
 mod rates;
 mod real;
 mod schedule;
-mod sgd;
 mod softmax;
+mod update;
 
 pub use alpha::{alpha_dropout_backward, alpha_dropout_forward};
 pub use broadcast::{broadcast_dropout_backward, broadcast_dropout_forward};
@@ -46,14 +46,16 @@ pub use elementwise::{
     dropout_forward,
 };
 pub use gaussian::{gaussian_dropout_backward, gaussian_dropout_forward, normal, standard_normal};
-pub use layer::{dense_backward, dense_forward, dense_update, gather_units, scatter_units};
+pub use layer::{
+    dense_apply, dense_backward, dense_forward, dense_update, gather_units, scatter_units,
+};
 pub use loss::{cross_entropy, huber, mean_squared_error, softmax_cross_entropy};
 pub use monte_carlo::predict_monte_carlo;
 pub use rates::{mask_with_rates, rates_dropout_backward, rates_dropout_forward};
 pub use real::Real;
 pub use schedule::{drawn_rate, rate_at};
-pub use sgd::{max_norm, sgd_update};
 pub use softmax::{softmax_dropout_backward, softmax_dropout_forward};
+pub use update::{apply, global_norm, max_norm};
 
 use crate::buffers;
 use crate::error::{Error, Result};

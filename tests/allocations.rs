@@ -23,11 +23,11 @@ use fused_dropout::layer::{
 };
 use fused_dropout::loss::{CrossEntropy, Huber, Objective};
 use fused_dropout::mask::{BroadcastShape, Rates};
-use fused_dropout::nn::{Granularity, Mlp, MlpSpec, Noise, Sgd, StepRate};
-use fused_dropout::sgd::{SgdStep, max_norm, sgd_update};
+use fused_dropout::nn::{Granularity, Mlp, MlpSpec, Noise, Optimiser, StepRate};
 use fused_dropout::softmax::{
     SoftmaxDropout, softmax_cross_entropy, softmax_dropout_backward, softmax_dropout_forward,
 };
+use fused_dropout::update::{SgdStep, apply, max_norm};
 use fused_dropout::{Activation, Dropout, Level, Mask, MaskKey, MaskSource, Saved};
 
 /// The system's allocator; while [`COUNTING`], it counts what all threads ask for.
@@ -135,7 +135,7 @@ fn training_steps() {
                 .with_noise(noise)
                 .with_schedule(schedule);
             spec.granularity = granularity.clone();
-            let sgd = Sgd::new(0.01).with_momentum(0.9).with_max_norm(2.0);
+            let sgd = Optimiser::new(SgdStep::new(0.01).with_momentum(0.9)).with_max_norm(2.0);
             let mut mlp = Mlp::new(&spec).unwrap();
             let what = format!("train_step with {activation}, {granularity:?}, {noise:?} {place}");
             assert_no_allocation(&what, || {
@@ -237,7 +237,7 @@ fn dense_layers_by_columns_and_of_large_batches() {
                 let update = DenseUpdate::new(layer, x, step).with_max_norm(1.0);
                 // Weights by rows, their velocities by columns.
                 let parameters = Parameters::new(matrix_mut(&mut w_new, inputs, units))
-                    .with_w_velocity(matrix_mut(&mut velocity, units, inputs).t());
+                    .with_w_state(matrix_mut(&mut velocity, units, inputs).t());
                 let saved = Saved::PreActivation(matrix(&z, units, batch).t());
                 let dx = Some(matrix_mut(&mut dx, inputs, batch).t());
                 let dy = matrix(&dy, batch, units);
@@ -277,7 +277,7 @@ fn elementwise_operations_loss_and_updates() {
                 let huber = Huber::new(x, 0.5).unwrap();
                 huber.evaluate(x, matrix_mut(&mut dz, rows, cols)).unwrap();
                 let velocity = Some(matrix_mut(&mut dz, rows, cols));
-                sgd_update(matrix_mut(&mut y, rows, cols), x, velocity, &step).unwrap();
+                apply(matrix_mut(&mut y, rows, cols), x, velocity, step).unwrap();
                 max_norm(matrix_mut(&mut y, rows, cols), 1.0).unwrap();
             });
         });

@@ -8,7 +8,7 @@ use fused_dropout::layer::{
     DenseArgs, DenseLayer, DenseUpdate, Gradients, OutputGradient, PackedWeight, Parameters,
     dense_forward, dense_update,
 };
-use fused_dropout::sgd::SgdStep;
+use fused_dropout::update::SgdStep;
 use fused_dropout::{
     Activation, Dropout, Error, KeyedDropout, Mask, MaskKey, MaskSource, MatMut, MatRef, Saved,
     reference, testing,
@@ -48,8 +48,8 @@ impl State {
         if !momentum {
             return parameters;
         }
-        let parameters = parameters.with_w_velocity(self.velocity.view_mut());
-        parameters.with_bias_velocity(&mut self.bias_velocity)
+        let parameters = parameters.with_w_state(self.velocity.view_mut());
+        parameters.with_bias_state(&mut self.bias_velocity[..])
     }
 }
 
@@ -169,13 +169,13 @@ impl Case {
         reference::dense_backward(args, saved, dy, gradients, MaskSource::Key).unwrap();
         let dw = MatRef::new(&dw, inputs, units).unwrap();
         let velocity = if self.momentum { Some(s.velocity.view_mut()) } else { None };
-        reference::sgd_update(s.w.view_mut(), dw, velocity, &self.step()).unwrap();
+        reference::apply(s.w.view_mut(), dw, velocity, self.step()).unwrap();
         let mut of_bias = self.step();
         (of_bias.weight_decay, of_bias.l1) = (0.0, 0.0);
         let velocity =
             if self.momentum { Some(MatMut::row_vector(&mut s.bias_velocity[..])) } else { None };
         let db = MatRef::row_vector(&db[..]);
-        reference::sgd_update(MatMut::row_vector(&mut s.bias[..]), db, velocity, &of_bias).unwrap();
+        reference::apply(MatMut::row_vector(&mut s.bias[..]), db, velocity, of_bias).unwrap();
         if let Some(limit) = self.limit {
             reference::max_norm(s.w.view_mut(), limit).unwrap();
         }

@@ -19,10 +19,10 @@ use fused_dropout::loss::{
     CrossEntropy, Huber, MeanSquaredError, cross_entropy, huber, mean_squared_error,
 };
 use fused_dropout::mask::{BroadcastShape, Rates};
-use fused_dropout::sgd::{max_norm, sgd_update};
 use fused_dropout::softmax::{
     SoftmaxDropout, softmax_cross_entropy, softmax_dropout_backward, softmax_dropout_forward,
 };
+use fused_dropout::update::{apply, max_norm};
 use fused_dropout::{
     Activation, Dropout, KeyedDropout, Mask, MaskKey, MaskSource, MatMut, MatRef, Saved,
 };
@@ -372,8 +372,8 @@ fn updates_and_loss() {
             let buffers = [m.numbers(1), m.numbers(2), m.numbers(3), m.numbers(4)];
             check(&buffers, &format!("{m:?}"), |buffers| {
                 let [w, dw, velocity, gradient] = buffers else { panic!() };
-                sgd_update(m.view_mut(w), m.view(dw), Some(m.view_mut(velocity)), &step).unwrap();
-                sgd_update(m.view_mut(w), m.view(dw), None, &step).unwrap();
+                apply(m.view_mut(w), m.view(dw), Some(m.view_mut(velocity)), step).unwrap();
+                apply(m.view_mut(w), m.view(dw), None, step).unwrap();
                 max_norm(m.view_mut(w), 0.8).unwrap();
                 let labels: Vec<u32> = (0..rows as u32).map(|r| r % cols as u32).collect();
                 let to = Some(m.view_mut(gradient));
@@ -467,7 +467,7 @@ fn thinned_layers() {
             let update = DenseUpdate::new(layer, x.view(x_data), sgd_step(0.1, 0.9, 0.01, 0.02));
             let update = update.with_max_norm(0.8);
             let parameters = Parameters::new(w.view_mut(w_data))
-                .with_w_velocity(w.view_mut(v_data))
+                .with_w_state(w.view_mut(v_data))
                 .with_bias(bias);
             let saved = Saved::Output(y.view(y_data));
             let (dy, dx) = (y.view(dy), Some(x.view_mut(dx)));

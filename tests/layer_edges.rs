@@ -8,7 +8,7 @@ use fused_dropout::layer::{
     DenseArgs, DenseLayer, DenseUpdate, Gradients, KeptUnits, OutputGradient, PackedWeight,
     Parameters, Side, dense_backward, dense_forward, dense_update, gather_units, scatter_units,
 };
-use fused_dropout::sgd::SgdStep;
+use fused_dropout::update::SgdStep;
 use fused_dropout::{
     Activation, Dropout, Error, KeyedDropout, Mask, MaskKey, MaskSource, Result, Saved, reference,
 };
@@ -299,9 +299,9 @@ fn parameters_of_another_shape_are_refused() {
             let (mut dx, mut v) = (vec![9.0; BATCH * dx_cols], vec![9.0; INPUTS * v_cols]);
             let (mut bias, mut bias_v) = (vec![9.0; UNITS + more(2)], vec![9.0; UNITS + more(3)]);
             let parameters = Parameters::new(matrix_mut(&mut w, INPUTS, UNITS))
-                .with_w_velocity(matrix_mut(&mut v, INPUTS, v_cols))
+                .with_w_state(matrix_mut(&mut v, INPUTS, v_cols))
                 .with_bias(&mut bias)
-                .with_bias_velocity(&mut bias_v);
+                .with_bias_state(&mut bias_v[..]);
             let (dy, dx_to) = (data.output(&layer), Some(matrix_mut(&mut dx, BATCH, dx_cols)));
             let mask = MaskSource::Key;
             let result = match fast {
@@ -328,7 +328,7 @@ fn nothing_to_do(layer: &DenseLayer<'_>, inputs: usize, units: usize) {
     dense_backward(&args, &saved, dy, gradients, MaskSource::Key).unwrap();
     let update = DenseUpdate::new(*layer, args.x, SgdStep::new(0.1)).with_max_norm(1.0);
     let parameters = Parameters::new(matrix_mut(&mut [], inputs, units));
-    let parameters = parameters.with_w_velocity(matrix_mut(&mut [], inputs, units));
+    let parameters = parameters.with_w_state(matrix_mut(&mut [], inputs, units));
     let dx = Some(matrix_mut(&mut [], 0, m));
     dense_update(&update, parameters, &saved, dy, dx, MaskSource::Key).unwrap();
 }

@@ -10,7 +10,8 @@ use std::time::Duration;
 
 use common::{ACTIVATIONS, for_each_level, matrix, matrix_mut, numbers, with_threads};
 use fused_dropout::layer::{DenseArgs, DenseLayer, Gradients, dense_backward, dense_forward};
-use fused_dropout::nn::{Mlp, MlpSpec, Noise, Prediction, Sgd};
+use fused_dropout::nn::{Mlp, MlpSpec, Noise, Optimiser, Prediction};
+use fused_dropout::update::SgdStep;
 use fused_dropout::{Activation, Dropout, Error, Mask, MaskKey, Saved, testing};
 
 /// The system's allocator, which counts the bytes in use and the most there have been.
@@ -111,7 +112,12 @@ fn a_training_step_takes_what_it_says() {
             assert_eq!(said, BATCH * 4110 * 4 + z + noisy + 2 * matrix_bytes);
             let peak = peak_of(|| {
                 for _ in 0..2 {
-                    mlp.train_step(matrix(&x, BATCH, 20), &labels, &Sgd::new(0.01)).unwrap();
+                    mlp.train_step(
+                        matrix(&x, BATCH, 20),
+                        &labels,
+                        &Optimiser::new(SgdStep::new(0.01)),
+                    )
+                    .unwrap();
                 }
             });
             let what = format!("steps with {activation}, {noise:?} {place}");

@@ -11,13 +11,16 @@ mod limits;
 mod monte_carlo;
 #[path = "network/not_finite.rs"]
 mod not_finite;
+#[path = "network/open.rs"]
+mod open;
 #[path = "network/options.rs"]
 mod options;
 
 use common::{bits, for_each_level, matrix, matrix_mut, numbers, with_threads};
 use digits::{CLASSES, Digits, PIXELS, random, shuffled};
 use fused_dropout::layer::{DenseArgs, DenseLayer, KeptUnits};
-use fused_dropout::nn::{Granularity, LearningRateSchedule, Mlp, MlpSpec, Noise, Sgd};
+use fused_dropout::nn::{Granularity, LearningRateSchedule, Mlp, MlpSpec, Noise, Optimiser};
+use fused_dropout::update::SgdStep;
 use fused_dropout::{
     Activation, Dropout, Error, Level, MaskKey, MaskSource, MatRef, Scaling, reference, testing,
 };
@@ -32,11 +35,14 @@ fn spec(activation: Activation) -> MlpSpec {
         .with_seed(17)
 }
 
-fn sgd() -> Sgd {
-    Sgd::new(0.05)
-        .with_momentum(0.9)
-        .with_weight_decay(1e-4)
-        .with_l1(1e-5)
+const STEP: SgdStep = SgdStep::new(0.05).with_momentum(0.9).with_weight_decay(1e-4).with_l1(1e-5);
+
+fn sgd() -> Optimiser {
+    with_step(STEP)
+}
+
+fn with_step(step: SgdStep) -> Optimiser {
+    Optimiser::new(step)
         .with_max_norm(2.0)
         .with_schedule(LearningRateSchedule::Cosine { steps: 60 })
 }
@@ -202,7 +208,7 @@ fn a_granularity_is_that_of_hidden_layers() {
     let digits = Digits::all().pick(&(0..100).collect::<Vec<_>>());
     let mut mlp = Mlp::new(&spec().with_granularity(Unit)).unwrap();
     let before = mlp.clone();
-    mlp.train_step(digits.x(), &digits.labels, &Sgd::new(0.1)).unwrap();
+    mlp.train_step(digits.x(), &digits.labels, &Optimiser::new(SgdStep::new(0.1))).unwrap();
     let weights = |mlp: &Mlp| mlp.layers()[0].weights().to_vec();
     let (now, before) = (weights(&mlp), weights(&before));
     let rows = now.chunks(SIZES[1]).zip(before.chunks(SIZES[1]));
@@ -227,7 +233,7 @@ fn removed_units_are_restored() {
         let mut mlp = Mlp::new(&of_units(spec, granularity)).unwrap();
         for step in 0..3 {
             let before = mlp.clone();
-            let sgd = sgd().with_max_norm(0.5).with_weight_decay(0.1).with_l1(0.1);
+            let sgd = with_step(STEP.with_weight_decay(0.1).with_l1(0.1)).with_max_norm(0.5);
             mlp.train_step(matrix(&x, 8, PIXELS), &labels, &sgd).unwrap();
             let dropout = Dropout::new(rate).unwrap();
             let kept: Vec<KeptUnits> = (0..4)
@@ -285,7 +291,7 @@ fn a_failed_step_changes_nothing() {
     let (mut mlp, _) = train(&spec(Activation::Relu), 3, &digits);
     let before = mlp.clone();
     let x = matrix(&digits.images, 2, PIXELS);
-    let failed = |mlp: &mut Mlp, x, labels: &[u32], sgd: &Sgd| {
+    let failed = |mlp: &mut Mlp, x, labels: &[u32], sgd: &Optimiser| {
         let error = mlp.train_step(x, labels, sgd).unwrap_err();
         assert_eq!(bits(&parameters(mlp)), bits(&parameters(&before)), "{error}");
         assert_eq!(mlp.steps(), 3, "{error}");
@@ -296,15 +302,13 @@ fn a_failed_step_changes_nothing() {
     failed(&mut mlp, x, &[1], &sgd());
     failed(&mut mlp, matrix(&digits.images, 2, PIXELS - 1), &[1, 2], &sgd());
     for bad in [-1.0, f32::NAN, f32::INFINITY] {
-        let mut bad_rate = sgd();
-        bad_rate.step.learning_rate = bad;
-        for (name, options) in [
-            ("learning_rate", bad_rate),
-            ("momentum", sgd().with_momentum(bad)),
-            ("weight_decay", sgd().with_weight_decay(bad)),
-            ("l1", sgd().with_l1(bad)),
+        for (name, step) in [
+            ("learning_rate", SgdStep::new(bad)),
+            ("momentum", STEP.with_momentum(bad)),
+            ("weight_decay", STEP.with_weight_decay(bad)),
+            ("l1", STEP.with_l1(bad)),
         ] {
-            let error = failed(&mut mlp, x, &[1, 2], &options);
+            let error = failed(&mut mlp, x, &[1, 2], &with_step(step));
             assert!(
                 matches!(error, Error::Parameter { name: said, .. } if said == name),
                 "{error}"
@@ -341,7 +345,7 @@ fn an_empty_batch_is_no_step() {
     assert!(matches!(mlp.train_step(narrow, &[], &sgd()), Err(Error::Mismatch { .. })));
     let x = matrix(&[], 0, PIXELS);
     assert!(matches!(mlp.train_step(x, &[1], &sgd()), Err(Error::Mismatch { .. })));
-    let wrong = sgd().with_momentum(-1.0);
+    let wrong = with_step(STEP.with_momentum(-1.0));
     assert!(matches!(mlp.train_step(x, &[], &wrong), Err(Error::Parameter { .. })));
 }
 
@@ -381,7 +385,9 @@ fn seeds_and_steps_change_the_masks() {
     let losses = |seed| {
         let mut mlp = Mlp::new(&spec(Activation::Relu).with_seed(seed)).unwrap();
         let x = matrix(&x, 8, PIXELS);
-        [(); 4].map(|()| mlp.train_step(x, &labels, &Sgd::new(0.0)).unwrap().to_bits())
+        [(); 4].map(|()| {
+            mlp.train_step(x, &labels, &Optimiser::new(SgdStep::new(0.0))).unwrap().to_bits()
+        })
     };
     let of_seed = losses(1);
     assert_eq!(of_seed, losses(1));
@@ -395,10 +401,11 @@ fn seeds_and_steps_change_the_masks() {
 fn schedules() {
     use LearningRateSchedule::{Constant, Cosine, Linear};
     let at = |schedule, step| {
-        let sgd = Sgd::new(0.5).with_momentum(0.9).with_schedule(schedule);
-        let numbers = sgd.step_at(step).unwrap();
-        assert_eq!(numbers.momentum, 0.9, "only the learning rate changes");
-        numbers.learning_rate
+        let sgd = Optimiser::new(SgdStep::new(0.5).with_momentum(0.9)).with_schedule(schedule);
+        let rate = sgd.learning_rate(step);
+        let numbers = SgdStep::new(rate).with_momentum(0.9).into();
+        assert_eq!(sgd.step_at(step, 1), Ok(numbers), "only the learning rate changes");
+        rate
     };
     assert_eq!([0, 7].map(|t| at(Constant, t)), [0.5, 0.5]);
     let linear = Linear { steps: 4 };
@@ -419,7 +426,7 @@ fn error_of(digits: &Digits, seed: u64, hidden_rate: f64, input_rate: f64) -> f6
         .with_input_rate(input_rate)
         .with_seed(seed);
     let schedule = LearningRateSchedule::Linear { steps: 6 * EPOCHS };
-    let sgd = Sgd::new(0.05).with_momentum(0.9).with_schedule(schedule);
+    let sgd = Optimiser::new(SgdStep::new(0.05).with_momentum(0.9)).with_schedule(schedule);
     let mut mlp = Mlp::new(&spec).unwrap();
     for _ in 0..EPOCHS {
         for batch in shuffled(300, &mut random).chunks(50) {

@@ -6,8 +6,8 @@ mod common;
 use common::{
     Padded, assert_same, bits, for_each_level, matrix, matrix_mut, numbers, sgd_step, with_threads,
 };
-use fused_dropout::sgd::{SgdStep, max_norm, sgd_update};
 use fused_dropout::softmax::{Loss, softmax_cross_entropy};
+use fused_dropout::update::{SgdStep, apply, max_norm};
 use fused_dropout::{Error, reference, testing};
 use proptest::prelude::*;
 
@@ -21,7 +21,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(300))]
 
     #[test]
-    fn sgd_update_equals_the_reference(
+    fn apply_equals_the_reference(
         (rows, cols) in shapes(),
         with_velocity: bool, transposed: [bool; 3], extra in 0usize..4, seed in 0u64..1000,
         step in prop_oneof![
@@ -38,11 +38,11 @@ proptest! {
         let (w, dw, velocity) = (padded(0), padded(1), padded(2));
         let (mut w_expected, mut v_expected) = (w.clone(), velocity.clone());
         let v = with_velocity.then(|| v_expected.view_mut());
-        reference::sgd_update(w_expected.view_mut(), dw.view(), v, &step).unwrap();
+        reference::apply(w_expected.view_mut(), dw.view(), v, step).unwrap();
         for_each_level(|level| {
             let (mut w, mut velocity) = (w.clone(), velocity.clone());
             let v = with_velocity.then(|| velocity.view_mut());
-            sgd_update(w.view_mut(), dw.view(), v, &step).unwrap();
+            apply(w.view_mut(), dw.view(), v, step).unwrap();
             assert_same(level, &w.values(), &w_expected.values(), (1, 2.0), "w");
             assert_same(level, &velocity.values(), &v_expected.values(), (1, 2.0), "velocity");
         });
@@ -103,8 +103,7 @@ fn threads_do_not_show() {
         let (mut w_expected, mut v_expected) = (w.clone(), dw.clone());
         let gradient = matrix(&dw, rows, cols);
         let v = matrix_mut(&mut v_expected, rows, cols);
-        reference::sgd_update(matrix_mut(&mut w_expected, rows, cols), gradient, Some(v), &STEP)
-            .unwrap();
+        reference::apply(matrix_mut(&mut w_expected, rows, cols), gradient, Some(v), STEP).unwrap();
         reference::max_norm(matrix_mut(&mut w_expected, rows, cols), 1.5).unwrap();
         for_each_level(|level| {
             for threads in [1, 2, 3, 8] {
@@ -112,8 +111,7 @@ fn threads_do_not_show() {
                 with_threads(threads, || {
                     testing::at_level(level, || {
                         let v = matrix_mut(&mut v, rows, cols);
-                        sgd_update(matrix_mut(&mut w, rows, cols), gradient, Some(v), &STEP)
-                            .unwrap();
+                        apply(matrix_mut(&mut w, rows, cols), gradient, Some(v), STEP).unwrap();
                         max_norm(matrix_mut(&mut w, rows, cols), 1.5).unwrap();
                     })
                 })
@@ -248,7 +246,7 @@ fn updates_check_their_numbers_and_shapes() {
     let mut run = |step: SgdStep, dw_shape: (usize, usize), v_shape: (usize, usize)| {
         let dw = matrix(&dw, dw_shape.0, dw_shape.1);
         let velocity = matrix_mut(&mut v, v_shape.0, v_shape.1);
-        let result = sgd_update(matrix_mut(&mut w, 3, 4), dw, Some(velocity), &step);
+        let result = apply(matrix_mut(&mut w, 3, 4), dw, Some(velocity), step);
         assert_eq!((&w, &v), (&original, &original), "an output was touched");
         result.unwrap_err()
     };
@@ -287,13 +285,8 @@ fn the_l1_penalty_by_hand() {
         let (mut w, mut v) = (original, [-9.0; 7]);
         let step = sgd_step(0.5, 0.0, 0.0, l1);
         let dw = [gradient; 7];
-        sgd_update(
-            matrix_mut(&mut w, 1, 7),
-            matrix(&dw, 1, 7),
-            Some(matrix_mut(&mut v, 1, 7)),
-            &step,
-        )
-        .unwrap();
+        apply(matrix_mut(&mut w, 1, 7), matrix(&dw, 1, 7), Some(matrix_mut(&mut v, 1, 7)), step)
+            .unwrap();
         (bits(&w), bits(&v))
     };
     for_each_level(|_| {

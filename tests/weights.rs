@@ -7,8 +7,9 @@ mod digits;
 
 use common::{for_each_level, with_threads};
 use digits::{CLASSES, Digits, PIXELS};
-use fused_dropout::nn::{LearningRateSchedule, Mlp, MlpSpec, Sgd};
+use fused_dropout::nn::{LearningRateSchedule, Mlp, MlpSpec, Optimiser};
 use fused_dropout::testing;
+use fused_dropout::update::SgdStep;
 use sha2::{Digest, Sha256};
 
 /// The bytes of all weights and biases, layer after layer, each float little end first.
@@ -20,7 +21,7 @@ fn weights_after_200_steps() -> String {
     let sizes = [PIXELS, 256, 256, CLASSES];
     let spec = MlpSpec::new(&sizes).with_input_rate(0.1).with_hidden_rate(0.5);
     let schedule = LearningRateSchedule::Linear { steps: 200 };
-    let sgd = Sgd::new(0.05).with_momentum(0.9).with_schedule(schedule);
+    let sgd = Optimiser::new(SgdStep::new(0.05).with_momentum(0.9)).with_schedule(schedule);
     let mut mlp = Mlp::new(&spec).unwrap();
     for step in 0..200 {
         let rows: Vec<usize> = (0..50).map(|i| (step * 50 + i) % digits.len()).collect();

@@ -2,8 +2,8 @@
 //! pass for each thing to do.
 
 use fused_dropout::Dropout;
-use fused_dropout::nn::{Mlp, Sgd};
-use fused_dropout::sgd::SgdStep;
+use fused_dropout::nn::Mlp;
+use fused_dropout::update::SgdStep;
 use rand_xoshiro::Xoshiro256PlusPlus;
 use rand_xoshiro::rand_core::SeedableRng;
 
@@ -13,7 +13,7 @@ use super::plain::{factors, product};
 pub(crate) struct PlainNetwork {
     random: Xoshiro256PlusPlus,
     rates: [Dropout; 2],
-    sgd: Sgd,
+    sgd: SgdStep,
     x: Vec<f32>,
     labels: Vec<u32>,
     layers: Vec<PlainLayer>,
@@ -37,7 +37,7 @@ struct PlainLayer {
 
 impl PlainNetwork {
     /// With the sizes, rates and weights of `mlp`.
-    pub(crate) fn new(mlp: &Mlp, sgd: Sgd, (x, labels): (Vec<f32>, Vec<u32>)) -> Self {
+    pub(crate) fn new(mlp: &Mlp, sgd: SgdStep, (x, labels): (Vec<f32>, Vec<u32>)) -> Self {
         let batch = labels.len();
         let layers = mlp.layers().iter().map(|layer| {
             let (inputs, units) = (layer.inputs(), layer.units());
@@ -136,8 +136,8 @@ fn softmax_cross_entropy(logits: &mut [f32], labels: &[u32]) -> f32 {
 }
 
 /// SGD with momentum: velocity, then weight.
-fn update(w: &mut [f32], [gradient, velocity]: &mut [Vec<f32>; 2], sgd: &Sgd) {
-    let SgdStep { learning_rate, momentum, .. } = sgd.step;
+fn update(w: &mut [f32], [gradient, velocity]: &mut [Vec<f32>; 2], sgd: &SgdStep) {
+    let SgdStep { learning_rate, momentum, .. } = *sgd;
     for ((w, g), v) in w.iter_mut().zip(gradient).zip(velocity) {
         *v = momentum * *v + *g;
         *w -= learning_rate * *v;

@@ -23,7 +23,8 @@ const GATHER_ROWS: usize = 16;
 /// Columns that are gathered together: two words of bits, and 4 KiB a tensor with the rows.
 const GATHER_COLS: usize = 64;
 
-/// The tensors of a pass; all have `rows` x `cols` elements, bias and sum `cols`.
+/// The tensors of a pass; all have `rows` x `cols` elements, bias and sum `cols`. Sums go on from what
+/// `sum` holds.
 pub(super) struct Tensors<'a> {
     pub(super) rows: usize,
     pub(super) cols: usize,
@@ -114,10 +115,6 @@ impl<'a> Pass<'a> {
             }
             None => Grid::new(self.rows, self.cols, TASK, 16, TILE_COLS),
         };
-        if let (Some(sum), true) = (self.sum, grid.len() == 0) {
-            // SAFETY: `sum` has `cols` elements.
-            unsafe { std::slice::from_raw_parts_mut(sum, self.cols) }.fill(0.0);
-        }
         for_each(grid.len(), |i| {
             // SAFETY: the parts of a grid are disjoint.
             isa.vectorize(unsafe { Task::new(self, grid.part(i), isa, op) });
@@ -203,10 +200,6 @@ impl<J: Isa> Kernel for Task<'_, J> {
     fn run<I: Isa>(self, isa: I) {
         let Part { row, rows, col, cols } = self.part;
         let pass = self.pass;
-        if let Some(sum) = pass.sum {
-            // SAFETY: the part's columns of `sum` are this task's.
-            unsafe { std::slice::from_raw_parts_mut(sum.add(col), cols) }.fill(0.0);
-        }
         let (tile_rows, tile_cols) = pass.tiles(cols);
         let (by_rows, streams) = (pass.is_by_rows(), pass.streams());
         let mut scratch = [0u32; TILE_WORDS];

@@ -7,9 +7,9 @@
 //! Where B itself lies in the level-1 cache ([`SMALL`]), packing does not pay for more rows either,
 //! and sums need not wait: a tile goes through all of k.
 
-use super::ProductArgs;
 use super::blocking::panels;
 use super::pack::MaskedOperand;
+use super::{ProductArgs, Start};
 use crate::isa::{Isa, Kernel, is_fallback, load, store};
 use crate::mask::{TILE_COLS, TILE_WORDS, Tile};
 use crate::threads::Part;
@@ -34,8 +34,8 @@ pub(super) struct Skinny {
     masked: Option<MaskedOperand>,
     /// B's first column, a multiple of 32, in the masked matrix.
     col: usize,
-    /// Where sums start, one value a column; 0 where there is none.
-    bias: Option<*const f32>,
+    /// Where sums start; a bias has its first value at the first column.
+    start: Start,
     c: *mut f32,
     c_step: usize,
     rows: usize,
@@ -60,13 +60,16 @@ impl Skinny {
         let Part { row, rows, col, cols } = part;
         let (b, c) = (product.b.source(), product.partial);
         // SAFETY: the caller's promise.
-        let (first_b, first_c, bias) = unsafe {
-            let bias = product.bias.map(|bias| bias.add(col));
-            (b.in_row(0, col, cols), c.in_row(row, col, cols), bias)
+        let (first_b, first_c, start) = unsafe {
+            let start = match product.start {
+                Start::Bias(bias) => Start::Bias(bias.add(col)),
+                start => start,
+            };
+            (b.in_row(0, col, cols), c.in_row(row, col, cols), start)
         };
         let (masked, k) = (product.b.masked_rows(), product.k);
         let (b, b_step, c, c_step) = (first_b, b.row_step, first_c, c.row_step);
-        Self { a, a_row_step, a_k_step, b, b_step, masked, col, bias, c, c_step, rows, cols, k }
+        Self { a, a_row_step, a_k_step, b, b_step, masked, col, start, c, c_step, rows, cols, k }
     }
 }
 
@@ -176,7 +179,8 @@ impl Skinny {
         unsafe {
             // Sums that start and end here may be made twice: the last tile overlaps the one
             // before.
-            let overlaps = !MASKED && steps.depth == self.k && width <= cols;
+            let whole = steps.depth == self.k && !matches!(self.start, Start::Partial);
+            let overlaps = !MASKED && whole && width <= cols;
             while at + width <= cols || (overlaps && at < cols) {
                 if !MASKED {
                     at = at.min(cols - width);
@@ -216,10 +220,10 @@ impl Skinny {
             for (r, sums) in acc.iter_mut().enumerate() {
                 for (v, sum) in sums.iter_mut().enumerate() {
                     let at = v * I::LANES;
-                    match self.bias {
-                        _ if p > 0 => *sum = load(isa, c.add(r * self.c_step + at), lanes),
-                        Some(bias) => *sum = load(isa, bias.add(col + at), lanes),
-                        None => {}
+                    match self.start {
+                        Start::Bias(bias) if p == 0 => *sum = load(isa, bias.add(col + at), lanes),
+                        Start::Zero if p == 0 => {}
+                        _ => *sum = load(isa, c.add(r * self.c_step + at), lanes),
                     }
                 }
             }

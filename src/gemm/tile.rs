@@ -3,9 +3,9 @@
 
 use std::mem::MaybeUninit;
 
-use super::ProductArgs;
 use super::blocking::Depth;
 use super::microkernel::{NoHook, Panels, accumulate};
+use super::{ProductArgs, Start};
 use crate::isa::{Isa, Kernel, TileKernel};
 use crate::mask::Tile;
 use crate::threads::Part;
@@ -50,15 +50,16 @@ impl ProductArgs {
     #[inline(always)]
     pub(super) unsafe fn start(&self, task: &Task) -> (*const f32, usize) {
         let Part { row, col, cols, .. } = task.area.part;
+        let start = if task.depth.starts { self.start } else { Start::Partial };
         // SAFETY: the caller's promise; the bias has a value for each column.
         unsafe {
-            match self.bias {
-                _ if !task.depth.starts => {
+            match start {
+                Start::Partial => {
                     let c = self.partial.in_row(row, col, cols);
                     (c.cast_const(), self.partial.row_step)
                 }
-                Some(bias) => (bias.add(col), 0),
-                None => (std::ptr::null(), 0),
+                Start::Bias(bias) => (bias.add(col), 0),
+                Start::Zero => (std::ptr::null(), 0),
             }
         }
     }

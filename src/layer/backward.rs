@@ -7,8 +7,8 @@ use crate::Level;
 use crate::buffers::{AlignedBuffer, Slot};
 use crate::elementwise::layer_gradient;
 use crate::error::{Result, check_equal, check_shape};
-use crate::gemm::Operand;
-use crate::mask::{Mask, MaskSource};
+use crate::gemm::{Operand, Start};
+use crate::mask::{KeyedDropout, Mask, MaskSource};
 use crate::saved::Saved;
 use crate::view::{InOut, MatMut, MatRef, Source};
 
@@ -30,12 +30,57 @@ pub struct Gradients<'a, T = f32> {
     pub dw: Option<MatMut<'a, T>>,
     /// The gradient of the bias, one value a unit, or a kept one.
     pub db: Option<&'a mut [T]>,
+    /// Which part of the sums over examples dW and db are.
+    pub accumulation: Accumulation,
+}
+
+/// Which part of the sums over the examples of a batch a backward pass adds to dW and db.
+///
+/// A batch may come in parts, micro-batches, in the order of their rows and with masks whose origin is
+/// the part's first row ([`MaskKey::with_origin`](crate::MaskKey::with_origin)). Each sum is one chain,
+/// which goes on from what dW and db hold, so after the last part they have the bits of the whole batch.
+///
+/// Without dropout of weights `First` is `Whole`, and `Middle` is `Last`. With it, sums wait as they are,
+/// before mask and scale, until the last part.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Accumulation {
+    /// All of it: what dW and db hold is overwritten.
+    #[default]
+    Whole,
+    /// The first part: overwrites, and is to be continued.
+    First,
+    /// A part that is neither the first nor the last.
+    Middle,
+    /// The last part.
+    Last,
+}
+
+impl Accumulation {
+    /// Part `part` of `parts`, counted from 0.
+    pub fn of(part: usize, parts: usize) -> Self {
+        match (part == 0, part + 1 >= parts) {
+            (true, true) => Self::Whole,
+            (true, false) => Self::First,
+            (false, false) => Self::Middle,
+            (false, true) => Self::Last,
+        }
+    }
+
+    /// Whether sums go on from what is there.
+    pub(crate) fn continues(self) -> bool {
+        matches!(self, Self::Middle | Self::Last)
+    }
+
+    /// Whether sums are complete after it.
+    pub(crate) fn completes(self) -> bool {
+        matches!(self, Self::Whole | Self::Last)
+    }
 }
 
 impl<T> Default for Gradients<'_, T> {
     /// None.
     fn default() -> Self {
-        Self { dx: None, dw: None, db: None }
+        Self { dx: None, dw: None, db: None, accumulation: Accumulation::Whole }
     }
 }
 
@@ -53,6 +98,11 @@ impl<'a, T> Gradients<'a, T> {
     /// The same with the gradient of the bias.
     pub fn with_db(self, db: &'a mut [T]) -> Self {
         Self { db: Some(db), ..self }
+    }
+
+    /// The same with dW and db as a part of their sums.
+    pub fn with_accumulation(self, accumulation: Accumulation) -> Self {
+        Self { accumulation, ..self }
     }
 
     /// `Ok` when all have the shapes of what they are gradients of.
@@ -160,13 +210,14 @@ fn run(
     mask: MaskSource<'_>,
     buffers: &mut LayerBuffers,
 ) -> Result<()> {
-    let Gradients { dx, dw, db } = gradients;
+    let Gradients { dx, dw, db, accumulation } = gradients;
     let LayerBuffers { index, masked, dz, .. } = buffers;
+    let db = db.map(|db| (db, accumulation));
     let dz = output_gradient(&args.layer, saved, &mut dy, shape, db, mask, dz)?;
     let dz = Operand::new(dz);
     if let Some(dw) = dw.filter(|_| shape.inputs > 0 && shape.units > 0) {
         let x = Operand::masked(args.x.source(), &args.layer.input.elements());
-        weight_gradient(&args.layer, level, x, dz, shape, dw)?;
+        weight_gradient(&args.layer, level, x, dz, shape, dw, accumulation)?;
     }
     if let Some(dx) = dx.filter(|_| shape.batch > 0 && shape.inputs > 0) {
         let w = match args.packed {
@@ -181,13 +232,13 @@ fn run(
     Ok(())
 }
 
-/// dz, in place of dy or in `buffer`, and db.
+/// dz, in place of dy or in `buffer`, and db, or the given part of its sums.
 pub(super) fn output_gradient(
     layer: &DenseLayer<'_>,
     saved: &Saved<'_>,
     dy: &mut OutputGradient<'_>,
     shape: Shape,
-    db: Option<&mut [f32]>,
+    db: Option<(&mut [f32], Accumulation)>,
     mask: MaskSource<'_>,
     buffer: &mut AlignedBuffer,
 ) -> Result<Source> {
@@ -203,6 +254,12 @@ pub(super) fn output_gradient(
     };
     let mut in_out = in_out;
     let dz = in_out.pointers().1.source();
+    let db = db.map(|(db, accumulation)| {
+        if !accumulation.continues() {
+            db.fill(0.0);
+        }
+        db
+    });
     layer_gradient(layer.activation, scales, bits, saved, in_out, db)?;
     Ok(dz)
 }
@@ -215,15 +272,19 @@ pub(super) fn weight_gradient(
     dz: Operand,
     shape: Shape,
     mut dw: MatMut<'_>,
+    accumulation: Accumulation,
 ) -> Result<()> {
     let c = dw.target();
     let transposed = c.col_step != 1;
     let c = if transposed { c.t() } else { c };
+    let start = if accumulation.continues() { Start::Partial } else { Start::Zero };
     let gradient = WeightGradient::new(x, dz, shape, transposed);
-    if !layer.weight_dropout.drops() || (layer.input.list(), layer.output.list()) == (None, None) {
-        return gradient.store(level, &layer.weight_dropout, c);
+    let none = KeyedDropout::NONE;
+    let dropout = if accumulation.completes() { &layer.weight_dropout } else { &none };
+    if !dropout.drops() || (layer.input.list(), layer.output.list()) == (None, None) {
+        return gradient.store(level, dropout, (start, c));
     }
-    gradient.store(level, &crate::mask::KeyedDropout::NONE, c)?;
+    gradient.store(level, &none, (start, c))?;
     mask_kept(layer, &mut dw)
 }
 

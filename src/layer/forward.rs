@@ -7,7 +7,7 @@ use crate::Level;
 use crate::buffers::Slot;
 use crate::error::{Result, check_shape};
 use crate::gemm::epilogue::{Activate, End};
-use crate::gemm::{Operand, ProductArgs};
+use crate::gemm::{Operand, ProductArgs, Start};
 use crate::mask::MaskSource;
 use crate::view::MatMut;
 
@@ -66,7 +66,7 @@ fn run(
     mask: MaskSource<'_>,
     buffers: &mut LayerBuffers,
 ) -> Result<()> {
-    let LayerBuffers { index, masked, bias: kept_bias, .. } = buffers;
+    let LayerBuffers { index, masked, kept: [kept_bias, ..], .. } = buffers;
     let residual = args.residual.map(|r| Rows::new(Slot::Residual, r)).transpose()?;
     let (mut y, mut z) = {
         let z = z.map(|z| RowsMut::new(Slot::PreActivation, z)).transpose()?;
@@ -76,9 +76,10 @@ fn run(
         Some(packed) => packed.operand(args.w.source()),
         None => weights(&args.layer, args.w, level, index, masked)?,
     };
-    let bias = match (args.bias, args.layer.output.list()) {
-        (Some(bias), Some(list)) => Some(product::pick(bias, list, kept_bias)?.as_ptr()),
-        (bias, _) => bias.map(<[f32]>::as_ptr),
+    let start = match (args.bias, args.layer.output.list()) {
+        (Some(bias), Some(list)) => Start::Bias(product::pick(bias, list, kept_bias)?.as_ptr()),
+        (Some(bias), None) => Start::Bias(bias.as_ptr()),
+        (None, _) => Start::Zero,
     };
     let target = y.target()?;
     let of_output = ProductArgs {
@@ -87,7 +88,7 @@ fn run(
         k: shape.inputs,
         a: Operand::masked(args.x.source(), &args.layer.input.elements()),
         b,
-        bias,
+        start,
         partial: target,
         end: End::Activate(Activate {
             activation: args.layer.activation,

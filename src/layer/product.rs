@@ -7,7 +7,7 @@ use crate::elementwise::dropout_forward;
 use crate::error::Result;
 use crate::gather::IndexBuffers;
 use crate::gemm::epilogue::{End, MaskEnd, Store};
-use crate::gemm::{Operand, PackedPanels, Product, ProductArgs};
+use crate::gemm::{Operand, PackedPanels, Product, ProductArgs, Start};
 use crate::mask::{Bits, KeyedDropout, MaskSource};
 use crate::view::{MatMut, MatRef, Target};
 
@@ -19,9 +19,8 @@ pub(super) struct LayerBuffers {
     pub(super) dz: AlignedBuffer,
     pub(super) dw: AlignedBuffer,
     pub(super) db: AlignedBuffer,
-    /// Values of the kept units only: biases and their velocities.
-    pub(super) bias: AlignedBuffer,
-    pub(super) bias_velocity: AlignedBuffer,
+    /// Parameters of the kept units only, and their state.
+    pub(super) kept: [AlignedBuffer; 3],
     /// W~, where its dropout and kept units come together.
     pub(super) masked: AlignedBuffer,
 }
@@ -105,7 +104,7 @@ pub(super) fn input_gradient(
         k: shape.units,
         a: dz,
         b: w.t(),
-        bias: None,
+        start: Start::Zero,
         partial: dx,
         end,
         bits: Bits::generate(dropout, None),
@@ -136,13 +135,19 @@ impl WeightGradient {
         Self { a, b, m, n, k, transposed }
     }
 
-    /// Stores the gradient in `c`, masked and scaled as the weights were.
-    pub(super) fn store(&self, level: Level, dropout: &KeyedDropout, c: Target) -> Result<()> {
+    /// Stores the gradient, whose sums start from `start`, in `c`, masked and scaled as the weights
+    /// were.
+    pub(super) fn store(
+        &self,
+        level: Level,
+        dropout: &KeyedDropout,
+        (start, c): (Start, Target),
+    ) -> Result<()> {
         let end = match dropout.drops() {
             true => End::Mask(MaskEnd { c, scale: dropout.dropout().scale() }),
             false => End::Store(Store { c }),
         };
-        self.run(level, end, self.bits(dropout), c)
+        self.run(level, end, self.bits(dropout), (start, c))
     }
 
     /// The mask of the weights' dropout, in the order of the product's output.
@@ -153,10 +158,16 @@ impl WeightGradient {
         }
     }
 
-    /// Hands the gradient to `end`, which writes to `partial`.
-    pub(super) fn run(&self, level: Level, end: End, bits: Bits, partial: Target) -> Result<()> {
+    /// Hands the gradient, whose sums start from `start`, to `end`, which writes to `partial`.
+    pub(super) fn run(
+        &self,
+        level: Level,
+        end: End,
+        bits: Bits,
+        (start, partial): (Start, Target),
+    ) -> Result<()> {
         let Self { a, b, m, n, k, .. } = *self;
-        let product = ProductArgs { m, n, k, a, b, bias: None, partial, end, bits };
+        let product = ProductArgs { m, n, k, a, b, start, partial, end, bits };
         run(level, product)
     }
 }

@@ -1,19 +1,19 @@
 //! Backward and update of a dense layer in one: gradients of weights that never reach memory.
 
-use super::backward::{OutputGradient, output_gradient, weight_gradient};
-use super::product::{LayerBuffers, WeightGradient, input_gradient, pick, weights};
+use super::apply::{Kept, limit_norms, update_bias};
+use super::backward::{Accumulation, OutputGradient, output_gradient, weight_gradient};
+use super::product::{LayerBuffers, WeightGradient, input_gradient, weights};
 use super::rows::RowsMut;
-use super::{DenseArgs, DenseLayer, PackedWeight, Shape};
+use super::{DenseArgs, DenseLayer, PackedWeight, Parameters, Shape};
 use crate::Level;
 use crate::buffers::{AlignedBuffer, Slot};
-use crate::error::{Result, check_equal, check_shape};
+use crate::error::{Result, check_shape};
 use crate::gather::GatherIndex;
-use crate::gemm::Operand;
 use crate::gemm::epilogue::{End, GatheredUpdate, MaskedUpdate, Update};
-use crate::isa::Scalar;
+use crate::gemm::{Operand, Start};
 use crate::mask::MaskSource;
 use crate::saved::Saved;
-use crate::sgd::{SgdStep, check_limit, gathered_max_norm, max_norm, sgd_update};
+use crate::update::{State, Step, check_limit};
 use crate::view::{MatMut, MatRef};
 
 /// Up to so many rows the update is fused: its sums cannot wait in the weights, so panels have the
@@ -34,15 +34,15 @@ pub struct DenseUpdate<'a, T = f32> {
     /// The weights, packed for the gradient of the input before they change.
     pub packed: Option<&'a PackedWeight>,
     /// The numbers of the update.
-    pub step: SgdStep,
+    pub step: Step,
     /// The largest norm of a unit's incoming weights; of the kept ones where units are dropped.
     pub max_norm: Option<f32>,
 }
 
 impl<'a, T> DenseUpdate<'a, T> {
     /// An update without a limit of norms.
-    pub fn new(layer: DenseLayer<'a>, x: MatRef<'a, T>, step: SgdStep) -> Self {
-        Self { layer, x, residual: None, packed: None, step, max_norm: None }
+    pub fn new(layer: DenseLayer<'a>, x: MatRef<'a, T>, step: impl Into<Step>) -> Self {
+        Self { layer, x, residual: None, packed: None, step: step.into(), max_norm: None }
     }
 
     /// The same with the residual of the forward pass.
@@ -90,7 +90,7 @@ impl<'a, T> DenseUpdate<'a, T> {
         self.max_norm.map_or(Ok(()), check_limit)?;
         let args = self.args(parameters);
         let shape = args.check()?;
-        parameters.check()?;
+        parameters.check(&self.step)?;
         check_shape(dy.named("dy"), shape.output())?;
         args.check_saved(saved, &shape)?;
         if let Some(dx) = dx {
@@ -100,60 +100,8 @@ impl<'a, T> DenseUpdate<'a, T> {
     }
 }
 
-/// What [`dense_update`] changes.
-#[derive(Debug)]
-#[non_exhaustive]
-#[must_use]
-pub struct Parameters<'a, T = f32> {
-    /// The weights, [inputs, units].
-    pub w: MatMut<'a, T>,
-    /// Their velocity, of the same shape; without it there is no momentum.
-    pub w_velocity: Option<MatMut<'a, T>>,
-    /// The biases; they are not penalised.
-    pub bias: Option<&'a mut [T]>,
-    /// Their velocity.
-    pub bias_velocity: Option<&'a mut [T]>,
-}
-
-impl<'a, T> Parameters<'a, T> {
-    /// Weights without velocity, and no bias.
-    pub fn new(w: MatMut<'a, T>) -> Self {
-        Self { w, w_velocity: None, bias: None, bias_velocity: None }
-    }
-
-    /// The same with a velocity of the weights.
-    pub fn with_w_velocity(self, velocity: MatMut<'a, T>) -> Self {
-        Self { w_velocity: Some(velocity), ..self }
-    }
-
-    /// The same with biases.
-    pub fn with_bias(self, bias: &'a mut [T]) -> Self {
-        Self { bias: Some(bias), ..self }
-    }
-
-    /// The same with a velocity of the biases.
-    pub fn with_bias_velocity(self, velocity: &'a mut [T]) -> Self {
-        Self { bias_velocity: Some(velocity), ..self }
-    }
-
-    /// `Ok` when the velocities have the shapes of what they belong to.
-    fn check(&self) -> Result<()> {
-        if let Some(velocity) = &self.w_velocity {
-            check_shape(velocity.named("the velocity of W"), self.w.named("W"))?;
-        }
-        match &self.bias_velocity {
-            Some(velocity) => {
-                let units = self.w.cols();
-                check_equal("length of the bias's velocity", velocity.len(), "columns of W", units)
-            }
-            None => Ok(()),
-        }
-    }
-}
-
-/// The backward pass and a step of stochastic gradient descent: what
-/// [`dense_backward`](super::dense_backward), then [`sgd_update`] on weights and biases and
-/// [`max_norm`](crate::sgd::max_norm) on the weights do, bit for bit, without dW or another pass over W.
+/// The backward pass and an update: what [`dense_backward`](super::dense_backward), then
+/// [`dense_apply`](super::dense_apply) do, bit for bit, without dW or another pass over W.
 /// dx is the gradient for the weights before the update.
 ///
 /// Where units are dropped only `W[I, J]` and `b[J]` change; everything else keeps its bits. The norm
@@ -162,12 +110,12 @@ impl<'a, T> Parameters<'a, T> {
 /// A weight that DropConnect drops has no gradient: it decays, and follows its velocity, which decays
 /// too.
 ///
-/// To clip or to share gradients before they are applied, take dW from `dense_backward` and apply it
-/// later.
+/// To clip or to share gradients before they are applied, take dW from `dense_backward`, and hand it to
+/// `dense_apply` later.
 ///
 /// ```
 /// # use fused_dropout::layer::{DenseLayer, DenseUpdate, Parameters, dense_update};
-/// # use fused_dropout::{Activation, Error, MaskSource, MatMut, MatRef, Saved, sgd::SgdStep};
+/// # use fused_dropout::{Activation, Error, MaskSource, MatMut, MatRef, Saved, update::SgdStep};
 /// let (x, mut w) = ([1.0, 2.0], [1.0, 0.5]);
 /// let layer = DenseLayer::new(Activation::Identity);
 /// let update = DenseUpdate::new(layer, MatRef::new(&x, 1, 2)?, SgdStep::new(0.5));
@@ -219,12 +167,13 @@ impl Pass<'_> {
     ) -> Result<()> {
         let Self { args, level, shape } = *self;
         let layer = &args.layer;
-        let LayerBuffers { index, masked, dz, dw, db, bias, bias_velocity } = buffers;
+        let LayerBuffers { index, masked, dz, dw, db, kept } = buffers;
         let mut db = match &parameters.bias {
             Some(_) => Some(&mut db.room(1, shape.units)?[..shape.units]),
             None => None,
         };
-        let dz = output_gradient(layer, saved, &mut dy, shape, db.as_deref_mut(), mask, dz)?;
+        let sum = db.as_deref_mut().map(|db| (db, Accumulation::Whole));
+        let dz = output_gradient(layer, saved, &mut dy, shape, sum, mask, dz)?;
         let dz = Operand::new(dz);
         if let Some(dx) = dx.filter(|_| shape.batch > 0 && shape.inputs > 0) {
             let w = match args.packed {
@@ -237,15 +186,12 @@ impl Pass<'_> {
             dx.finish();
         }
         if shape.inputs > 0 && shape.units > 0 {
-            let (rows, cols) = (layer.input.list(), layer.output.list());
-            let index = match parameters.w.target().col_step {
-                1 => index.index(level, rows, cols),
-                _ => index.index(level, cols, rows),
-            };
-            self.update_weights(&mut parameters, dz, index, dw)?;
+            let index = Kept::of(layer).index(level, &mut parameters.w, index);
+            self.update_weights(&mut parameters, dz, index, (dw, kept))?;
         }
         if let (Some(b), Some(db)) = (parameters.bias, db) {
-            self.update_bias(db, b, parameters.bias_velocity, bias, bias_velocity)?;
+            let db = MatRef::row_vector(db);
+            update_bias(layer, db.into(), (b, parameters.bias_state), args.step, kept)?;
         }
         Ok(())
     }
@@ -256,41 +202,27 @@ impl Pass<'_> {
         parameters: &mut Parameters<'_>,
         dz: Operand,
         index: GatherIndex,
-        buffer: &mut AlignedBuffer,
+        (buffer, buffers): (&mut AlignedBuffer, &mut [AlignedBuffer; 3]),
     ) -> Result<()> {
         let Self { args, level, shape } = *self;
-        let Parameters { w, w_velocity, .. } = parameters;
+        let Parameters { w, w_state, .. } = parameters;
         let x = Operand::masked(args.x.source(), &args.layer.input.elements());
         let transposed = w.target().col_step != 1;
-        let same = w_velocity.as_mut().is_none_or(|v| (v.target().col_step != 1) == transposed);
+        let same = w_state.targets().iter().all(|state| (state.col_step != 1) == transposed);
         let masked_and_thinned = args.layer.weight_dropout.drops() && !index.is_all();
         if same && shape.batch <= FUSED_ROWS && !masked_and_thinned {
-            self.fused(x, dz, w, w_velocity.as_mut(), index)?;
+            self.fused(x, dz, w, w_state, index)?;
         } else {
-            // Weights by rows and velocities by columns, which a product cannot write both; or a batch
+            // Weights by rows and their state by columns, which a product cannot write both; or a batch
             // so large that one more pass over the weights does not count.
             let Shape { inputs, units, .. } = shape;
             let mut dw = MatMut::new(buffer.room(inputs, units)?, inputs, units)?;
-            weight_gradient(&args.layer, level, x, dz, shape, dw.reborrow())?;
-            if index.is_all() {
-                let velocity = w_velocity.as_mut().map(MatMut::reborrow);
-                sgd_update(w.reborrow(), dw.as_ref(), velocity, &args.step)?;
-            } else {
-                self.scatter(dw.as_ref(), w, w_velocity.as_mut());
-            }
+            weight_gradient(&args.layer, level, x, dz, shape, dw.reborrow(), Accumulation::Whole)?;
+            let kept = Kept::of(&args.layer);
+            kept.apply(w.reborrow(), w_state, dw.as_ref().into(), args.step, buffers)?;
         }
-        let Some(limit) = args.max_norm else { return Ok(()) };
-        let target = w.target();
-        match transposed {
-            _ if index.is_all() => return max_norm(w.reborrow(), limit),
-            true => {
-                let (rows, cols) = (shape.units, shape.inputs);
-                gathered_max_norm(level, target.t(), index, (rows, cols), true, limit);
-            }
-            false => {
-                let (rows, cols) = (shape.inputs, shape.units);
-                gathered_max_norm(level, target, index, (rows, cols), false, limit);
-            }
+        if let Some(limit) = args.max_norm {
+            limit_norms(level, w, index, (shape.inputs, shape.units), limit);
         }
         Ok(())
     }
@@ -301,17 +233,17 @@ impl Pass<'_> {
         x: Operand,
         dz: Operand,
         w: &mut MatMut<'_>,
-        velocity: Option<&mut MatMut<'_>>,
+        state: &mut State<'_>,
         index: GatherIndex,
     ) -> Result<()> {
         let Self { args, level, shape } = *self;
-        let (mut w, mut velocity) = (w.target(), velocity.map(MatMut::target));
+        let (mut w, mut state) = (w.target(), state.targets());
         let transposed = w.col_step != 1;
         if transposed {
-            (w, velocity) = (w.t(), velocity.map(|v| v.t()));
+            (w, state) = (w.t(), state.t());
         }
         let gradient = WeightGradient::new(x, dz, shape, transposed);
-        let update = Update { w, velocity, step: args.step };
+        let update = Update { w, state, step: args.step.ready() };
         let dropout = &args.layer.weight_dropout;
         let end = match (dropout.drops(), index.is_all()) {
             (true, _) => {
@@ -320,55 +252,6 @@ impl Pass<'_> {
             (false, true) => End::Update(update),
             (false, false) => End::GatheredUpdate(GatheredUpdate { update, index }),
         };
-        gradient.run(level, end, gradient.bits(dropout), w)
-    }
-
-    /// The update of kept weights with a gradient in memory, element by element.
-    fn scatter(&self, dw: MatRef<'_>, w: &mut MatMut<'_>, mut velocity: Option<&mut MatMut<'_>>) {
-        let layer = &self.args.layer;
-        let stored = |list: Option<&[u32]>, i: usize| list.map_or(i, |list| list[i] as usize);
-        for i in 0..dw.rows() {
-            for j in 0..dw.cols() {
-                let (r, c) = (stored(layer.input.list(), i), stored(layer.output.list(), j));
-                let old = velocity.as_ref().map(|velocity| velocity.as_ref().at(r, c));
-                let (w_new, v_new) =
-                    self.args.step.apply(Scalar, w.as_ref().at(r, c), dw.at(i, j), old);
-                w.put(r, c, w_new);
-                if let Some(velocity) = &mut velocity {
-                    velocity.put(r, c, v_new);
-                }
-            }
-        }
-    }
-
-    /// A step of the biases, without penalties.
-    fn update_bias(
-        &self,
-        db: &[f32],
-        bias: &mut [f32],
-        mut velocity: Option<&mut [f32]>,
-        kept: &mut AlignedBuffer,
-        kept_velocity: &mut AlignedBuffer,
-    ) -> Result<()> {
-        let step = self.args.step.without_penalties();
-        let db = MatRef::row_vector(db);
-        let Some(list) = self.args.layer.output.list() else {
-            let velocity = velocity.map(MatMut::row_vector);
-            return sgd_update(MatMut::row_vector(bias), db, velocity, &step);
-        };
-        let kept = &mut pick(bias, list, kept)?[..list.len()];
-        let mut kept_velocity = match &velocity {
-            Some(velocity) => Some(&mut pick(velocity, list, kept_velocity)?[..list.len()]),
-            None => None,
-        };
-        let view = kept_velocity.as_mut().map(|velocity| MatMut::row_vector(velocity));
-        sgd_update(MatMut::row_vector(&mut *kept), db, view, &step)?;
-        for (i, unit) in list.iter().enumerate() {
-            bias[*unit as usize] = kept[i];
-            if let (Some(velocity), Some(kept)) = (&mut velocity, &kept_velocity) {
-                velocity[*unit as usize] = kept[i];
-            }
-        }
-        Ok(())
+        gradient.run(level, end, gradient.bits(dropout), (Start::Zero, w))
     }
 }

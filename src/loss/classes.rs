@@ -1,6 +1,6 @@
 //! Cross-entropy of the softmax, with labels that are smoothed or not.
 
-use super::Objective;
+use super::{Objective, check_batch};
 use crate::error::{Error, Result};
 use crate::softmax::{Loss, smoothed_cross_entropy};
 use crate::view::{MatMut, MatRef};
@@ -19,12 +19,24 @@ use crate::view::{MatMut, MatRef};
 pub struct CrossEntropy<'a> {
     labels: &'a [u32],
     label_smoothing: f64,
+    batch: usize,
 }
 
 impl<'a> CrossEntropy<'a> {
     /// These labels, not smoothed.
     pub const fn new(labels: &'a [u32]) -> Self {
-        Self { labels, label_smoothing: 0.0 }
+        Self { labels, label_smoothing: 0.0, batch: labels.len() }
+    }
+
+    /// The same as a part of a mini-batch of so many rows in all, over which means are: the losses and
+    /// gradients of all parts are those of the whole.
+    ///
+    /// # Errors
+    ///
+    /// When there are more labels than rows in all.
+    pub fn with_batch(self, batch: usize) -> Result<Self> {
+        check_batch(self.labels.len(), batch)?;
+        Ok(Self { batch, ..self })
     }
 
     /// The same with this share of each target spread evenly over all classes; 0.1 in the paper.
@@ -44,6 +56,12 @@ impl<'a> CrossEntropy<'a> {
     #[must_use]
     pub const fn labels(&self) -> &'a [u32] {
         self.labels
+    }
+
+    /// The rows over which means are.
+    #[must_use]
+    pub const fn batch(&self) -> usize {
+        self.batch
     }
 
     /// The share of a target that is spread evenly over all classes.
@@ -97,12 +115,13 @@ pub fn cross_entropy(
     logits: MatRef<'_>,
     gradient: Option<MatMut<'_>>,
 ) -> Result<Loss> {
-    smoothed_cross_entropy(logits, args.labels, args.label_smoothing, gradient)
+    smoothed_cross_entropy(logits, args.labels, (args.label_smoothing, args.batch), gradient)
 }
 
 impl Objective for CrossEntropy<'_> {
-    /// The mean of [`cross_entropy`].
+    /// The mean of [`cross_entropy`], over the rows of the whole mini-batch.
     fn evaluate(&self, outputs: MatRef<'_>, gradient: MatMut<'_>) -> Result<f64> {
-        Ok(cross_entropy(self, outputs, Some(gradient))?.mean())
+        let loss = cross_entropy(self, outputs, Some(gradient))?;
+        Ok(loss.sum / self.batch.max(1) as f64)
     }
 }

@@ -36,14 +36,15 @@ pub(crate) fn check_targets<T>(
     gradient.map_or(Ok(()), |g| check_shape(g.named("the gradient"), outputs.named("the outputs")))
 }
 
-/// The mean over all elements of what `loss` makes of their number; 0 of none. Writes the gradient.
+/// The sum of what `loss` makes of each element, divided by the number of elements of all `batch` rows, of
+/// which these are some; 0 of none. Writes the gradient.
 ///
 /// # Errors
 ///
 /// When shapes differ.
 pub(super) fn mean<F: OfDifference>(
     outputs: MatRef<'_>,
-    targets: MatRef<'_>,
+    (targets, batch): (MatRef<'_>, usize),
     mut gradient: Option<MatMut<'_>>,
     loss: impl Fn(f64) -> F,
 ) -> Result<f64> {
@@ -54,7 +55,7 @@ pub(super) fn mean<F: OfDifference>(
     if parts.len() == 0 {
         return Ok(0.0);
     }
-    let number = (rows * cols) as f64;
+    let number = batch as f64 * cols as f64;
     let loss = loss(number);
     let gradient = gradient.as_mut().map(MatMut::target);
     let (outputs, targets) = (outputs.source(), targets.source());

@@ -1,7 +1,7 @@
 //! Losses of the difference between outputs and targets.
 
-use super::Objective;
 use super::elements::{OfDifference, mean};
+use super::{Objective, check_batch};
 use crate::error::{Error, Result};
 use crate::view::{MatMut, MatRef};
 
@@ -10,17 +10,35 @@ use crate::view::{MatMut, MatRef};
 #[must_use]
 pub struct MeanSquaredError<'a, T = f32> {
     targets: MatRef<'a, T>,
+    batch: usize,
 }
 
 impl<'a, T> MeanSquaredError<'a, T> {
     /// These targets.
-    pub const fn new(targets: MatRef<'a, T>) -> Self {
-        Self { targets }
+    pub fn new(targets: MatRef<'a, T>) -> Self {
+        let batch = targets.rows();
+        Self { targets, batch }
+    }
+
+    /// The same as a part of a mini-batch of so many rows in all, over which the mean is.
+    ///
+    /// # Errors
+    ///
+    /// When there are more targets than rows in all.
+    pub fn with_batch(self, batch: usize) -> Result<Self> {
+        check_batch(self.targets.rows(), batch)?;
+        Ok(Self { batch, ..self })
     }
 
     /// What the outputs should be.
     pub const fn targets(&self) -> MatRef<'a, T> {
         self.targets
+    }
+
+    /// The rows over which the mean is.
+    #[must_use]
+    pub const fn batch(&self) -> usize {
+        self.batch
     }
 }
 
@@ -30,6 +48,7 @@ impl<'a, T> MeanSquaredError<'a, T> {
 pub struct Huber<'a, T = f32> {
     targets: MatRef<'a, T>,
     delta: f32,
+    batch: usize,
 }
 
 impl<'a, T> Huber<'a, T> {
@@ -40,15 +59,32 @@ impl<'a, T> Huber<'a, T> {
     /// When `delta` is NaN, infinite, or not positive.
     pub fn new(targets: MatRef<'a, T>, delta: f32) -> Result<Self> {
         if delta > 0.0 && delta.is_finite() {
-            return Ok(Self { targets, delta });
+            let batch = targets.rows();
+            return Ok(Self { targets, delta, batch });
         }
         let (name, expected) = ("delta", "positive and finite");
         Err(Error::Parameter { name, value: delta.into(), expected })
     }
 
+    /// The same as a part of a mini-batch of so many rows in all, over which the mean is.
+    ///
+    /// # Errors
+    ///
+    /// When there are more targets than rows in all.
+    pub fn with_batch(self, batch: usize) -> Result<Self> {
+        check_batch(self.targets.rows(), batch)?;
+        Ok(Self { batch, ..self })
+    }
+
     /// What the outputs should be.
     pub const fn targets(&self) -> MatRef<'a, T> {
         self.targets
+    }
+
+    /// The rows over which the mean is.
+    #[must_use]
+    pub const fn batch(&self) -> usize {
+        self.batch
     }
 
     /// Where the loss becomes linear.
@@ -93,7 +129,8 @@ pub fn mean_squared_error(
     gradient: Option<MatMut<'_>>,
 ) -> Result<f64> {
     let factor = |n| (2.0 / n) as f32;
-    mean(outputs, args.targets, gradient, |n| Squared { factor: factor(n) })
+    let batch = (args.targets, args.batch);
+    mean(outputs, batch, gradient, |n| Squared { factor: factor(n) })
 }
 
 /// Huber's loss of outputs y and targets t, the mean over all elements, rows and columns, and its
@@ -128,8 +165,8 @@ pub fn mean_squared_error(
 ///
 /// When shapes differ.
 pub fn huber(args: &Huber<'_>, outputs: MatRef<'_>, gradient: Option<MatMut<'_>>) -> Result<f64> {
-    let Huber { targets, delta } = *args;
-    mean(outputs, targets, gradient, |n| Clamped { delta, factor: (1.0 / n) as f32 })
+    let Huber { targets, delta, batch } = *args;
+    mean(outputs, (targets, batch), gradient, |n| Clamped { delta, factor: (1.0 / n) as f32 })
 }
 
 impl Objective for MeanSquaredError<'_> {

@@ -37,10 +37,8 @@ enum Drawn {
 impl Junction {
     /// Junction `l` of a network that has it.
     pub(super) fn new(spec: &MlpSpec, l: usize) -> Result<Self> {
-        let (rate, schedule) = match l {
-            0 => (spec.input_rate, spec.input_schedule),
-            _ => (spec.hidden_rate, spec.hidden_schedule),
-        };
+        let schedule = if l == 0 { spec.input_schedule } else { spec.hidden_schedule };
+        let rate = spec.rate_of(l);
         let (units, scaling) = (spec.sizes[l], spec.scaling);
         let first_rate = schedule.rate_at(rate, &MaskKey::FIRST)?;
         let dropout = Dropout::with_scaling(schedule.at_inference(rate), scaling)?;
@@ -154,15 +152,26 @@ impl Junction {
         }
     }
 
-    /// [`Junction::forward`] with `x` overwritten; nothing where units are dropped, since a thinned
-    /// layer has computed only those that are kept.
-    pub(super) fn forward_in_place(&self, x: MatMut<'_>, key: &MaskKey) -> Result<()> {
+    /// [`Junction::forward`] with a layer's output `y` overwritten, to which the layer adds a residual;
+    /// nothing where units are dropped, since a thinned layer has computed only those that are kept.
+    pub(super) fn forward_in_place(
+        &self,
+        mut y: MatMut<'_>,
+        residual: Option<MatRef<'_>>,
+        key: &MaskKey,
+    ) -> Result<()> {
         match &self.noise {
+            // It is a part of the layer, to whose kept elements the residual is added.
             Drawn::Elements(dropout) => {
-                dropout_forward(x, &dropout.with_key(*key), MaskSource::Key)
+                dropout_forward(y.reborrow(), &dropout.with_key(*key), MaskSource::Key)?;
+                add(&mut y, residual);
+                Ok(())
             }
             Drawn::Units(..) => Ok(()),
-            Drawn::Gaussian(noise) => gaussian_dropout_forward(x, noise, key),
+            Drawn::Gaussian(noise) => {
+                add(&mut y, residual);
+                gaussian_dropout_forward(y, noise, key)
+            }
         }
     }
 
@@ -189,6 +198,17 @@ impl Junction {
         match &self.noise {
             Drawn::Units(kept, _) => Side::Units(kept),
             _ => Side::Whole,
+        }
+    }
+}
+
+/// `y = x + y`, where there is an x.
+fn add(y: &mut MatMut<'_>, x: Option<MatRef<'_>>) {
+    let Some(x) = x else { return };
+    for r in 0..y.rows() {
+        for c in 0..y.cols() {
+            let value = x.at(r, c) + y.as_ref().at(r, c);
+            y.put(r, c, value);
         }
     }
 }

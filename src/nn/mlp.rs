@@ -4,20 +4,14 @@ use rand_xoshiro::Xoshiro256PlusPlus;
 use rand_xoshiro::rand_core::SeedableRng;
 
 use super::dense::Dense;
+use super::gradients::MlpGradients;
 use super::junction::Junction;
 use super::mode::Mode;
-use super::optimiser::Sgd;
-use super::room;
 use super::spec::MlpSpec;
 use crate::activation::{Activation, Needs};
-use crate::buffers::{AlignedBuffer, Lease, Slot};
-use crate::error::{Error, Result, check_equal, check_shape};
-use crate::layer::{DenseArgs, DenseLayer, DenseUpdate, dense_forward, dense_update};
-use crate::mask::{MaskSource, Scaling};
+use crate::buffers::AlignedBuffer;
+use crate::error::{Error, Result, check_equal};
 use crate::saved::Saved;
-use crate::sgd::SgdStep;
-use crate::softmax::{Loss, check_labels, softmax_cross_entropy};
-use crate::view::{MatMut, MatRef};
 
 /// Rows that are evaluated together: enough to keep the product busy, few enough for the buffers.
 pub(super) const EVALUATION_ROWS: usize = 512;
@@ -29,47 +23,42 @@ pub(super) const EVALUATION_ROWS: usize = 512;
 /// made with the same keys.
 ///
 /// ```
-/// # use fused_dropout::{Error, MatMut, MatRef, nn::{Mlp, MlpSpec, Sgd}};
+/// # use fused_dropout::{Error, MatRef, nn::{Mlp, MlpSpec, Optimiser}, update::SgdStep};
 /// let mut mlp = Mlp::new(&MlpSpec::new(&[2, 16, 2]).with_hidden_rate(0.5))?;
 /// let (x, labels) = ([0.0, 1.0, 1.0, 0.0], [0, 1]);
 /// let x = MatRef::new(&x, 2, 2)?;
 /// for _ in 0..20 {
-///     mlp.train_step(x, &labels, &Sgd::new(0.1))?;
+///     mlp.train_step(x, &labels, &Optimiser::new(SgdStep::new(0.1)))?;
 /// }
 /// assert_eq!(mlp.evaluate(x, &labels)?.errors, 0);
 /// # Ok::<(), Error>(())
 /// ```
 #[derive(Clone, Debug)]
 pub struct Mlp {
-    spec: MlpSpec,
-    layers: Vec<Dense>,
+    pub(super) spec: MlpSpec,
+    pub(super) layers: Vec<Dense>,
     /// The noise before each layer.
     pub(super) junctions: Vec<Junction>,
-    steps: u32,
-    buffers: Buffers,
+    /// Steps taken so far.
+    pub(super) steps: u32,
+    /// Steps that moments were gathered in.
+    pub(super) moment_steps: u32,
+    pub(super) buffers: Buffers,
 }
 
 /// What a step keeps from forward to backward; grows to the largest batch, never shrinks.
 #[derive(Clone, Debug, Default)]
-struct Buffers {
+pub(super) struct Buffers {
     /// What each layer reads, where that is a noisy copy of what was before it.
-    copies: Vec<AlignedBuffer>,
+    pub(super) copies: Vec<AlignedBuffer>,
     /// Each layer's output.
-    outputs: Vec<AlignedBuffer>,
+    pub(super) outputs: Vec<AlignedBuffer>,
     /// Each layer's z, where its derivative needs it.
-    pre_activations: Vec<AlignedBuffer>,
+    pub(super) pre_activations: Vec<AlignedBuffer>,
     /// The gradients of a layer's output, which that of z takes the place of, and of its input.
-    gradients: [AlignedBuffer; 2],
-}
-
-/// What inference keeps from layer to layer, and from call to call.
-#[derive(Default)]
-struct Inference {
-    /// What a layer reads, and what it writes.
-    input: AlignedBuffer,
-    output: AlignedBuffer,
-    /// Weights times keep, with classical scaling.
-    scaled: AlignedBuffer,
+    pub(super) gradients: [AlignedBuffer; 2],
+    /// The gradients of all parameters, where a step has them in memory.
+    pub(super) parameters: MlpGradients,
 }
 
 impl Mlp {
@@ -86,29 +75,55 @@ impl Mlp {
     pub fn new(spec: &MlpSpec) -> Result<Self> {
         spec.check()?;
         let sizes = &spec.sizes;
-        let junctions =
-            (0..sizes.len() - 1).map(|l| Junction::new(spec, l)).collect::<Result<_>>()?;
         let mut random = Xoshiro256PlusPlus::seed_from_u64(spec.seed);
         let gain = match spec.activation {
             Activation::Identity | Activation::Sigmoid | Activation::Tanh => 1.0,
             _ => 2.0,
         };
         let last = sizes.len() - 2;
-        let layers: Vec<Dense> = sizes
-            .windows(2)
-            .enumerate()
-            .map(|(l, size)| {
-                let deviation = libm::sqrt(gain / size[0] as f64);
-                let deviation = if l == last { deviation / 2.0 } else { deviation };
-                Dense::new(size[0], size[1], deviation, &mut random)
-            })
-            .collect::<Result<_>>()?;
+        let layers = sizes.windows(2).enumerate().map(|(l, size)| {
+            let deviation = libm::sqrt(gain / size[0] as f64);
+            let deviation = if l == last { deviation / 2.0 } else { deviation };
+            Dense::normal(size[0], size[1], deviation, &mut random)
+        });
+        let layers = layers.collect::<Result<_>>()?;
+        Self::from_layers(spec, layers)
+    }
+
+    /// A network with these layers, whose updates go on from the state that they bring.
+    ///
+    /// ```
+    /// # use fused_dropout::nn::{Dense, Initialiser, Mlp, MlpSpec};
+    /// # use fused_dropout::MaskKey;
+    /// let spec = MlpSpec::new(&[4, 16, 3]).with_hidden_rate(0.5);
+    /// let random = |l: u32, inputs, units| {
+    ///     let key = MaskKey::new(7, l, Initialiser::STEP)?;
+    ///     Dense::random(inputs, units, &Initialiser::glorot_uniform(), &key)
+    /// };
+    /// let mlp = Mlp::from_layers(&spec, vec![random(0, 4, 16)?, random(1, 16, 3)?])?;
+    /// assert_eq!((mlp.layers().len(), mlp.steps()), (2, 0));
+    /// # Ok::<(), fused_dropout::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// As for [`Mlp::new`], and when the layers have not the sizes of the spec.
+    pub fn from_layers(spec: &MlpSpec, layers: Vec<Dense>) -> Result<Self> {
+        spec.check()?;
+        let sizes = &spec.sizes;
+        check_equal("number of layers", layers.len(), "sizes less 1", sizes.len() - 1)?;
+        for (layer, size) in layers.iter().zip(sizes.windows(2)) {
+            check_equal("inputs of a layer", layer.inputs(), "their size in the spec", size[0])?;
+            check_equal("units of a layer", layer.units(), "their size in the spec", size[1])?;
+        }
         let count = layers.len();
+        let junctions = (0..count).map(|l| Junction::new(spec, l)).collect::<Result<_>>()?;
         let mut buffers = Buffers::default();
         buffers.copies.resize(count, AlignedBuffer::default());
         buffers.outputs.resize(count, AlignedBuffer::default());
         buffers.pre_activations.resize(count, AlignedBuffer::default());
-        Ok(Self { spec: spec.clone(), layers, junctions, steps: 0, buffers })
+        let spec = spec.clone();
+        Ok(Self { spec, layers, junctions, steps: 0, moment_steps: 0, buffers })
     }
 
     /// What the network was made of.
@@ -121,9 +136,41 @@ impl Mlp {
         &self.layers
     }
 
+    /// Replaces layer `l`, counted from 0, by one of the same sizes.
+    ///
+    /// # Errors
+    ///
+    /// When there is no such layer, or sizes differ; the network is unchanged then.
+    pub fn replace_layer(&mut self, l: usize, layer: Dense) -> Result<()> {
+        let Some(old) = self.layers.get_mut(l) else {
+            let expected = "the number of a layer, the first being 0";
+            return Err(Error::Parameter { name: "layer", value: l as f64, expected });
+        };
+        check_equal("inputs of the layer", layer.inputs(), "those of the old one", old.inputs())?;
+        check_equal("units of the layer", layer.units(), "those of the old one", old.units())?;
+        *old = layer;
+        Ok(())
+    }
+
+    /// The weights, row after row of [inputs, units], and the biases of each layer, to change.
+    pub fn parameters_mut(&mut self) -> impl Iterator<Item = (&mut [f32], &mut [f32])> {
+        self.layers.iter_mut().map(Dense::parameters_as_slices)
+    }
+
     /// Steps taken so far.
     pub fn steps(&self) -> u32 {
         self.steps
+    }
+
+    /// Steps in which Adam's moments, if there are any, were gathered.
+    pub fn moment_steps(&self) -> u32 {
+        self.moment_steps
+    }
+
+    /// Goes on as after so many steps, in `moment_steps` of which moments were gathered: the masks, the
+    /// learning rate and Adam's corrections are those of the step after them.
+    pub fn set_steps(&mut self, steps: u32, moment_steps: u32) {
+        (self.steps, self.moment_steps) = (steps, moment_steps);
     }
 
     pub(super) fn inputs(&self) -> usize {
@@ -143,7 +190,9 @@ impl Mlp {
     /// panels that each thread packs (a few MiB, or for weights that many rows share, up to a quarter of
     /// the level-3 cache): the output of every layer, z where [`Saved::size_for`] is for z, the
     /// gradients of two outputs of the widest layer, the input once more where whole inputs are
-    /// dropped, and once more whatever has Gaussian noise. Buffers stay for the next step.
+    /// dropped, and once more whatever has Gaussian noise. Buffers stay for the next step. Steps whose
+    /// gradients are in memory, because of a hook or a limit of their norm, take the size of the network
+    /// once more.
     ///
     /// # Errors
     ///
@@ -154,7 +203,7 @@ impl Mlp {
         let gradients = [self.widest(); 2].map(of);
         let outputs = self.layers.iter().map(|layer| of(layer.units()));
         let zs = self.layers.iter().enumerate().filter_map(|(l, layer)| {
-            let needs = mode.activation_of(l).needs() == Needs::PreActivation;
+            let needs = mode.needs(l) == Needs::PreActivation;
             needs.then(|| of(layer.units()))
         });
         let copies = self.junctions.iter().zip(&self.layers);
@@ -168,227 +217,8 @@ impl Mlp {
         )
     }
 
-    /// One step of stochastic gradient descent on a mini-batch: forward, loss, backward, update.
-    /// Returns the mean cross-entropy before the update. An empty mini-batch is no step, and its loss is 0.
-    ///
-    /// # Errors
-    ///
-    /// When shapes disagree, a label names no class, or an option of `sgd` is out of range; and when the
-    /// loss is NaN or infinite, as after a learning rate that is too large. The network is unchanged then,
-    /// and the step is not counted.
-    pub fn train_step(&mut self, x: MatRef<'_>, labels: &[u32], sgd: &Sgd) -> Result<f32> {
-        // Steps are part of the masks' addresses: none is used twice.
-        let next = self.steps.checked_add(1).ok_or(Error::Steps)?;
-        let numbers = sgd.step_at(self.steps)?;
-        check_equal("columns of x", x.cols(), "inputs of the network", self.inputs())?;
-        check_labels(labels, ("rows of x", x.rows()), self.classes())?;
-        if x.rows() == 0 {
-            return Ok(0.0);
-        }
-        let mode = self.mode();
-        for (l, junction) in self.junctions.iter_mut().enumerate() {
-            junction.draw(&mode.key(l)?)?;
-        }
-        self.forward(x)?;
-        let loss = self.loss(labels)?.mean() as f32;
-        if !loss.is_finite() {
-            return Err(Error::Loss { step: self.steps, loss: loss.into() });
-        }
-        self.backward(x, &numbers, sgd.max_norm)?;
-        self.steps = next;
-        Ok(loss)
-    }
-
-    /// The layers of a network that knows nothing of dropout and predicts what this one does: with
-    /// classical scaling
-    ///
-    /// ```text
-    /// W_test = keep · W
-    /// ```
-    ///
-    /// where keep is the share that is kept of what the layer reads (Srivastava et al. 2014, section 1
-    /// and figure 2), and with the biases as they are; with inverted scaling the layers themselves.
-    /// [`dense_forward`] without dropout, layer after layer, returns the bits of [`Mlp::predict`].
-    ///
-    /// **The other scaling.** With the same masks, a network with inverted scaling whose weights are
-    /// `keep · W` has the outputs z, the logits and the loss of this one: the scale that it adds to
-    /// what a layer reads is the factor that its weights lack. The gradient of its weights is then
-    /// that of W divided by keep; for a change of `keep · ΔW`, plain gradient descent needs a learning
-    /// rate of these weights (not of the biases) that is `keep²` times that of W. So with one learning
-    /// rate for all, the two ways to scale are the same function, trained at different speeds.
-    ///
-    /// Where rates change from step to step, keep is that of [`StepRate`](super::StepRate).
-    ///
-    /// # Errors
-    ///
-    /// When the memory cannot be had.
-    pub fn export_scaled_weights(&self) -> Result<Vec<Dense>> {
-        let keep = |l: usize| match self.spec.scaling {
-            Scaling::Inverted => 1.0,
-            Scaling::Classical => self.junctions[l].keep(),
-        };
-        self.layers.iter().enumerate().map(|(l, layer)| layer.scaled(keep(l))).collect()
-    }
-
-    /// The logits of each row of `x`, without dropout. Several threads may predict with one network.
-    ///
-    /// # Errors
-    ///
-    /// When shapes disagree.
-    pub fn predict(&self, x: MatRef<'_>, mut logits: MatMut<'_>) -> Result<()> {
-        check_equal("columns of x", x.cols(), "inputs of the network", self.inputs())?;
-        check_shape(logits.named("the logits"), ("the output", x.rows(), self.classes()))?;
-        self.infer(x, |row, output| {
-            for r in 0..output.rows() {
-                for c in 0..output.cols() {
-                    logits.put(row + r, c, output.at(r, c));
-                }
-            }
-            Ok(())
-        })
-    }
-
-    /// Loss and errors on labelled examples, without dropout. Several threads may evaluate one network.
-    ///
-    /// # Errors
-    ///
-    /// When shapes disagree, or a label names no class.
-    pub fn evaluate(&self, x: MatRef<'_>, labels: &[u32]) -> Result<Loss> {
-        check_equal("columns of x", x.cols(), "inputs of the network", self.inputs())?;
-        check_labels(labels, ("rows of x", x.rows()), self.classes())?;
-        let mut total = Loss::default();
-        self.infer(x, |row, logits| {
-            let loss = softmax_cross_entropy(logits, &labels[row..row + logits.rows()], None)?;
-            total.sum += loss.sum;
-            total.errors += loss.errors;
-            Ok(())
-        })?;
-        total.examples = x.rows();
-        Ok(total)
-    }
-
     /// How the layers are applied in the coming step.
-    pub(super) fn mode(&self) -> Mode {
-        Mode {
-            activation: self.spec.activation,
-            seed: self.spec.seed,
-            step: self.steps,
-            layers: self.layers.len(),
-        }
+    pub(super) fn mode(&self) -> Mode<'_> {
+        Mode { spec: &self.spec, step: self.steps, first_row: 0 }
     }
-
-    /// Forward with dropout; each layer's output stays in its buffer.
-    fn forward(&mut self, x: MatRef<'_>) -> Result<()> {
-        let mode = self.mode();
-        let rows = x.rows();
-        let Buffers { copies, outputs, pre_activations, .. } = &mut self.buffers;
-        for (l, layer) in self.layers.iter().enumerate() {
-            let (before, after) = outputs.split_at_mut(l);
-            let does = mode.layer(l, &self.junctions)?;
-            let w = MatRef::new(layer.weights(), layer.inputs(), layer.units())?;
-            let units = does.output.width(rows, ("units", layer.units()))?;
-            let junction = &self.junctions[l];
-            let x = last_or(x, before, junction.width())?;
-            junction.apply(x, &mode.key(l)?, &mut copies[l])?;
-            let x = junction.input(x, &copies[l])?;
-            let y = room(&mut after[0], rows, units)?;
-            let z = match does.activation.needs() {
-                Needs::PreActivation => Some(room(&mut pre_activations[l], rows, units)?),
-                Needs::Nothing | Needs::Output => None,
-            };
-            let args = DenseArgs::new(does, x, w).with_bias(layer.bias());
-            dense_forward(&args, y, z, MaskSource::Key)?;
-        }
-        Ok(())
-    }
-
-    /// The loss of the last forward pass, and the gradient of the logits.
-    fn loss(&mut self, labels: &[u32]) -> Result<Loss> {
-        let (rows, classes, widest) = (labels.len(), self.classes(), self.widest());
-        let Buffers { outputs, gradients, .. } = &mut self.buffers;
-        for gradient in &mut *gradients {
-            gradient.room(rows, widest)?;
-        }
-        let [gradient, _] = gradients;
-        let logits = MatRef::new(&outputs[self.layers.len() - 1], rows, classes)?;
-        softmax_cross_entropy(logits, labels, Some(room(gradient, rows, classes)?))
-    }
-
-    /// Backward and update of each layer, the last layer first.
-    fn backward(&mut self, x: MatRef<'_>, step: &SgdStep, max_norm: Option<f32>) -> Result<()> {
-        let mode = self.mode();
-        let rows = x.rows();
-        let Buffers { copies, outputs, pre_activations, gradients: [dy, dx], .. } =
-            &mut self.buffers;
-        for (l, layer) in self.layers.iter_mut().enumerate().rev() {
-            let (before, after) = outputs.split_at(l);
-            let does = mode.layer(l, &self.junctions)?;
-            let units = does.output.width(rows, ("units", layer.units()))?;
-            let saved = match does.activation.needs() {
-                Needs::Nothing => Saved::Nothing,
-                Needs::Output => Saved::Output(MatRef::new(&after[0], rows, units)?),
-                Needs::PreActivation => {
-                    Saved::PreActivation(MatRef::new(&pre_activations[l], rows, units)?)
-                }
-            };
-            let junction = &self.junctions[l];
-            let x = junction.input(last_or(x, before, junction.width())?, &copies[l])?;
-            let update = DenseUpdate { max_norm, ..DenseUpdate::new(does, x, *step) };
-            let parameters = layer.parameters_mut(step.momentum > 0.0)?;
-            let dx_view = if l == 0 { None } else { Some(room(dx, rows, x.cols())?) };
-            let dy_view = room(dy, rows, units)?;
-            dense_update(&update, parameters, &saved, dy_view, dx_view, MaskSource::Key)?;
-            if l > 0 {
-                junction.backward(room(dx, rows, x.cols())?, &mode.key(l)?)?;
-            }
-            std::mem::swap(dy, dx);
-        }
-        Ok(())
-    }
-
-    /// Forward without dropout, some rows at a time: hands the first row and the logits to `f`.
-    fn infer(
-        &self,
-        x: MatRef<'_>,
-        mut f: impl FnMut(usize, MatRef<'_>) -> Result<()>,
-    ) -> Result<()> {
-        let mut buffers: Lease<Inference> = Slot::Inference.take();
-        let mut result = Ok(());
-        for row in (0..x.rows()).step_by(EVALUATION_ROWS) {
-            let rows = EVALUATION_ROWS.min(x.rows() - row);
-            result = self.infer_rows(x.rows_from(row, rows)?, &mut buffers);
-            result =
-                result.and_then(|()| f(row, MatRef::new(&buffers.input, rows, self.classes())?));
-            if result.is_err() {
-                break;
-            }
-        }
-        result
-    }
-
-    /// Forward without dropout; the logits are left in `buffers.input`.
-    fn infer_rows(&self, x: MatRef<'_>, buffers: &mut Inference) -> Result<()> {
-        let Inference { input, output, scaled } = buffers;
-        for (l, layer) in self.layers.iter().enumerate() {
-            let w = match self.spec.scaling {
-                Scaling::Inverted => layer.weights(),
-                Scaling::Classical => {
-                    layer.scale_weights(self.junctions[l].keep(), scaled)?;
-                    &*scaled
-                }
-            };
-            let w = MatRef::new(w, layer.inputs(), layer.units())?;
-            let does = DenseLayer::new(self.mode().activation_of(l));
-            let x = if l == 0 { x } else { MatRef::new(input, x.rows(), layer.inputs())? };
-            let args = DenseArgs::new(does, x, w).with_bias(layer.bias());
-            dense_forward(&args, room(output, x.rows(), layer.units())?, None, MaskSource::Key)?;
-            std::mem::swap(input, output);
-        }
-        Ok(())
-    }
-}
-
-/// The last output, of `cols` columns, or `x` where there is none.
-fn last_or<'a>(x: MatRef<'a>, outputs: &'a [AlignedBuffer], cols: usize) -> Result<MatRef<'a>> {
-    outputs.last().map_or(Ok(x), |output| MatRef::new(output, x.rows(), cols))
 }

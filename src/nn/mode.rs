@@ -1,27 +1,41 @@
 //! What the layers of a network do in one step.
 
 use super::junction::Junction;
-use crate::activation::Activation;
+use super::spec::MlpSpec;
+use crate::activation::{Activation, Needs};
 use crate::error::Result;
 use crate::layer::{DenseLayer, Side};
 use crate::mask::MaskKey;
 
-/// How the layers of a network are applied in one step.
+/// How the layers of a network are applied in one step, to rows of the mini-batch from `first_row` on.
 #[derive(Clone, Copy)]
-pub(super) struct Mode {
-    pub(super) activation: Activation,
-    pub(super) seed: u64,
+pub(super) struct Mode<'a> {
+    pub(super) spec: &'a MlpSpec,
     pub(super) step: u32,
-    pub(super) layers: usize,
+    pub(super) first_row: u64,
 }
 
-impl Mode {
+impl Mode<'_> {
     pub(super) fn activation_of(&self, l: usize) -> Activation {
-        if l + 1 == self.layers { Activation::Identity } else { self.activation }
+        self.spec.activation_of(l)
     }
 
-    pub(super) fn key(&self, layer: usize) -> Result<MaskKey> {
-        MaskKey::new(self.seed, layer as u32, self.step)
+    /// What backward needs of layer `l`. With a residual the output does not tell the activation.
+    pub(super) fn needs(&self, l: usize) -> Needs {
+        match self.activation_of(l).needs() {
+            Needs::Output if self.spec.is_residual(l) => Needs::PreActivation,
+            needs => needs,
+        }
+    }
+
+    /// The key of a junction, for the rows.
+    pub(super) fn key(&self, junction: usize) -> Result<MaskKey> {
+        Ok(self.step_key(junction)?.with_origin(self.first_row, 0))
+    }
+
+    /// The key of a junction, for what is one in the whole step.
+    pub(super) fn step_key(&self, junction: usize) -> Result<MaskKey> {
+        MaskKey::new(self.spec.seed, junction as u32, self.step)
     }
 
     /// Layer `l`, with what is dropped of its input and of its output.

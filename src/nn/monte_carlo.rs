@@ -105,9 +105,7 @@ impl<'a> Passes<'a> {
         if self.junctions[self.first..].iter().any(Junction::thins) {
             return Ok(None);
         }
-        let pack = |layer: &Dense| {
-            PackedWeight::new(MatRef::new(layer.weights(), layer.inputs(), layer.units())?)
-        };
+        let pack = |layer: &Dense| PackedWeight::new(layer.w()?);
         self.mlp.layers()[self.first..].iter().map(pack).collect::<Result<_>>().map(Some)
     }
 
@@ -146,7 +144,9 @@ impl<'a> Passes<'a> {
         for l in 0..self.first {
             let y = room(&mut self.buffers.output, x.rows(), self.mlp.layers()[l].units())?;
             let x = before(self.mlp, l, x, &self.shared)?;
-            dense_forward(&args(self.mlp, l, x)?, y, None, MaskSource::Key)?;
+            let mut args = args(self.mlp, l, x)?;
+            args.residual = residual(self.mlp, l, x);
+            dense_forward(&args, y, None, MaskSource::Key)?;
             std::mem::swap(&mut self.shared, &mut self.buffers.output);
         }
         Ok(())
@@ -179,7 +179,8 @@ impl<'a> Passes<'a> {
                 for (pass, step) in steps.clone().enumerate() {
                     let key = draw(mlp, junctions, l + 1, step, row)?;
                     let y = y.reborrow().rows_from(pass * rows, rows)?;
-                    junctions[l + 1].forward_in_place(y, &key)?;
+                    let x = residual(mlp, l, x.rows_from(pass * rows, rows)?);
+                    junctions[l + 1].forward_in_place(y, x, &key)?;
                 }
             }
             std::mem::swap(input, output);
@@ -212,7 +213,7 @@ impl<'a> Passes<'a> {
             let mut y = room(output, rows, units)?;
             dense_forward(&args, y.reborrow(), None, MaskSource::Key)?;
             if let Some(key) = key {
-                junctions[l + 1].forward_in_place(y, &key)?;
+                junctions[l + 1].forward_in_place(y, residual(mlp, l, x), &key)?;
             }
             std::mem::swap(input, output);
         }
@@ -225,17 +226,22 @@ fn before<'a>(mlp: &Mlp, l: usize, x: MatRef<'a>, shared: &'a [f32]) -> Result<M
     if l == 0 { Ok(x) } else { MatRef::new(shared, x.rows(), mlp.layers()[l].inputs()) }
 }
 
-/// Layer `l` without dropout.
+/// What layer `l` adds to its output, if it adds its input.
+fn residual<'a>(mlp: &Mlp, l: usize, x: MatRef<'a>) -> Option<MatRef<'a>> {
+    mlp.spec().is_residual(l).then_some(x)
+}
+
+/// Layer `l` without dropout and residual.
 fn args<'a>(mlp: &'a Mlp, l: usize, x: MatRef<'a>) -> Result<DenseArgs<'a>> {
     let layer = &mlp.layers()[l];
-    let w = MatRef::new(layer.weights(), layer.inputs(), layer.units())?;
+    let w = layer.w()?;
     let does = DenseLayer::new(mlp.mode().activation_of(l));
     Ok(DenseArgs::new(does, x, w).with_bias(layer.bias()))
 }
 
 /// Draws the noise of junction `l` in a step. Returns its key, for rows from `row` on.
 fn draw(mlp: &Mlp, junctions: &mut [Junction], l: usize, step: u32, row: usize) -> Result<MaskKey> {
-    let key = Mode { step, ..mlp.mode() }.key(l)?;
-    junctions[l].draw(&key)?;
-    Ok(key.with_origin(row as u64, 0))
+    let mode = Mode { step, first_row: row as u64, ..mlp.mode() };
+    junctions[l].draw(&mode.step_key(l)?)?;
+    mode.key(l)
 }

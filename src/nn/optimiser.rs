@@ -1,9 +1,10 @@
-//! How a network is trained: the numbers of its updates, and how the learning rate changes.
+//! How a network is trained: the numbers of its updates, limits of norms, and how the learning rate
+//! changes.
 
 use crate::error::Result;
-use crate::sgd::{SgdStep, check_limit};
+use crate::update::{SgdStep, Step, check_limit, clip_factor};
 
-/// How the learning rate changes from step to step.
+/// How the learning rate changes from step to step, after a warm-up if there is one.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 #[non_exhaustive]
 pub enum LearningRateSchedule {
@@ -36,51 +37,51 @@ impl LearningRateSchedule {
     }
 }
 
-/// Stochastic gradient descent: the numbers of an update, a limit of norms, and a schedule.
+/// How parameters are updated: the method and its numbers, limits of norms, and the learning rate of each
+/// step.
 ///
 /// ```
-/// # use fused_dropout::nn::{LearningRateSchedule, Sgd};
-/// let sgd = Sgd::new(0.05)
-///     .with_momentum(0.9)
+/// # use fused_dropout::nn::{LearningRateSchedule, Optimiser};
+/// # use fused_dropout::update::{AdamStep, SgdStep};
+/// let sgd = Optimiser::new(SgdStep::new(0.05).with_momentum(0.9))
 ///     .with_schedule(LearningRateSchedule::Linear { steps: 100 });
-/// assert_eq!(sgd.step_at(50)?.learning_rate, 0.025);
-/// # Ok::<(), fused_dropout::Error>(())
+/// assert_eq!(sgd.learning_rate(50), 0.025);
+///
+/// // AdamW, 10 steps of warm-up, and gradients of at most the norm 1.
+/// let adam_w = Optimiser::new(AdamStep::new(1e-3).with_weight_decay(0.01))
+///     .with_schedule(LearningRateSchedule::Cosine { steps: 90 })
+///     .with_warm_up(10)
+///     .with_clip_norm(1.0);
+/// assert_eq!((adam_w.learning_rate(4), adam_w.learning_rate(10)), (5e-4, 1e-3));
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq)]
 #[non_exhaustive]
 #[must_use]
-pub struct Sgd {
-    /// The numbers of the first step; the learning rate is the one that the schedule starts from.
-    pub step: SgdStep,
+pub struct Optimiser {
+    /// The method and its numbers; the learning rate is the one that the schedule starts from, and the
+    /// network counts Adam's steps itself.
+    pub step: Step,
     /// The largest norm of a unit's incoming weights; biases do not count.
     pub max_norm: Option<f32>,
+    /// The largest norm of all gradients together: they are scaled down to it.
+    pub clip_norm: Option<f64>,
     /// How the learning rate changes.
     pub schedule: LearningRateSchedule,
+    /// Steps before the schedule starts, in which the learning rate rises in equal parts.
+    pub warm_up: u32,
 }
 
-impl Sgd {
-    /// A constant learning rate, and nothing else.
-    pub fn new(learning_rate: f32) -> Self {
+impl From<SgdStep> for Optimiser {
+    fn from(step: SgdStep) -> Self {
+        Self::new(step)
+    }
+}
+
+impl Optimiser {
+    /// This method with a constant learning rate, and nothing else.
+    pub fn new(step: impl Into<Step>) -> Self {
         let schedule = LearningRateSchedule::Constant;
-        Self { step: SgdStep::new(learning_rate), max_norm: None, schedule }
-    }
-
-    /// The same with this share of the velocity left from step to step.
-    pub fn with_momentum(mut self, momentum: f32) -> Self {
-        self.step.momentum = momentum;
-        self
-    }
-
-    /// The same with an L2 penalty; biases are not penalised.
-    pub fn with_weight_decay(mut self, weight_decay: f32) -> Self {
-        self.step.weight_decay = weight_decay;
-        self
-    }
-
-    /// The same with an L1 penalty; biases are not penalised.
-    pub fn with_l1(mut self, l1: f32) -> Self {
-        self.step.l1 = l1;
-        self
+        Self { step: step.into(), max_norm: None, clip_norm: None, schedule, warm_up: 0 }
     }
 
     /// The same with a largest norm of a unit's incoming weights.
@@ -88,21 +89,59 @@ impl Sgd {
         Self { max_norm: Some(limit), ..self }
     }
 
+    /// The same with a largest norm of all gradients together. They are all made before the first update
+    /// then, which costs a pass over memory.
+    pub fn with_clip_norm(self, limit: f64) -> Self {
+        Self { clip_norm: Some(limit), ..self }
+    }
+
     /// The same with this schedule of the learning rate.
     pub fn with_schedule(self, schedule: LearningRateSchedule) -> Self {
         Self { schedule, ..self }
     }
 
-    /// The numbers of a step, counted from 0.
+    /// The same with so many steps of warm-up before the schedule starts (Goyal et al. 2017, "Accurate,
+    /// large minibatch SGD", section 2.2).
+    pub fn with_warm_up(self, steps: u32) -> Self {
+        Self { warm_up: steps, ..self }
+    }
+
+    /// The learning rate of a step, counted from 0: `learning_rate · (step + 1) / warm_up` in the
+    /// warm-up, then that of the schedule, whose step 0 is the first one after it.
+    pub fn learning_rate(&self, step: u32) -> f32 {
+        let rate = match self.step {
+            Step::Sgd(step) => step.learning_rate,
+            Step::Adam(step) => step.learning_rate,
+        };
+        match step.checked_sub(self.warm_up) {
+            Some(step) => self.schedule.at(rate, step),
+            None => {
+                let part = (f64::from(step) + 1.0) / f64::from(self.warm_up);
+                (f64::from(rate) * part) as f32
+            }
+        }
+    }
+
+    /// The numbers of a step, counted from 0, which is step `moments` of Adam's, counted from 1.
     ///
     /// # Errors
     ///
-    /// When a number is negative or not finite, or the norm's limit is not positive.
-    pub fn step_at(&self, step: u32) -> Result<SgdStep> {
-        self.step.check()?;
+    /// When a number is out of its range, or the limit of a norm is not positive.
+    pub fn step_at(&self, step: u32, moments: u32) -> Result<Step> {
+        let rate = self.learning_rate(step);
+        let numbers = match self.step {
+            Step::Sgd(sgd) => {
+                sgd.check()?;
+                Step::Sgd(SgdStep { learning_rate: rate, ..sgd })
+            }
+            Step::Adam(adam) => {
+                let adam = adam.at_step(moments);
+                adam.check()?;
+                Step::Adam(adam.with_learning_rate(rate))
+            }
+        };
         self.max_norm.map_or(Ok(()), check_limit)?;
-        let mut numbers = self.step;
-        numbers.learning_rate = self.schedule.at(self.step.learning_rate, step);
+        self.clip_norm.map_or(Ok(1.0), |limit| clip_factor(0.0, limit))?;
         Ok(numbers)
     }
 }

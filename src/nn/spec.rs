@@ -1,7 +1,7 @@
 //! What a network is made of: its sizes, and the noise of each layer in each step.
 
 use crate::activation::Activation;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, check_equal};
 use crate::mask::{MaskKey, RateSchedule, Scaling, drawn_rate};
 
 /// What a network is made of.
@@ -33,6 +33,15 @@ pub struct MlpSpec {
     /// What is done to the input, then to the output of each hidden layer. Where the list ends, it is
     /// dropout.
     pub noise: Vec<Noise>,
+    /// The activation of each hidden layer. Where the list ends, it is `activation`.
+    pub activations: Vec<Activation>,
+    /// The rate of the input's noise, then of that of each hidden layer. Where the list ends, they are
+    /// `input_rate` and `hidden_rate`.
+    pub rates: Vec<f64>,
+    /// Whether a hidden layer adds its input to its output, `y = x + dropout(act(x · W + b))`: a residual
+    /// block without normalisation (He et al. 2016, "Deep residual learning"). Where the list ends, no
+    /// layer does. x is what the layer reads, before the dropout of elements of the network's input.
+    pub residual: Vec<bool>,
     /// When the scale of dropout is applied.
     pub scaling: Scaling,
     /// Where weights, masks and noise come from.
@@ -51,6 +60,9 @@ impl MlpSpec {
             hidden_schedule: StepRate::default(),
             granularity: Vec::new(),
             noise: Vec::new(),
+            activations: Vec::new(),
+            rates: Vec::new(),
+            residual: Vec::new(),
             scaling: Scaling::Inverted,
             seed: 0,
         }
@@ -113,6 +125,40 @@ impl MlpSpec {
         Self { noise: vec![noise; self.junctions()], ..self }
     }
 
+    /// The same with an activation for each hidden layer.
+    pub fn with_activations(self, activations: &[Activation]) -> Self {
+        Self { activations: activations.to_vec(), ..self }
+    }
+
+    /// The same with a rate for the input, and one for each hidden layer.
+    pub fn with_rates(self, rates: &[f64]) -> Self {
+        Self { rates: rates.to_vec(), ..self }
+    }
+
+    /// The same with hidden layers that add their inputs to their outputs, or do not.
+    pub fn with_residual(self, residual: &[bool]) -> Self {
+        Self { residual: residual.to_vec(), ..self }
+    }
+
+    /// The activation of layer `l`; the last one has none.
+    pub(super) fn activation_of(&self, l: usize) -> Activation {
+        match l + 2 == self.sizes.len() {
+            true => Activation::Identity,
+            false => self.activations.get(l).copied().unwrap_or(self.activation),
+        }
+    }
+
+    /// The rate of junction `l`: of the input's noise (0) or of that of a hidden layer.
+    pub(super) fn rate_of(&self, l: usize) -> f64 {
+        let of_all = if l == 0 { self.input_rate } else { self.hidden_rate };
+        self.rates.get(l).copied().unwrap_or(of_all)
+    }
+
+    /// Whether layer `l` adds its input to its output.
+    pub(super) fn is_residual(&self, l: usize) -> bool {
+        self.residual.get(l).copied().unwrap_or(false)
+    }
+
     /// The same with one schedule for the rates of the input and of all hidden layers.
     pub fn with_schedule(self, schedule: StepRate) -> Self {
         Self { input_schedule: schedule, hidden_schedule: schedule, ..self }
@@ -127,6 +173,7 @@ impl MlpSpec {
     /// are checked with the noise that they are of.
     pub(super) fn check(&self) -> Result<()> {
         self.activation.check()?;
+        self.activations.iter().try_for_each(|activation| activation.check())?;
         let parameter = |name, value: usize, expected| {
             Err(Error::Parameter { name, value: value as f64, expected })
         };
@@ -140,11 +187,36 @@ impl MlpSpec {
         for (name, count) in [
             ("number of granularities", self.granularity.len()),
             ("number of kinds of noise", self.noise.len()),
+            ("number of rates", self.rates.len()),
         ] {
             if count > self.junctions() {
                 let expected = "at most one for the input and one for each hidden layer";
                 return parameter(name, count, expected);
             }
+        }
+        for (name, count) in [
+            ("number of activations", self.activations.len()),
+            ("number of layers that may be residual", self.residual.len()),
+        ] {
+            if count + 1 > self.junctions() {
+                return parameter(name, count, "at most one for each hidden layer");
+            }
+        }
+        (0..self.junctions()).try_for_each(|l| self.check_residual(l))
+    }
+
+    /// `Ok` when layer `l` can add its input to its output, or need not.
+    fn check_residual(&self, l: usize) -> Result<()> {
+        if !self.is_residual(l) {
+            return Ok(());
+        }
+        let (inputs, units) = (self.sizes[l], self.sizes[l + 1]);
+        check_equal("inputs of a residual layer", inputs, "its units", units)?;
+        let of_units = |junction: usize| {
+            !matches!(self.granularity.get(junction), None | Some(Granularity::Element))
+        };
+        if of_units(l) || of_units(l + 1) {
+            return Err(Error::ResidualOfUnits { layer: l });
         }
         Ok(())
     }

@@ -1,14 +1,15 @@
 //! The reference of the dense layer: the whole layer, masked by multiplication, of which the kept rows
 //! and columns are returned.
 
-use super::{Real, at, decides, for_each, given_mask, keeps, max_norm, sgd_update};
+use super::update::element;
+use super::{Real, at, decides, for_each, given_mask, keeps, max_norm};
 use crate::error::{Result, check_equal, check_shape};
 use crate::layer::{
-    DenseArgs, DenseLayer, DenseUpdate, Gradients, KeptUnits, OutputGradient, Parameters, Side,
+    DenseApply, DenseArgs, DenseLayer, DenseUpdate, Gradients, KeptUnits, OutputGradient,
+    Parameters, Side,
 };
 use crate::mask::{KeyedDropout, MaskSource};
 use crate::saved::Saved;
-use crate::sgd::SgdStep;
 use crate::view::{MatMut, MatRef};
 
 /// `y = x[:, I] · scale`.
@@ -111,18 +112,24 @@ pub fn dense_backward<'d, 'm, T: Real>(
     if let OutputGradient::Overwrite(dy) = &mut dy {
         for_each(batch, kept_units, |r, c| dy.put(r, c, dz[r * kept_units + c]));
     }
+    let accumulation = gradients.accumulation;
     if let Some(db) = gradients.db {
-        db.fill(T::ZERO);
+        if !accumulation.continues() {
+            db.fill(T::ZERO);
+        }
         for_each(batch, kept_units, |r, c| db[c] = db[c] + dz[r * kept_units + c]);
     }
     if let Some(mut dw) = gradients.dw {
         for_each(dw.rows(), dw.cols(), |i, j| {
             let (input, unit) = (whole.input[i], whole.output[j]);
-            let mut sum = T::ZERO;
+            let mut sum = if accumulation.continues() { at(&dw.as_ref(), i, j) } else { T::ZERO };
             for r in 0..batch {
                 sum = whole.x[r * whole.inputs + input].mul_add(dz[r * kept_units + j], sum);
             }
-            dw.put(i, j, masked(&args.layer.weight_dropout, input, unit, sum));
+            if accumulation.completes() {
+                sum = masked(&args.layer.weight_dropout, input, unit, sum);
+            }
+            dw.put(i, j, sum);
         });
     }
     if let Some(mut dx) = gradients.dx {
@@ -142,15 +149,14 @@ pub fn dense_backward<'d, 'm, T: Real>(
     Ok(())
 }
 
-/// The gradients of [`dense_backward`], then [`sgd_update`] and [`max_norm`] of the (kept) weights, and
-/// [`sgd_update`] of the (kept) biases without penalties. dx is for the weights before the update.
+/// The gradients of [`dense_backward`], then [`dense_apply`]. dx is for the weights before the update.
 ///
 /// # Errors
 ///
 /// As for the fast function.
 pub fn dense_update<'d, 'm, T: Real>(
     args: &DenseUpdate<'_, T>,
-    mut parameters: Parameters<'_, T>,
+    parameters: Parameters<'_, T>,
     saved: &Saved<'_, T>,
     dy: impl Into<OutputGradient<'d, T>>,
     dx: Option<MatMut<'_, T>>,
@@ -160,17 +166,44 @@ pub fn dense_update<'d, 'm, T: Real>(
     let shape = args.check(&parameters, saved, &dy.as_ref(), dx.as_ref())?;
     let (mut dw, mut db) = (vec![T::ZERO; shape.inputs * shape.units], vec![T::ZERO; shape.units]);
     let dw_view = MatMut::new(&mut dw, shape.inputs, shape.units)?;
-    let gradients = Gradients { dx, dw: Some(dw_view), db: Some(&mut db) };
+    let gradients = Gradients { dx, ..Gradients::default() }.with_dw(dw_view).with_db(&mut db);
     dense_backward(&args.args(&parameters), saved, dy, gradients, mask)?;
-    let Parameters { w, w_velocity, bias, bias_velocity } = &mut parameters;
+    let apply =
+        DenseApply::new(args.layer, MatRef::new(&dw, shape.inputs, shape.units)?, args.step);
+    let db = parameters.bias.is_some().then_some(&db[..]);
+    dense_apply(&DenseApply { db, max_norm: args.max_norm, ..apply }, parameters)
+}
+
+/// An update and [`max_norm`] of the (kept) weights, and an update of the (kept) biases without
+/// penalties.
+///
+/// # Errors
+///
+/// As for the fast function.
+pub fn dense_apply<T: Real>(
+    args: &DenseApply<'_, T>,
+    mut parameters: Parameters<'_, T>,
+) -> Result<()> {
+    args.check(&parameters)?;
+    let Parameters { w, w_state, bias, bias_state } = &mut parameters;
     let rows = positions(args.layer.input, w.rows());
     let cols = positions(args.layer.output, w.cols());
-    update((w, w_velocity.as_mut()), (&rows, &cols), &dw, &args.step, args.max_norm)?;
-    if let Some(bias) = bias {
-        let step = args.step.without_penalties();
-        let velocity = &mut bias_velocity.as_mut().map(|velocity| MatMut::row_vector(velocity));
-        let bias = &mut MatMut::row_vector(bias);
-        update((bias, velocity.as_mut()), (&[0], &cols), &db, &step, None)?;
+    let scale = T::from_f64(args.scale.into());
+    for_each(rows.len(), cols.len(), |i, j| {
+        element(&args.step, (w, w_state), (rows[i], cols[j]), at(&args.dw, i, j) * scale);
+    });
+    if let Some(limit) = args.max_norm {
+        let n = cols.len();
+        let mut kept = Vec::new();
+        for_each(rows.len(), n, |i, j| kept.push(at(&w.as_ref(), rows[i], cols[j])));
+        max_norm(MatMut::new(&mut kept, rows.len(), n)?, limit)?;
+        for_each(rows.len(), n, |i, j| w.put(rows[i], cols[j], kept[i * n + j]));
+    }
+    if let (Some(bias), Some(db)) = (bias, args.db) {
+        let (step, mut bias) = (args.step.without_penalties(), MatMut::row_vector(bias));
+        for_each(1, cols.len(), |_, j| {
+            element(&step, (&mut bias, bias_state), (0, cols[j]), db[j] * scale);
+        });
     }
     Ok(())
 }
@@ -225,32 +258,6 @@ fn output_gradient<T: Real>(
         dz.push(if decides(given, &dropout, r, c) { gradient } else { T::ZERO });
     });
     Ok(dz)
-}
-
-/// Updates the matrix of the kept elements, and puts them back.
-fn update<T: Real>(
-    (w, velocity): (&mut MatMut<'_, T>, Option<&mut MatMut<'_, T>>),
-    (rows, cols): (&[usize], &[usize]),
-    dw: &[T],
-    step: &SgdStep,
-    limit: Option<f32>,
-) -> Result<()> {
-    let (m, n) = (rows.len(), cols.len());
-    let kept = |whole: MatRef<'_, T>| -> Vec<T> {
-        (0..m * n).map(|i| at(&whole, rows[i / n], cols[i % n])).collect()
-    };
-    let mut w_kept = kept(w.as_ref());
-    let mut v_kept = velocity.as_ref().map(|velocity| kept(velocity.as_ref()));
-    let v_view = v_kept.as_mut().map(|v| MatMut::new(v, m, n)).transpose()?;
-    sgd_update(MatMut::new(&mut w_kept, m, n)?, MatRef::new(dw, m, n)?, v_view, step)?;
-    if let Some(limit) = limit {
-        max_norm(MatMut::new(&mut w_kept, m, n)?, limit)?;
-    }
-    for_each(m, n, |i, j| w.put(rows[i], cols[j], w_kept[i * n + j]));
-    if let (Some(velocity), Some(v_kept)) = (velocity, v_kept) {
-        for_each(m, n, |i, j| velocity.put(rows[i], cols[j], v_kept[i * n + j]));
-    }
-    Ok(())
 }
 
 /// The unit of each column of a compact matrix.

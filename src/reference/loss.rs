@@ -29,14 +29,14 @@ pub fn cross_entropy<T: Real>(
     logits: MatRef<'_, T>,
     mut gradient: Option<MatMut<'_, T>>,
 ) -> Result<Loss> {
-    let (rows, cols) = (logits.rows(), logits.cols());
+    let cols = logits.cols();
     let (labels, smoothing) = (args.labels(), args.label_smoothing());
-    check_labels(labels, ("rows of the logits", rows), cols)?;
+    check_labels(labels, ("rows of the logits", logits.rows()), cols)?;
     if let Some(gradient) = &gradient {
         check_shape(gradient.named("the gradient"), logits.named("the logits"))?;
     }
     let (of_label, of_others) = targets(smoothing, cols);
-    let batch = T::from_f64(1.0) / T::from_f64(rows as f64);
+    let batch = T::from_f64(1.0) / T::from_f64(args.batch() as f64);
     let mut loss = Loss::default();
     // Sums of blocks of rows, in order.
     for (block, labels) in labels.chunks(LOSS_BLOCK).enumerate() {
@@ -80,7 +80,8 @@ pub fn mean_squared_error<T: Real>(
     gradient: Option<MatMut<'_, T>>,
 ) -> Result<f64> {
     let of_element = |difference: f64| difference * difference;
-    mean(outputs, args.targets(), gradient, of_element, |e, n| e * T::from_f64(2.0 / n))
+    let batch = (args.targets(), args.batch());
+    mean(outputs, batch, gradient, of_element, |e, n| e * T::from_f64(2.0 / n))
 }
 
 /// The mean of Huber's loss over all elements, and its gradient.
@@ -99,7 +100,7 @@ pub fn huber<T: Real>(
         _ => 0.5 * difference * difference,
     };
     let (low, high) = (T::from_f64(-delta), T::from_f64(delta));
-    mean(outputs, args.targets(), gradient, of_element, |e, n| {
+    mean(outputs, (args.targets(), args.batch()), gradient, of_element, |e, n| {
         let clamped = match e {
             e if e > high => high,
             e if e < low => low,
@@ -113,14 +114,14 @@ pub fn huber<T: Real>(
 /// the difference and the number of elements.
 fn mean<T: Real>(
     outputs: MatRef<'_, T>,
-    targets: MatRef<'_, T>,
+    (targets, batch): (MatRef<'_, T>, usize),
     mut gradient: Option<MatMut<'_, T>>,
     of_element: impl Fn(f64) -> f64,
     slope: impl Fn(T, f64) -> T,
 ) -> Result<f64> {
     check_targets(&outputs, &targets, gradient.as_ref())?;
     let (rows, cols) = (outputs.rows(), outputs.cols());
-    let n = (rows * cols) as f64;
+    let n = batch as f64 * cols as f64;
     let mut sum = 0.0;
     // Sums of parts, in order; sums of their rows, in order.
     let parts = parts(rows, cols);

@@ -36,17 +36,36 @@ pub fn predict_monte_carlo<T: Real>(
         for_each(rows, x.cols(), |r, c| values.push(T::from_f64(at(&x, r, c).into())));
         for (l, layer) in layers.iter().enumerate() {
             let (inputs, units) = (layer.inputs(), layer.units());
-            add_noise(mlp, l, step, &mut values)?;
+            if l == 0 {
+                add_noise(mlp, l, step, &mut values)?;
+            }
             let w: Vec<T> = layer.weights().iter().map(number).collect();
             let bias: Vec<T> = layer.bias().iter().map(number).collect();
-            let last = l + 1 == layers.len();
-            let activation = if last { Activation::Identity } else { mlp.spec().activation };
+            let (spec, last) = (mlp.spec(), l + 1 == layers.len());
+            let of_hidden = spec.activations.get(l).copied().unwrap_or(spec.activation);
+            let activation = if last { Activation::Identity } else { of_hidden };
             let x = MatRef::new(&values, rows, inputs)?;
             let args =
                 DenseArgs::new(DenseLayer::new(activation), x, MatRef::new(&w, inputs, units)?)
                     .with_bias(&bias);
             let mut y = vec![T::ZERO; rows * units];
             dense_forward(&args, MatMut::new(&mut y, rows, units)?, None, MaskSource::Key)?;
+            // Dropout is a part of the layer, to whose output the residual is added; Gaussian noise is
+            // that of the sum.
+            let residual = spec.residual.get(l) == Some(&true);
+            let gaussian = spec.noise.get(l + 1) == Some(&Noise::Gaussian);
+            let add = |y: &mut [T]| {
+                y.iter_mut().zip(&values).filter(|_| residual).for_each(|(y, x)| *y = *x + *y);
+            };
+            if gaussian {
+                add(&mut y);
+            }
+            if !last {
+                add_noise(mlp, l + 1, step, &mut y)?;
+            }
+            if !gaussian {
+                add(&mut y);
+            }
             values = y;
         }
         let classes = mlp.spec().sizes[layers.len()];
@@ -70,6 +89,7 @@ fn add_noise<T: Real>(mlp: &Mlp, l: usize, step: u32, values: &mut [T]) -> Resul
         0 => (spec.input_rate, spec.input_schedule),
         _ => (spec.hidden_rate, spec.hidden_schedule),
     };
+    let rate = spec.rates.get(l).copied().unwrap_or(rate);
     let rate = match schedule {
         StepRate::Scheduled(schedule) => rate_at(&schedule, rate, step)?,
         StepRate::Drawn => drawn_rate(rate, &key, 0)?,

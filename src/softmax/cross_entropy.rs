@@ -109,10 +109,11 @@ pub fn softmax_cross_entropy(
     labels: &[u32],
     gradient: Option<MatMut<'_>>,
 ) -> Result<Loss> {
-    smoothed_cross_entropy(logits, labels, 0.0, gradient)
+    smoothed_cross_entropy(logits, labels, (0.0, labels.len()), gradient)
 }
 
-/// [`softmax_cross_entropy`] with a share of the target spread evenly over the classes.
+/// [`softmax_cross_entropy`] with a share of the target spread evenly over the classes, and with the
+/// gradient of the mean over a batch of which these are some rows.
 ///
 /// # Errors
 ///
@@ -120,7 +121,7 @@ pub fn softmax_cross_entropy(
 pub(crate) fn smoothed_cross_entropy(
     logits: MatRef<'_>,
     labels: &[u32],
-    smoothing: f64,
+    (smoothing, batch): (f64, usize),
     mut gradient: Option<MatMut<'_>>,
 ) -> Result<Loss> {
     let (rows, classes) = (logits.rows(), logits.cols());
@@ -135,7 +136,7 @@ pub(crate) fn smoothed_cross_entropy(
     let of_block = |i| {
         let first = i * LOSS_BLOCK;
         let labels = &labels[first..rows.min(first + LOSS_BLOCK)];
-        let block = Rows { logits, gradient, labels, smoothing, first, rows, classes };
+        let block = Rows { logits, gradient, labels, smoothing, first, batch, classes };
         // SAFETY: labels were checked, and blocks of rows do not overlap.
         level.vectorize(unsafe { Block::new(block) })
     };
@@ -156,8 +157,8 @@ struct Rows<'a> {
     labels: &'a [u32],
     smoothing: f64,
     first: usize,
-    /// Of the whole batch.
-    rows: usize,
+    /// Rows of the whole batch, over which the gradient is a mean.
+    batch: usize,
     classes: usize,
 }
 
@@ -167,7 +168,7 @@ struct Block<'a>(Rows<'a>);
 impl<'a> Block<'a> {
     /// # Safety
     ///
-    /// Until the kernel has run, the matrices are [rows, classes], nobody else accesses the rows of
+    /// Until the kernel has run, the matrices have `classes` columns, nobody else accesses the rows of
     /// the gradient from `first` on, one a label, and each label is below `classes`.
     unsafe fn new(rows: Rows<'a>) -> Self {
         Self(rows)
@@ -306,7 +307,7 @@ impl Rows<'_> {
         unsafe {
             self.probabilities(isa, row, to, (max, sum), of_others as f32);
             let p = math::exp(Scalar, *self.logits.at(row, label) - max) / sum;
-            *to.at(row, label) = (p - of_label as f32) * (1.0 / self.rows as f32);
+            *to.at(row, label) = (p - of_label as f32) * (1.0 / self.batch as f32);
         }
     }
 
@@ -324,7 +325,7 @@ impl Rows<'_> {
         (max, sum): (f32, f32),
         target: f32,
     ) {
-        let (sum, batch) = (isa.splat(sum), isa.splat(1.0 / self.rows as f32));
+        let (sum, batch) = (isa.splat(sum), isa.splat(1.0 / self.batch as f32));
         let target = isa.splat(target);
         let mut c = 0;
         // SAFETY: the caller's promise.

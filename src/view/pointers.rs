@@ -212,6 +212,20 @@ impl<T> Target<T> {
         unsafe { self.ptr.add(row * self.row_step + col) }
     }
 
+    /// The address of `n` elements of a row, from (row, col) on: one, or contiguous ones.
+    ///
+    /// # Safety
+    ///
+    /// The elements lie in the matrix; the column step is 1 where there are several.
+    #[inline(always)]
+    #[cfg_attr(debug_assertions, track_caller)]
+    pub(crate) unsafe fn run(self, row: usize, col: usize, n: usize) -> *mut T {
+        debug_assert!(n <= 1 || self.col_step == 1, "rows are contiguous");
+        self.extents.check(row, col, n);
+        // SAFETY: as for `at`.
+        unsafe { self.ptr.add(row * self.row_step + col * self.col_step) }
+    }
+
     /// Copies `from` to elements (row, col), (row, col + 1), ...: the way back of
     /// [`Source::gather_row`].
     ///

@@ -1,7 +1,7 @@
 //! What several test files share.
 #![allow(dead_code, reason = "each test file uses a part of it")]
 
-use fused_dropout::sgd::SgdStep;
+use fused_dropout::update::SgdStep;
 use fused_dropout::{Activation, Level, testing};
 use proptest::prelude::Strategy;
 use proptest::sample::select;

@@ -11,9 +11,9 @@ use fused_dropout::layer::{DenseArgs, DenseLayer, Gradients, dense_backward, den
 use fused_dropout::loss::{
     CrossEntropy, Huber, MeanSquaredError, cross_entropy, huber, mean_squared_error,
 };
-use fused_dropout::nn::{Mlp, MlpSpec, Sgd};
-use fused_dropout::sgd::{SgdStep, max_norm, sgd_update};
+use fused_dropout::nn::{Mlp, MlpSpec, Optimiser};
 use fused_dropout::softmax::softmax_cross_entropy;
+use fused_dropout::update::{SgdStep, apply, max_norm};
 use fused_dropout::{
     Activation, Error, Level, Mask, MaskSource, MatMut, MatRef, Result, Saved, testing,
 };
@@ -53,7 +53,7 @@ fn every_operation() -> Vec<(&'static str, Result<()>, Vec<f32>)> {
     run("dense_backward", &|dx| {
         dense_backward(&args, &saved, view, Gradients::default().with_dx(dx), KEY)
     });
-    run("sgd_update", &|w| sgd_update(w, view, None, &step));
+    run("apply", &|w| apply(w, view, None, step));
     run("max_norm", &|w| max_norm(w, 0.5));
     run("softmax_cross_entropy", &|g| softmax_cross_entropy(view, &labels, Some(g)).map(drop));
     run("cross_entropy", &|g| cross_entropy(&CrossEntropy::new(&labels), view, Some(g)).map(drop));
@@ -67,7 +67,7 @@ fn every_operation() -> Vec<(&'static str, Result<()>, Vec<f32>)> {
     let mut mlp = Mlp::new(&MlpSpec::new(&[2, 3, 2])).unwrap();
     let weights = |mlp: &Mlp| mlp.layers().iter().flat_map(|l| l.weights().to_vec()).collect();
     let mut before: Vec<f32> = weights(&mlp);
-    let step = mlp.train_step(view, &labels, &Sgd::new(0.1)).map(drop);
+    let step = mlp.train_step(view, &labels, &Optimiser::new(SgdStep::new(0.1))).map(drop);
     // Weights that did not change are told as an output that did not.
     before.iter_mut().zip(weights(&mlp)).for_each(|(old, new): (&mut f32, f32)| *old += 2.0 - new);
     all.push(("Mlp::train_step", step, before));

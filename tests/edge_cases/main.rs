@@ -16,8 +16,8 @@ use fused_dropout::layer::{
     DenseArgs, DenseLayer, Gradients, PackedWeight, dense_backward, dense_forward,
 };
 use fused_dropout::nn::{Mlp, MlpSpec};
-use fused_dropout::sgd::{SgdStep, max_norm, sgd_update};
 use fused_dropout::softmax::softmax_cross_entropy;
+use fused_dropout::update::{SgdStep, apply, max_norm};
 use fused_dropout::{
     Activation, Dropout, Error, KeyedDropout, Mask, MaskKey, MaskSource, MatMut, MatRef, Saved,
     Scaling, reference,
@@ -320,7 +320,7 @@ fn sizes_of_zero_are_fine() {
         let step = SgdStep::new(0.1);
         for (rows, cols) in [(0, big), (big, 0)] {
             let w = matrix_mut(&mut [], rows, cols);
-            sgd_update(w, matrix(&[], rows, cols), None, &step).unwrap();
+            apply(w, matrix(&[], rows, cols), None, step).unwrap();
             max_norm(matrix_mut(&mut [], rows, cols), 1.0).unwrap();
         }
         assert_eq!(softmax_cross_entropy(matrix(&[], 0, big), &[], None).unwrap().mean(), 0.0);

@@ -6,7 +6,8 @@ use fused_dropout::elementwise::{
     dropout_backward, dropout_forward,
 };
 use fused_dropout::layer::{DenseArgs, DenseLayer, Gradients, dense_backward, dense_forward};
-use fused_dropout::nn::{Mlp, MlpSpec, Sgd};
+use fused_dropout::nn::{Mlp, MlpSpec, Optimiser};
+use fused_dropout::update::SgdStep;
 use fused_dropout::{
     Activation, Error, KeyedDropout, Mask, MaskSource, MatMut, MatRef, Result, Saved, reference,
 };
@@ -338,7 +339,9 @@ fn networks() {
     let data = numbers(64, 1);
     let mut mlp = Mlp::new(&MlpSpec::new(&[4, 5, 3])).unwrap();
     let wrong_x = "columns of x 5, inputs of the network 4";
-    let text = refused(|_| mlp.train_step(matrix(&data, 2, 5), &[0, 1], &Sgd::new(0.1)).map(drop));
+    let text = refused(|_| {
+        mlp.train_step(matrix(&data, 2, 5), &[0, 1], &Optimiser::new(SgdStep::new(0.1))).map(drop)
+    });
     assert_eq!(text, wrong_x);
     let text = refused(|_| mlp.evaluate(matrix(&data, 2, 5), &[0, 1]).map(drop));
     assert_eq!(text, wrong_x);
@@ -347,7 +350,9 @@ fn networks() {
     let text = refused(|o| mlp.predict(matrix(&data, 2, 4), matrix_mut(&mut o.a, 3, 2)));
     assert_eq!(text, "the logits 3 x 2, the output 2 x 3");
     let labels = "number of labels 1, rows of x 2";
-    let text = refused(|_| mlp.train_step(matrix(&data, 2, 4), &[0], &Sgd::new(0.1)).map(drop));
+    let text = refused(|_| {
+        mlp.train_step(matrix(&data, 2, 4), &[0], &Optimiser::new(SgdStep::new(0.1))).map(drop)
+    });
     assert_eq!(text, labels);
     assert_eq!(refused(|_| mlp.evaluate(matrix(&data, 2, 4), &[0]).map(drop)), labels);
 }

@@ -5,8 +5,11 @@ use Granularity::{Element, Unit, UnitExact};
 use fused_dropout::elementwise::{GaussianDropout, gaussian_dropout_forward};
 use fused_dropout::layer::{DenseArgs, DenseLayer, KeptUnits, Side, dense_forward, gather_units};
 use fused_dropout::mask::RateSchedule;
-use fused_dropout::nn::{Combination, Granularity, Mlp, MlpSpec, Noise, Prediction, Sgd, StepRate};
+use fused_dropout::nn::{
+    Combination, Granularity, Mlp, MlpSpec, Noise, Optimiser, Prediction, StepRate,
+};
 use fused_dropout::softmax::{SoftmaxDropout, softmax_cross_entropy, softmax_dropout_forward};
+use fused_dropout::update::SgdStep;
 use fused_dropout::{
     Activation, Dropout, Error, KeyedDropout, MaskKey, MaskSource, MatRef, Scaling, reference,
     testing,
@@ -252,7 +255,8 @@ fn passes_are_those_of_training() {
                 added.add(logits).unwrap();
                 assert_eq!(predict(&mlp, x, step..step + 1), added, "{what}");
                 let loss = softmax_cross_entropy(logits, &labels, None).unwrap().mean() as f32;
-                let trained = mlp.train_step(x, &labels, &Sgd::new(0.05)).unwrap();
+                let trained =
+                    mlp.train_step(x, &labels, &Optimiser::new(SgdStep::new(0.05))).unwrap();
                 assert_eq!(trained.to_bits(), loss.to_bits(), "{what}: {trained} is not {loss}");
             }
         });

@@ -1,7 +1,8 @@
 //! Numbers that are not finite: a step that meets one changes nothing, and a prediction that is one is
 //! an error and no class.
 
-use fused_dropout::nn::{Combination, Mlp, MlpSpec, Prediction, Sgd};
+use fused_dropout::nn::{Combination, Mlp, MlpSpec, Optimiser, Prediction};
+use fused_dropout::update::SgdStep;
 use fused_dropout::{Activation, Error};
 
 use super::common::{bits, for_each_level, matrix, matrix_mut, numbers};
@@ -21,7 +22,7 @@ fn labels() -> Vec<u32> {
 /// Refuses the step `x` and `labels` as one without a finite loss; then takes a step, and asserts that
 /// both networks, one of which has never seen the refused one, go on alike. Momentum puts the velocities
 /// into the weights.
-fn assert_refused(mlp: &mut Mlp, x: &[f32], labels: &[u32], sgd: &Sgd) -> f64 {
+fn assert_refused(mlp: &mut Mlp, x: &[f32], labels: &[u32], sgd: &Optimiser) -> f64 {
     let mut other = mlp.clone();
     let (rows, inputs) = (labels.len(), mlp.spec().sizes[0]);
     let before = bits(&parameters(mlp));
@@ -114,7 +115,7 @@ fn training_that_diverges_ends_with_an_error() {
     let mut mlp = Mlp::new(&spec().with_activation(Activation::Identity)).unwrap();
     let error = (0..100).find_map(|_| {
         let before = mlp.clone();
-        let error = mlp.train_step(x, &labels(), &Sgd::new(1e20)).err()?;
+        let error = mlp.train_step(x, &labels(), &Optimiser::new(SgdStep::new(1e20))).err()?;
         assert_eq!(bits(&parameters(&mlp)), bits(&parameters(&before)));
         Some((error, before.steps()))
     });

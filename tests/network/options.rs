@@ -7,10 +7,10 @@ use fused_dropout::layer::{
     dense_update,
 };
 use fused_dropout::mask::RateSchedule;
-use fused_dropout::nn::{Granularity, Mlp, MlpSpec, Noise, Sgd, StepRate};
+use fused_dropout::nn::{Granularity, Mlp, MlpSpec, Noise, Optimiser, StepRate};
 use fused_dropout::reference::{self, Real};
-use fused_dropout::sgd::SgdStep;
 use fused_dropout::softmax::softmax_cross_entropy;
+use fused_dropout::update::SgdStep;
 use fused_dropout::{
     Activation, Dropout, Error, KeyedDropout, MaskKey, MaskSource, MatMut, MatRef, Saved, Scaling,
     testing,
@@ -147,16 +147,16 @@ impl<T: Real + Into<f64>> Naive<T> {
     }
 
     /// A step of plain gradient descent; the loss before it.
-    fn train_step(&mut self, step: u32, x: &[f32], labels: &[u32], sgd: &Sgd) -> f64 {
+    fn train_step(&mut self, step: u32, x: &[f32], labels: &[u32], sgd: &Optimiser) -> f64 {
         let (loss, dw, db) = self.gradients(step, x, labels);
-        let numbers = sgd.step_at(step).unwrap();
-        let of_biases = SgdStep::new(numbers.learning_rate);
+        let numbers = sgd.step_at(step, step + 1).unwrap();
+        let of_biases = SgdStep::new(sgd.learning_rate(step)).into();
         let all = self.w.iter_mut().zip(&dw).map(|pair| (pair, numbers));
         for ((values, gradient), numbers) in
             all.chain(self.b.iter_mut().zip(&db).map(|pair| (pair, of_biases)))
         {
             let (values, gradient) = (MatMut::row_vector(values), MatRef::row_vector(gradient));
-            reference::sgd_update(values, gradient, None, &numbers).unwrap();
+            reference::apply(values, gradient, None, numbers).unwrap();
         }
         loss
     }
@@ -185,7 +185,7 @@ fn steps_equal_those_of_the_reference() {
         let what = format!("{activation}, {noise:?}, {schedule:?}, {scaling:?}");
         let spec = with_noises(spec(activation), &noise).with_scaling(scaling);
         let spec = spec.with_schedule(schedule);
-        let sgd = Sgd::new(0.1).with_weight_decay(0.01).with_l1(0.001);
+        let sgd = Optimiser::new(SgdStep::new(0.1).with_weight_decay(0.01).with_l1(0.001));
         let mlp = Mlp::new(&spec).unwrap();
         let mut naive = Naive::<f32>::of(&mlp);
         let losses: Vec<_> =
@@ -234,7 +234,8 @@ fn gradients_through_gaussian_noise() {
             }
         }
         let before = mlp.clone();
-        mlp.train_step(matrix(&x, BATCH, SIZES[0]), &labels, &Sgd::new(1.0)).unwrap();
+        mlp.train_step(matrix(&x, BATCH, SIZES[0]), &labels, &Optimiser::new(SgdStep::new(1.0)))
+            .unwrap();
         for (l, (now, before)) in mlp.layers().iter().zip(before.layers()).enumerate() {
             let pairs = now.weights().iter().zip(before.weights()).zip(&dw[l]);
             for ((now, before), exact) in
@@ -258,7 +259,12 @@ fn units_follow_the_schedule() {
             let mut mlp = Mlp::new(&spec).unwrap();
             for step in 0..6 {
                 let before = mlp.clone();
-                mlp.train_step(matrix(&x, BATCH, SIZES[0]), &labels, &Sgd::new(0.1)).unwrap();
+                mlp.train_step(
+                    matrix(&x, BATCH, SIZES[0]),
+                    &labels,
+                    &Optimiser::new(SgdStep::new(0.1)),
+                )
+                .unwrap();
                 let kept = |l: usize| {
                     let dropout = Dropout::new(rate(&spec, l, step)).unwrap();
                     let dropout = dropout.with_key(key(l, step));
@@ -303,7 +309,8 @@ fn no_noise_is_no_noise() {
     let weights = |noise| {
         let spec = MlpSpec::new(&SIZES).with_noise(noise).with_seed(2);
         let mut mlp = Mlp::new(&spec).unwrap();
-        mlp.train_step(matrix(&x, BATCH, SIZES[0]), &labels, &Sgd::new(0.1)).unwrap();
+        mlp.train_step(matrix(&x, BATCH, SIZES[0]), &labels, &Optimiser::new(SgdStep::new(0.1)))
+            .unwrap();
         super::parameters(&mlp)
     };
     assert_eq!(bits(&weights(Noise::Gaussian)), bits(&weights(Noise::Dropout)));
@@ -358,7 +365,8 @@ fn exported_weights_predict_the_same() {
         let mut mlp = Mlp::new(&spec).unwrap();
         let x = matrix(&x, BATCH, SIZES[0]);
         for _ in 0..5 {
-            mlp.train_step(x, &labels, &Sgd::new(0.1).with_momentum(0.9)).unwrap();
+            mlp.train_step(x, &labels, &Optimiser::new(SgdStep::new(0.1).with_momentum(0.9)))
+                .unwrap();
         }
         let exported = mlp.export_scaled_weights().unwrap();
         for (l, (exported, layer)) in exported.iter().zip(mlp.layers()).enumerate() {
@@ -445,7 +453,7 @@ impl Pair {
         let step = SgdStep::new(self.learning_rates[l]).with_momentum(0.5);
         let args = DenseUpdate::new(layer, x, step);
         let parameters = Parameters::new(matrix_mut(&mut self.w[l], inputs, units))
-            .with_w_velocity(matrix_mut(&mut self.velocity[l], inputs, units));
+            .with_w_state(matrix_mut(&mut self.velocity[l], inputs, units));
         dense_update(&args, parameters, &saved, dy, dx, MaskSource::Key).unwrap();
     }
 }

@@ -5,7 +5,7 @@ use fused_dropout::layer::{
     DenseArgs, DenseLayer, DenseUpdate, Gradients, KeptUnits, OutputGradient, PackedWeight,
     Parameters, Side, dense_backward, dense_forward, dense_update,
 };
-use fused_dropout::sgd::SgdStep;
+use fused_dropout::update::SgdStep;
 use fused_dropout::{
     Activation, Dropout, KeyedDropout, Mask, MaskKey, MaskSource, Saved, reference, testing,
 };
@@ -296,8 +296,8 @@ impl Case {
         let mut parameters = Parameters::new(s.w.view_mut()).with_bias(&mut s.bias);
         if self.momentum {
             parameters = parameters
-                .with_w_velocity(s.velocity.view_mut())
-                .with_bias_velocity(&mut s.bias_velocity);
+                .with_w_state(s.velocity.view_mut())
+                .with_bias_state(&mut s.bias_velocity[..]);
         }
         let (before, dx) = (s.dx.values(), Some(s.dx.view_mut()));
         let mut dz = start;

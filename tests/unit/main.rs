@@ -13,7 +13,7 @@ use fused_dropout::layer::{
     DenseArgs, DenseLayer, DenseUpdate, Gradients, KeptUnits, Parameters, Side, dense_backward,
     dense_forward, dense_update, gather_units, scatter_units,
 };
-use fused_dropout::sgd::SgdStep;
+use fused_dropout::update::SgdStep;
 use fused_dropout::{Activation, Dropout, MaskSource, MatRef, Saved};
 use proptest::prelude::*;
 

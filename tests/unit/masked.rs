@@ -139,8 +139,8 @@ fn masked(case: &Case, places: &Places) -> State {
     let mut parameters = Parameters::new(s.w.view_mut()).with_bias(&mut s.bias);
     if case.momentum {
         parameters = parameters
-            .with_w_velocity(s.velocity.view_mut())
-            .with_bias_velocity(&mut s.bias_velocity);
+            .with_w_state(s.velocity.view_mut())
+            .with_bias_state(&mut s.bias_velocity[..]);
     }
     dense_update(&update, parameters, &saved, s.dy.view(), None, mask()).unwrap();
     s

@@ -106,9 +106,9 @@ impl Network {
             let input = if l == 0 { x } else { &outputs[l - 1] };
             let layer = &mut self.layers[l];
             let parameters = Parameters::new(MatMut::try_from(&mut layer.w)?)
-                .with_w_velocity(MatMut::try_from(&mut layer.w_velocity)?)
+                .with_w_state(MatMut::try_from(&mut layer.w_velocity)?)
                 .with_bias(&mut layer.bias)
-                .with_bias_velocity(&mut layer.bias_velocity);
+                .with_bias_state(&mut layer.bias_velocity[..]);
             let update = DenseUpdate::new(does, MatRef::try_from(input)?, numbers);
             let saved = Saved::Output(MatRef::try_from(&outputs[l])?);
             let mut dx = Array2::zeros(input.raw_dim());

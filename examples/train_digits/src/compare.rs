@@ -6,7 +6,7 @@
 
 use std::fmt::Write;
 
-use fused_dropout::nn::{Granularity, MlpSpec, Noise, Sgd};
+use fused_dropout::nn::{Granularity, MlpSpec, Noise};
 
 use crate::data::Data;
 use crate::report::{self, Errors, count, deviation, mean, minus, paired_t};
@@ -23,7 +23,7 @@ const LEAST_EXAMPLES: usize = 3;
 struct Search {
     name: &'static str,
     base: usize,
-    apply: fn(&mut Sgd, f32),
+    apply: fn(&mut Setting, f32),
     values: [f32; 4],
 }
 
@@ -33,21 +33,21 @@ const DROPOUT: usize = 1;
 const L2: Search = Search {
     name: "L2",
     base: PLAIN,
-    apply: |sgd, value| sgd.step.weight_decay = value,
+    apply: |setting, value| setting.step.weight_decay = value,
     values: [1e-4, 1e-3, 3e-3, 5e-3],
 };
 
 const L1: Search = Search {
     name: "L1",
     base: PLAIN,
-    apply: |sgd, value| sgd.step.l1 = value,
+    apply: |setting, value| setting.step.l1 = value,
     values: [1e-5, 1e-4, 3e-4, 1e-3],
 };
 
 const MAX_NORM: Search = Search {
     name: "max-norm",
     base: PLAIN,
-    apply: |sgd, value| sgd.max_norm = Some(value),
+    apply: |setting, value| setting.max_norm = Some(value),
     values: [2.0, 1.5, 1.0, 0.75],
 };
 
@@ -94,7 +94,7 @@ fn candidates(plan: &Plan) -> Vec<Setting> {
     let with = |search: &Search, value: f32| {
         let mut setting = plan.settings[search.base].clone();
         setting.name = format!("{} {value}", search.name);
-        (search.apply)(&mut setting.sgd, value);
+        (search.apply)(&mut setting, value);
         setting
     };
     SEARCHES.iter().flat_map(|search| search.values.map(|value| with(search, value))).collect()
@@ -135,7 +135,7 @@ fn compared(plan: &Plan, chosen: Vec<Setting>) -> Vec<Setting> {
     let like_dropout = |name: &str, spec: fn(MlpSpec) -> MlpSpec| Setting {
         name: name.into(),
         spec: spec(dropout.spec.clone()),
-        sgd: dropout.sgd,
+        ..dropout.clone()
     };
     let mut settings = vec![Setting { name: "none".into(), ..plain }];
     settings.extend(chosen);

@@ -13,7 +13,7 @@ const ROUNDING: f64 = 1e-9;
 
 /// What is about to be trained, on what.
 pub(crate) fn heading(plan: &Plan, data: &Data) -> String {
-    let Setting { spec, sgd, .. } = &plan.settings[plan.settings.len() - 1];
+    let Setting { spec, step, .. } = &plan.settings[plan.settings.len() - 1];
     let scaling = if spec.scaling == Scaling::Classical { "classical" } else { "inverted" };
     // That of the last hidden layer is that of all; inputs are dropped by element.
     let granularity = match spec.granularity.last() {
@@ -35,8 +35,8 @@ pub(crate) fn heading(plan: &Plan, data: &Data) -> String {
         count(plan.seeds, "seed"),
         count(plan.epochs, "epoch"),
         plan.batch,
-        sgd.step.learning_rate,
-        sgd.step.momentum,
+        step.learning_rate,
+        step.momentum,
         spec.input_rate,
         spec.hidden_rate,
     )

@@ -4,8 +4,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::thread;
 
-use fused_dropout::nn::{LearningRateSchedule, Mlp, MlpSpec, Sgd};
+use fused_dropout::nn::{LearningRateSchedule, Mlp, MlpSpec, Optimiser};
 use fused_dropout::softmax::Loss;
+use fused_dropout::update::SgdStep;
 use fused_dropout::{Error, MatRef, Scaling};
 use rand_xoshiro::Xoshiro256PlusPlus;
 use rand_xoshiro::rand_core::{Rng, SeedableRng};
@@ -28,7 +29,22 @@ const MAX_WEIGHTS: u64 = 100_000_000;
 pub(crate) struct Setting {
     pub(crate) name: String,
     pub(crate) spec: MlpSpec,
-    pub(crate) sgd: Sgd,
+    /// The numbers of the first step.
+    pub(crate) step: SgdStep,
+    /// The largest norm of a unit's incoming weights.
+    pub(crate) max_norm: Option<f32>,
+    /// Steps until the learning rate is 0.
+    pub(crate) steps: u32,
+}
+
+impl Setting {
+    /// How the network is trained.
+    fn optimiser(&self) -> Optimiser {
+        let mut optimiser = Optimiser::new(self.step)
+            .with_schedule(LearningRateSchedule::Linear { steps: self.steps });
+        optimiser.max_norm = self.max_norm;
+        optimiser
+    }
 }
 
 /// Everything that is decided before training.
@@ -79,9 +95,6 @@ impl Plan {
                 u32::MAX
             )
         })?;
-        let sgd = Sgd::new(options.learning_rate)
-            .with_momentum(MOMENTUM)
-            .with_schedule(LearningRateSchedule::Linear { steps });
 
         let mut sizes = vec![data.pixels()];
         sizes.extend(&options.layers);
@@ -96,6 +109,7 @@ impl Plan {
             ));
         }
 
+        let step = SgdStep::new(options.learning_rate).with_momentum(MOMENTUM);
         let plain = MlpSpec::new(&sizes).with_activation(options.activation.activation);
         let scaling = if options.classical { Scaling::Classical } else { Scaling::Inverted };
         let dropout = plain
@@ -106,8 +120,14 @@ impl Plan {
             .with_scaling(scaling);
         Ok(Self {
             settings: vec![
-                Setting { name: "without dropout".into(), spec: plain, sgd },
-                Setting { name: "with dropout".into(), spec: dropout, sgd },
+                Setting {
+                    name: "without dropout".into(),
+                    spec: plain,
+                    step,
+                    max_norm: None,
+                    steps,
+                },
+                Setting { name: "with dropout".into(), spec: dropout, step, max_norm: None, steps },
             ],
             activation: options.activation.name.clone(),
             first_seed: 0,
@@ -207,12 +227,12 @@ fn train<T>(
     // Far from the numbers that the initial weights are made of.
     rng.long_jump();
     let mut split = data.split(&mut rng);
-    let mut sgd = setting.sgd;
+    let mut optimiser = setting.optimiser();
     if plan.held_out {
         split = split.held_out(&mut rng);
         // Fewer examples make fewer steps than the plan's, which a u32 holds.
         let steps = steps(split.train.labels.len(), plan.batch, plan.epochs) as u32;
-        sgd.schedule = LearningRateSchedule::Linear { steps };
+        optimiser.schedule = LearningRateSchedule::Linear { steps };
     }
     let mut order: Vec<usize> = (0..split.train.labels.len()).collect();
     let (mut images, mut labels) = (Vec::new(), Vec::new());
@@ -228,7 +248,7 @@ fn train<T>(
             }
             split.train.gather(batch, &mut images, &mut labels);
             let x = MatRef::new(&images, labels.len(), split.train.pixels)?;
-            match mlp.train_step(x, &labels, &sgd) {
+            match mlp.train_step(x, &labels, &optimiser) {
                 Ok(_) => {}
                 Err(Error::Loss { step, loss }) => {
                     progress.say(&format!(

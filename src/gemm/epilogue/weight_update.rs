@@ -3,31 +3,23 @@
 use super::{Epilogue, Place};
 use crate::gather::{Columns, GatherIndex};
 use crate::isa::{Isa, load, store};
-use crate::sgd::SgdStep;
 use crate::threads::Part;
+use crate::update::{Ready, StateTargets, StateVectors, StepWork};
 use crate::view::Target;
 
-/// A step of stochastic gradient descent whose gradient is the sum.
+/// An update of weights and their state whose gradient is the sum.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Update {
     pub(crate) w: Target,
-    pub(crate) velocity: Option<Target>,
-    pub(crate) step: SgdStep,
+    pub(crate) state: StateTargets,
+    pub(crate) step: Ready,
 }
 
 impl Update {
-    /// Calls `work` with the same update: once more where it is what most steps are, with a
-    /// velocity and without the L1 penalty, so that there is a copy of the work with no branch for
-    /// a vector.
+    /// Calls `work` with the update, in a copy for each kind of step that is often taken.
     #[inline(always)]
     fn unswitch(self, work: impl UpdateWork) {
-        match self.velocity {
-            Some(velocity) if self.step.l1 == 0.0 => {
-                let step = SgdStep { l1: 0.0, ..self.step };
-                work.call(Self { velocity: Some(velocity), step, ..self });
-            }
-            _ => work.call(self),
-        }
+        self.step.unswitch(self.state, Work { w: self.w, work });
     }
 
     /// Updates `n` elements; those that are `removed` keep their bits.
@@ -45,18 +37,14 @@ impl Update {
     ) {
         // SAFETY: the caller's promise.
         unsafe {
-            let w = self.w.in_row(row, col, n);
-            let velocity = self.velocity.map(|velocity| velocity.in_row(row, col, n));
-            let v_old = velocity.map(|velocity| load(isa, velocity.cast_const(), n));
-            let w_old = load(isa, w.cast_const(), n);
-            let (mut w_new, mut v_new) = self.step.apply(isa, w_old, sum, v_old);
+            let (w, state) = (self.w.in_row(row, col, n), self.state.run(row, col, n));
+            let (w_old, state_old) = (load(isa, w.cast_const(), n), state.load(isa, n));
+            let (mut w_new, mut state_new) = self.step.vector(isa, w_old, sum, state_old);
             if let Some(removed) = removed {
                 w_new = isa.select(removed, w_old, w_new);
-                v_new = v_old.map_or(v_new, |v_old| isa.select(removed, v_old, v_new));
+                state_new = StateVectors::select(isa, removed, state_old, state_new);
             }
-            if let Some(velocity) = velocity {
-                store(isa, velocity, n, v_new);
-            }
+            state.store(isa, n, state_new);
             store(isa, w, n, w_new);
         }
     }
@@ -65,6 +53,19 @@ impl Update {
 /// What [`Update::unswitch`] calls.
 trait UpdateWork {
     fn call(self, update: Update);
+}
+
+/// Weights, and what is done to them.
+struct Work<W> {
+    w: Target,
+    work: W,
+}
+
+impl<W: UpdateWork> StepWork for Work<W> {
+    #[inline(always)]
+    fn call(self, step: Ready, state: StateTargets) {
+        self.work.call(Update { w: self.w, state, step });
+    }
 }
 
 impl Epilogue for Update {
@@ -77,10 +78,10 @@ impl Epilogue for Update {
             let w = self.w.source().near(r, col);
             isa.prefetch(w);
             isa.prefetch(w.wrapping_add(cols - 1));
-            if let Some(velocity) = self.velocity {
-                let velocity = velocity.source().near(r, col);
-                isa.prefetch(velocity);
-                isa.prefetch(velocity.wrapping_add(cols - 1));
+            for matrix in self.state.iter() {
+                let state = matrix.source().near(r, col);
+                isa.prefetch(state);
+                isa.prefetch(state.wrapping_add(cols - 1));
             }
         }
     }
@@ -162,8 +163,7 @@ impl Epilogue for GatheredUpdate {
     #[inline(always)]
     unsafe fn prefetch<I: Isa>(self, isa: I, part: Part) {
         let Part { row, rows, col, cols } = part;
-        let Update { w, velocity, .. } = self.update;
-        let (w, velocity) = (w.source(), velocity.map(Target::source));
+        let Update { w, state, .. } = self.update;
         // SAFETY: the part lies in the lists.
         let (first, last) = unsafe { (self.index.column(col), self.index.column(col + cols - 1)) };
         for r in row..row + rows {
@@ -172,9 +172,9 @@ impl Epilogue for GatheredUpdate {
             let mut line = first;
             while line < last + 16 {
                 let at = line.min(last);
-                isa.prefetch(w.near(row, at));
-                if let Some(velocity) = velocity {
-                    isa.prefetch(velocity.near(row, at));
+                isa.prefetch(w.source().near(row, at));
+                for matrix in state.iter() {
+                    isa.prefetch(matrix.source().near(row, at));
                 }
                 line += 16;
             }

@@ -14,7 +14,7 @@ use crate::view::{MatMut, Target};
 /// The squared norm of a column is one chain of fused multiply-adds, inputs ascending.
 ///
 /// ```
-/// use fused_dropout::{MatMut, sgd::max_norm};
+/// use fused_dropout::{MatMut, update::max_norm};
 ///
 /// // Two units: (3, 4) is of length 5, (0, 1) of length 1.
 /// let mut w = [3.0, 0.0, 4.0, 1.0];
