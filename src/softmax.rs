@@ -1,10 +1,10 @@
 //! Rows through softmax: with dropout for attention weights, and with the cross-entropy of a label.
 
+mod attention;
 mod cross_entropy;
-mod dropout;
-mod rows;
+mod lines;
 mod sweeps;
 
+pub use attention::{SoftmaxDropout, softmax_dropout_backward, softmax_dropout_forward};
 pub(crate) use cross_entropy::{LOSS_BLOCK, check_labels};
 pub use cross_entropy::{Loss, softmax_cross_entropy};
-pub use dropout::{SoftmaxDropout, softmax_dropout_backward, softmax_dropout_forward};

@@ -13,9 +13,9 @@ pub(super) use planes::Planes;
 pub(super) use rates::{ColumnStream, RowStream};
 pub(super) use words::{WordsMut, compact, first_bits};
 
+use super::axes::Nest;
 use super::key::MaskKey;
 use super::keyed::KeyedDropout;
-use super::nest::Nest;
 use crate::isa::{Isa, Kernel};
 use crate::threads::Part;
 use spread::Spread;

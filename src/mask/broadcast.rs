@@ -1,6 +1,6 @@
 //! Which elements of a tensor share a decision.
 
-use super::nest::{AXES, Nest};
+use super::axes::{AXES, Nest};
 use crate::error::{Error, Result, check_equal};
 
 /// A tensor of one to five axes, stored row-major, and the axes along which its elements share one
