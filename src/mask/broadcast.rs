@@ -120,6 +120,14 @@ impl BroadcastShape {
 
     /// One decision for each sample of [batch, ...].
     ///
+    /// ```
+    /// # use fused_dropout::{Error, mask::BroadcastShape};
+    /// let shape = BroadcastShape::per_sample(&[64, 256, 28, 28])?;
+    /// assert_eq!(shape.mask_shape(), (64, 1));
+    /// assert_eq!(shape.mask_index(&[3, 7, 20, 4]), Some((3, 0)));
+    /// # Ok::<(), Error>(())
+    /// ```
+    ///
     /// # Errors
     ///
     /// As for [`new`](Self::new).

@@ -204,6 +204,15 @@ impl Mask {
 
     /// Generates this mask anew, in place, with a rate for each row or column.
     ///
+    /// ```
+    /// # use fused_dropout::{Error, Mask, MaskKey, mask::Rates};
+    /// let mut mask = Mask::new(2, 3)?;
+    /// let rates = Rates::per_row(&[0.0, 1.0])?;
+    /// mask.fill_with_rates(&rates.with_key(MaskKey::new(42, 1, 0)?))?;
+    /// assert_eq!(mask.to_bools()?, [true, true, true, false, false, false]);
+    /// # Ok::<(), Error>(())
+    /// ```
+    ///
     /// # Errors
     ///
     /// When there is not one rate for each row or column, or as for [`Mask::fill`].
