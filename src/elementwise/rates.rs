@@ -93,8 +93,8 @@ fn run(
         }
     };
     match mask {
-        MaskSource::Key => rates.with_bits(None, run)?,
-        MaskSource::Store(mask) => rates.with_bits(Some(mask), run)?,
+        MaskSource::Key => rates.with_bits(level, None, run)?,
+        MaskSource::Store(mask) => rates.with_bits(level, Some(mask), run)?,
         MaskSource::Given(mask) => run(Bits::stored(mask)),
     }
     Ok(())

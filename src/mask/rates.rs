@@ -1,6 +1,6 @@
 //! A rate for each row or for each column.
 
-use super::bits::{Bits, ColumnStream, Generator, Planes, RowStream, TILE_COLS};
+use super::bits::{Bits, Generator, Planes, RateStream, TILE_COLS};
 use super::dropout::{Dropout, Scaling};
 use super::key::MaskKey;
 use super::keyed::KeyedDropout;
@@ -164,14 +164,20 @@ impl KeyedDropout<&Rates> {
 
     /// Calls `f` with the bits, stored in `save` if it is there; not when there is no memory for
     /// what they are made from.
-    pub(crate) fn with_bits(&self, save: Option<&mut Mask>, f: impl FnOnce(Bits)) -> Result<()> {
+    pub(crate) fn with_bits(
+        &self,
+        level: Level,
+        save: Option<&mut Mask>,
+        f: impl FnOnce(Bits),
+    ) -> Result<()> {
         let (rates, key) = (self.dropout(), self.key());
         let save = save.map(Mask::words_mut);
-        let columns = |planes| Bits::Made(Generator::Columns(ColumnStream::new(key, planes)), save);
+        let bits = |stream| Bits::Made(Generator::Rates(stream), save);
+        let columns = |planes| bits(RateStream::columns(level, key, planes));
         let offset = (key.col0() % 128) as usize;
         match rates.axis {
             RateAxis::Row => {
-                f(Bits::Made(Generator::Rows(RowStream::new(key, &rates.thresholds)), save));
+                f(bits(RateStream::rows(level, key, &rates.thresholds)));
             }
             RateAxis::Column if offset == 0 => f(columns(&rates.planes)),
             RateAxis::Column => {
@@ -222,7 +228,7 @@ impl Mask {
         let level = Level::current()?;
         // Ten planes or more: a quarter of what is a task elsewhere.
         let tasks = threads::Grid::new(rows, cols, threads::work::BIT_OF_RATES, 16, TILE_COLS);
-        rates.with_bits(Some(self), |bits| {
+        rates.with_bits(level, Some(self), |bits| {
             // SAFETY: the bits are stored in this mask, which is borrowed until all tasks are done;
             // these are disjoint parts of it, and start at multiples of 32 columns.
             unsafe { fill_parts(level, bits, &tasks) };
