@@ -152,7 +152,7 @@ impl Layer {
         for level in &options.levels {
             for (i, axis) in AXES.into_iter().enumerate() {
                 testing::at_level(*level, || layer.forward(i)).expect("an available level");
-                let mask = Mask::generate_with_rates(ROWS, COLS, &layer.rates[i], &key());
+                let mask = Mask::generate_with_rates(ROWS, COLS, &layer.rates[i].with_key(key()));
                 let mask = mask.expect("a mask that fits");
                 for (at, y) in layer.y.iter().enumerate().step_by(97) {
                     let (r, c) = (at / COLS, at % COLS);
@@ -169,8 +169,8 @@ impl Layer {
 
     fn forward(&mut self, axis: usize) {
         let (x, y) = (matrix(&self.x, ROWS, COLS), matrix_mut(&mut self.y, ROWS, COLS));
-        let rates = &self.rates[axis];
-        rates_dropout_forward((x, y), rates, &key(), MaskSource::Key).expect("equal shapes");
+        let rates = self.rates[axis].with_key(key());
+        rates_dropout_forward((x, y), &rates, MaskSource::Key).expect("equal shapes");
     }
 
     fn plain(&mut self) {

@@ -80,12 +80,12 @@ impl Data {
 
     fn alpha(&mut self) {
         let xy = self.views();
-        alpha_dropout_forward(xy, &alpha(), &key(), MaskSource::Key).expect("equal shapes");
+        alpha_dropout_forward(xy, &alpha(), MaskSource::Key).expect("equal shapes");
     }
 
     fn alpha_backward(&mut self) {
         let dy_dx = self.views();
-        alpha_dropout_backward(dy_dx, &alpha(), &key(), MaskSource::Key).expect("equal shapes");
+        alpha_dropout_backward(dy_dx, &alpha(), MaskSource::Key).expect("equal shapes");
     }
 
     fn softmax(&mut self) {
@@ -116,8 +116,8 @@ fn gaussian() -> GaussianDropout {
     GaussianDropout::new(RATE).expect("a rate")
 }
 
-fn alpha() -> AlphaDropout {
-    AlphaDropout::new(RATE).expect("a rate")
+fn alpha() -> KeyedDropout<AlphaDropout> {
+    AlphaDropout::new(RATE).expect("a rate").with_key(key())
 }
 
 fn attention() -> SoftmaxDropout {
@@ -148,7 +148,7 @@ fn assert_right(options: &Options) {
     let (x, p) = (matrix(&data.x, 8, 512), matrix(&data.p, 8, 512));
     let (args, mask) = (attention(), || MaskSource::Key);
     reference::gaussian_dropout_forward((x, g), &gaussian(), &key()).expect("equal shapes");
-    reference::alpha_dropout_forward((x, a), &alpha(), &key(), mask()).expect("equal shapes");
+    reference::alpha_dropout_forward((x, a), &alpha(), mask()).expect("equal shapes");
     reference::softmax_dropout_forward(&args, (x, s), None, mask()).expect("equal shapes");
     reference::softmax_dropout_backward(&args, p, (x, b), mask()).expect("equal shapes");
     let passes = [Data::gaussian, Data::alpha, Data::softmax, Data::softmax_backward];

@@ -26,7 +26,7 @@ mod gaussian;
 mod kernel;
 mod ops;
 mod rates;
-mod rows;
+mod row_loops;
 mod run;
 
 use crate::Level;

@@ -30,24 +30,24 @@
 //! 2, 3" (SC 2011): [`philox`](crate::philox). [`Dropout`] has T and the scale, [`MaskKey`] the
 //! rest of what U depends on, [`KeyedDropout`] both, and [`Mask`] the bits, where they are stored.
 
+mod axes;
 mod bits;
 mod broadcast;
 mod convert;
 pub(crate) mod dropout;
 pub(crate) mod key;
 pub(crate) mod keyed;
-mod nest;
 mod rates;
 mod schedule;
 pub(crate) mod source;
 pub(crate) mod stored;
 
+pub(crate) use axes::Nest;
 pub(crate) use bits::{Bits, TILE_COLS, TILE_WORDS, Tile};
 pub use broadcast::BroadcastShape;
 pub(crate) use dropout::{Dropout, Scaling};
 pub(crate) use key::MaskKey;
 pub(crate) use keyed::KeyedDropout;
-pub(crate) use nest::Nest;
 pub use rates::{RateAxis, Rates};
 pub use schedule::{RateSchedule, drawn_rate};
 pub(crate) use source::MaskSource;

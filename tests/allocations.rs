@@ -314,11 +314,11 @@ fn shared_decisions_and_rates_of_rows_and_columns() {
         assert_no_allocation(&format!("rates {place}"), || {
             for rates in &rates {
                 let (x, y) = (matrix(&x, rows, cols), matrix_mut(&mut y, rows, cols));
-                rates_dropout_forward((x, y), rates, &key, MaskSource::Key).unwrap();
+                rates_dropout_forward((x, y), &rates.with_key(key), MaskSource::Key).unwrap();
             }
             for rates in &rates {
                 let (x, y) = (matrix(&x, rows, cols), matrix_mut(&mut y, rows, cols));
-                rates_dropout_backward((x, y), rates, &key, MaskSource::Key).unwrap();
+                rates_dropout_backward((x, y), &rates.with_key(key), MaskSource::Key).unwrap();
             }
         });
     });
@@ -346,15 +346,16 @@ fn noise() {
             let units = key.units();
             assert_no_allocation(&format!("alpha dropout, {rows} x {cols} {place}"), || {
                 for (key, mask) in [(&key, &mut mask), (&units, &mut features)] {
+                    let keyed = alpha.with_key(*key);
                     let to = matrix_mut(&mut y, rows, cols);
-                    alpha_dropout_forward((x, to), &alpha, key, MaskSource::Key).unwrap();
+                    alpha_dropout_forward((x, to), &keyed, MaskSource::Key).unwrap();
                     let to = matrix_mut(&mut y, rows, cols);
-                    alpha_dropout_forward((x, to), &alpha, key, &mut *mask).unwrap();
+                    alpha_dropout_forward((x, to), &keyed, &mut *mask).unwrap();
                     let to = matrix_mut(&mut y, rows, cols);
-                    alpha_dropout_forward((x, to), &alpha, key, &*mask).unwrap();
+                    alpha_dropout_forward((x, to), &keyed, &*mask).unwrap();
                     for mask in [None, Some(&*mask)] {
                         let to = matrix_mut(&mut y, rows, cols);
-                        alpha_dropout_backward((x, to), &alpha, key, mask).unwrap();
+                        alpha_dropout_backward((x, to), &keyed, mask).unwrap();
                     }
                 }
             });

@@ -331,12 +331,12 @@ fn noise_backward_is_the_derivative_of_forward() {
         let loss = |x: &[f64]| {
             let mut y = vec![0.0; rows * cols];
             let xy = (matrix(x, rows, cols), matrix_mut(&mut y, rows, cols));
-            reference::alpha_dropout_forward(xy, &alpha, &key, MaskSource::Key).unwrap();
+            reference::alpha_dropout_forward(xy, &alpha.with_key(key), MaskSource::Key).unwrap();
             dot(&y, &dy)
         };
         let to = matrix_mut(&mut dx, rows, cols);
         let mask = MaskSource::Key;
-        reference::alpha_dropout_backward((dy_view, to), &alpha, &key, mask).unwrap();
+        reference::alpha_dropout_backward((dy_view, to), &alpha.with_key(key), mask).unwrap();
         assert_close(&dx, &differences(&x, loss), "alpha dropout");
     }
 }

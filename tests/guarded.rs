@@ -317,7 +317,7 @@ fn shared_decisions_and_rates_of_rows_and_columns() {
                 for rates in [Rates::per_row(&vec![0.4; rows]), Rates::per_column(&vec![0.4; n])] {
                     let rates = rates.unwrap();
                     let (xy, mask) = ((m.view(x), m.view_mut(y)), MaskSource::Key);
-                    rates_dropout_forward(xy, &rates, &key(), mask).unwrap();
+                    rates_dropout_forward(xy, &rates.with_key(key()), mask).unwrap();
                 }
             });
         }
@@ -407,9 +407,9 @@ fn noise() {
                 let units = key().with_origin(0, 77).units();
                 for key in [&key(), &units] {
                     let (xy, mask) = ((m.view(x), m.view_mut(y)), MaskSource::Key);
-                    alpha_dropout_forward(xy, &alpha, key, mask).unwrap();
+                    alpha_dropout_forward(xy, &alpha.with_key(*key), mask).unwrap();
                     let (dy_dx, mask) = ((m.view(y), m.view_mut(dx)), MaskSource::Key);
-                    alpha_dropout_backward(dy_dx, &alpha, key, mask).unwrap();
+                    alpha_dropout_backward(dy_dx, &alpha.with_key(*key), mask).unwrap();
                 }
                 for causal in [None, Some(2)] {
                     let mut args = SoftmaxDropout::new(dropout(0.3));

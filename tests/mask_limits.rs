@@ -26,7 +26,7 @@ fn masks_that_no_memory_holds() {
     assert_eq!(Mask::generate(rows, cols, &half()), Err(none.clone()));
     assert_eq!(none.to_string(), "562949953421312 bytes of memory could not be had");
     let rates = Rates::per_column(&vec![0.5; cols]).unwrap();
-    assert_eq!(Mask::generate_with_rates(rows, cols, &rates, &key()), Err(none));
+    assert_eq!(Mask::generate_with_rates(rows, cols, &rates.with_key(key())), Err(none));
     assert!(matches!(Mask::new(1 << 32, 1 << 50), Err(Error::Overflow { .. })));
 }
 
@@ -44,7 +44,7 @@ fn masks_without_elements_take_no_memory() {
     for (rows, cols) in [(1 << 32, 0), (0, 1 << 39)] {
         assert_eq!(Mask::generate(rows, cols, &half()), Mask::new(rows, cols));
         let rates = if rows == 0 { Rates::per_row(&[]) } else { Rates::per_column(&[]) };
-        let mask = Mask::generate_with_rates(rows, cols, &rates.unwrap(), &key());
+        let mask = Mask::generate_with_rates(rows, cols, &rates.unwrap().with_key(key()));
         assert_eq!(mask, Mask::new(rows, cols));
     }
 }

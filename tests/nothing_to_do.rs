@@ -84,9 +84,11 @@ fn empty_matrices_cost_nothing() {
         without_memory("its gradient", || gaussian_dropout_backward(y(), &gaussian, &key()));
         without_memory("normal numbers", || standard_normal(y(), &key()));
         for key in [key(), key().units()] {
-            without_memory("alpha", || alpha_dropout_forward(xy(), &alpha, &key, MaskSource::Key));
+            without_memory("alpha", || {
+                alpha_dropout_forward(xy(), &alpha.with_key(key), MaskSource::Key)
+            });
             without_memory("its gradient", || {
-                alpha_dropout_backward(y(), &alpha, &key, MaskSource::Key)
+                alpha_dropout_backward(y(), &alpha.with_key(key), MaskSource::Key)
             });
         }
         without_memory("softmax", || {
@@ -132,9 +134,11 @@ fn shared_decisions_and_rates_cost_nothing() {
         (Rates::per_column(&[0.5; 999]).unwrap(), Rates::per_row(&[0.5; 999]).unwrap());
     for (rates, shape) in [(&columns, (0, 999)), (&rows, (999, 0))] {
         let xy = || (view(shape.0, shape.1), view_mut(shape.0, shape.1));
-        without_memory("rates", || rates_dropout_forward(xy(), rates, &key, MaskSource::Key));
+        without_memory("rates", || {
+            rates_dropout_forward(xy(), &rates.with_key(key), MaskSource::Key)
+        });
         without_memory("its gradient", || {
-            rates_dropout_backward(xy().1, rates, &key, MaskSource::Key)
+            rates_dropout_backward(xy().1, &rates.with_key(key), MaskSource::Key)
         });
     }
 }
@@ -145,7 +149,7 @@ fn masks_of_units_are_stored_all_the_same() {
     let units = Dropout::new(0.3).unwrap().with_key(key().units());
     let alpha = AlphaDropout::new(0.3).unwrap();
     let mut mask = Mask::new(1, 50).unwrap();
-    alpha_dropout_forward(view_mut(0, 50), &alpha, units.key(), &mut mask).unwrap();
+    alpha_dropout_forward(view_mut(0, 50), &alpha.with_key(*units.key()), &mut mask).unwrap();
     assert_eq!(mask, fused_dropout::Mask::generate(1, 50, &units).unwrap());
 }
 

@@ -36,41 +36,44 @@ fn unpacked(mask: &Mask) -> Vec<bool> {
 
 /// Every function on every level, against the reference, over padded and transposed views.
 fn check(x: &Padded, rates: &Rates, key: &MaskKey, transposed: bool) {
-    let (rows, cols) = (x.rows, x.cols);
-    let expected_mask = reference::mask_with_rates(rows, cols, rates, key).unwrap();
+    let (rows, cols, keyed) = (x.rows, x.cols, rates.with_key(*key));
+    let expected_mask = reference::mask_with_rates(rows, cols, &keyed).unwrap();
     let output = Padded::new(&vec![9.0; rows * cols], rows, cols, 3, transposed);
     let mut expected = output.clone();
     let mut stored = Mask::new(rows, cols).unwrap();
-    reference::rates_dropout_forward((x.view(), expected.view_mut()), rates, key, &mut stored)
-        .unwrap();
+    reference::rates_dropout_forward((x.view(), expected.view_mut()), &keyed, &mut stored).unwrap();
     let expected = bits(&expected.values());
     for_each_level(|level| {
         let what = format!("{rows} x {cols} on {level}, {:?}, {rates:?}", rates.axis());
-        let mask = Mask::generate_with_rates(rows, cols, rates, key).unwrap();
+        let mask = Mask::generate_with_rates(rows, cols, &keyed).unwrap();
         assert!(unpacked(&mask) == expected_mask, "mask: {what}");
         assert_eq!(mask, stored, "stored by the reference: {what}");
         let same = |name: &str, y: &Padded| {
             assert!(bits(&y.values()) == expected, "{name}: {what}");
         };
         let mut y = output.clone();
-        rates_dropout_forward((x.view(), y.view_mut()), rates, key, MaskSource::Key).unwrap();
+        rates_dropout_forward((x.view(), y.view_mut()), &keyed, MaskSource::Key).unwrap();
         same("forward", &y);
         let (mut y, mut mask) = (output.clone(), Mask::new(rows, cols).unwrap());
-        rates_dropout_forward((x.view(), y.view_mut()), rates, key, &mut mask).unwrap();
+        rates_dropout_forward((x.view(), y.view_mut()), &keyed, &mut mask).unwrap();
         same("forward, storing", &y);
         assert_eq!(mask, stored, "{what}");
         let mut y = output.clone();
-        rates_dropout_forward((x.view(), y.view_mut()), rates, &key.with_origin(0, 1), &mask)
-            .unwrap();
+        rates_dropout_forward(
+            (x.view(), y.view_mut()),
+            &rates.with_key(key.with_origin(0, 1)),
+            &mask,
+        )
+        .unwrap();
         same("forward, given", &y);
         let mut y = x.clone();
-        rates_dropout_forward(y.view_mut(), rates, key, MaskSource::Key).unwrap();
+        rates_dropout_forward(y.view_mut(), &keyed, MaskSource::Key).unwrap();
         same("forward in place", &y);
         let mut y = output.clone();
-        rates_dropout_backward((x.view(), y.view_mut()), rates, key, MaskSource::Key).unwrap();
+        rates_dropout_backward((x.view(), y.view_mut()), &keyed, MaskSource::Key).unwrap();
         same("backward", &y);
         let mut y = x.clone();
-        rates_dropout_backward(y.view_mut(), rates, key, Some(&mask)).unwrap();
+        rates_dropout_backward(y.view_mut(), &keyed, Some(&mask)).unwrap();
         same("backward in place, mask stored", &y);
     });
 }
@@ -125,10 +128,17 @@ fn equal_rates_are_one_rate() {
         for axis in AXES {
             let rates = vec![rate; count(axis, rows, cols)];
             let rates = Rates::new(axis, &rates, Scaling::Inverted).unwrap();
-            assert_eq!(Mask::generate_with_rates(rows, cols, &rates, &key()), Ok(mask.clone()));
+            assert_eq!(
+                Mask::generate_with_rates(rows, cols, &rates.with_key(key())),
+                Ok(mask.clone())
+            );
             let to = matrix_mut(&mut y, rows, cols);
-            rates_dropout_forward((matrix(&x, rows, cols), to), &rates, &key(), MaskSource::Key)
-                .unwrap();
+            rates_dropout_forward(
+                (matrix(&x, rows, cols), to),
+                &rates.with_key(key()),
+                MaskSource::Key,
+            )
+            .unwrap();
             assert_eq!(y, expected);
         }
     }
@@ -141,7 +151,9 @@ fn threads_and_shards_do_not_show() {
         let all = mixed(count(axis, rows, cols), 1);
         let rates = Rates::new(axis, &all, Scaling::Inverted).unwrap();
         let generate = |threads| {
-            with_threads(threads, || Mask::generate_with_rates(rows, cols, &rates, &key()).unwrap())
+            with_threads(threads, || {
+                Mask::generate_with_rates(rows, cols, &rates.with_key(key())).unwrap()
+            })
         };
         let whole = generate(1);
         assert!(generate(2) == whole && generate(8) == whole, "{axis:?}");
@@ -153,7 +165,7 @@ fn threads_and_shards_do_not_show() {
         };
         let rates = Rates::new(axis, part, Scaling::Inverted).unwrap();
         let key = key().with_origin(row0 as u64, col0 as u64);
-        let part = Mask::generate_with_rates(part_rows, part_cols, &rates, &key).unwrap();
+        let part = Mask::generate_with_rates(part_rows, part_cols, &rates.with_key(key)).unwrap();
         for r in 0..part_rows {
             for c in 0..part_cols {
                 assert_eq!(part.get(r, c), whole.get(row0 + r, col0 + c), "{axis:?} {r} {c}");
@@ -194,7 +206,11 @@ fn bad_arguments_are_errors() {
     let (x, mut y) = ([1.0; 6], [9.0; 6]);
     let rates = Rates::per_row(&[0.5; 3]).unwrap();
     let run = |y: &mut [f32; 6], rates: &Rates, key: &MaskKey| {
-        rates_dropout_forward((matrix(&x, 2, 3), matrix_mut(y, 2, 3)), rates, key, MaskSource::Key)
+        rates_dropout_forward(
+            (matrix(&x, 2, 3), matrix_mut(y, 2, 3)),
+            &rates.with_key(*key),
+            MaskSource::Key,
+        )
     };
     let error = run(&mut y, &rates, &key()).unwrap_err();
     assert!(matches!(error, Error::Mismatch { left_value: 3, right_value: 2, .. }), "{error}");
@@ -202,14 +218,15 @@ fn bad_arguments_are_errors() {
     let error = run(&mut y, &rates, &key().with_origin(0, (1 << 39) - 2)).unwrap_err();
     assert!(matches!(error, Error::Address { what: "column", .. }), "{error}");
     let (from, to) = (matrix(&x, 2, 3), matrix_mut(&mut y, 3, 2));
-    let error = rates_dropout_backward((from, to), &rates, &key(), MaskSource::Key).unwrap_err();
+    let error =
+        rates_dropout_backward((from, to), &rates.with_key(key()), MaskSource::Key).unwrap_err();
     assert!(matches!(error, Error::Shape { .. }), "{error}");
     let mask = Mask::new(3, 3).unwrap();
     let (from, to) = (matrix(&x, 2, 3), matrix_mut(&mut y, 2, 3));
-    let error = rates_dropout_forward((from, to), &rates, &key(), &mask).unwrap_err();
+    let error = rates_dropout_forward((from, to), &rates.with_key(key()), &mask).unwrap_err();
     assert!(matches!(error, Error::Shape { left_rows: 3, right_rows: 2, .. }), "{error}");
-    assert!(Mask::generate_with_rates(2, 4, &rates, &key()).is_err());
-    assert!(Mask::new(2, 4).unwrap().fill_with_rates(&rates, &key()).is_err());
+    assert!(Mask::generate_with_rates(2, 4, &rates.with_key(key())).is_err());
+    assert!(Mask::new(2, 4).unwrap().fill_with_rates(&rates.with_key(key())).is_err());
     assert_eq!(y, [9.0; 6], "an output was touched");
 }
 
@@ -219,7 +236,7 @@ fn shares_of_kept_elements() {
     let (rows, cols) = (1 << 16, 1 << 8);
     let rates: Vec<f64> = (0..cols).map(|c| c as f64 / (cols - 1) as f64).collect();
     let rates = Rates::per_column(&rates).unwrap();
-    let mask = Mask::generate_with_rates(rows, cols, &rates, &key()).unwrap();
+    let mask = Mask::generate_with_rates(rows, cols, &rates.with_key(key())).unwrap();
     let mut kept = vec![0u32; cols];
     for row in mask.iter_rows() {
         for (c, kept) in kept.iter_mut().enumerate() {
@@ -235,7 +252,7 @@ fn shares_of_kept_elements() {
         near(kept.into(), rows, rates.get(c).unwrap());
     }
     let rates = Rates::per_row(rates.rates()).unwrap();
-    let mask = Mask::generate_with_rates(cols, rows, &rates, &key()).unwrap();
+    let mask = Mask::generate_with_rates(cols, rows, &rates.with_key(key())).unwrap();
     for (r, row) in mask.iter_rows().enumerate() {
         let kept: u32 = row.iter().map(|word| word.count_ones()).sum();
         near(kept.into(), rows, rates.get(r).unwrap());

@@ -97,6 +97,7 @@ fn run_alpha(u: &mut Unstructured<'_>) -> Result<()> {
             key = key.with_origin(0, key.col0());
         }
     }
+    let keyed = dropout.with_key(key);
     // A key from the input may be of features too: then this mask is refused.
     let given = input::mask(u, if features { 1 } else { rows }, cols)?;
     let masking = Masking::new(u)?;
@@ -106,17 +107,16 @@ fn run_alpha(u: &mut Unstructured<'_>) -> Result<()> {
 
     let (mut y, mut expected_mask) = (blank.clone(), given.clone());
     let to = masking.of(&given, &mut expected_mask);
-    let forward = reference::alpha_dropout_forward((x.view(), y.view_mut()), &dropout, &key, to);
+    let forward = reference::alpha_dropout_forward((x.view(), y.view_mut()), &keyed, to);
     let saved = masking.saved(&expected_mask);
     let mut dx = blank.clone();
-    let backward =
-        reference::alpha_dropout_backward((x.view(), dx.view_mut()), &dropout, &key, saved);
+    let backward = reference::alpha_dropout_backward((x.view(), dx.view_mut()), &keyed, saved);
     let (y, dx) = (y.values(), dx.values());
 
     for_each_level(|level| {
         let (mut fast, mut mask) = (blank.clone(), given.clone());
         let to = masking.of(&given, &mut mask);
-        let result = alpha_dropout_forward((x.view(), fast.view_mut()), &dropout, &key, to);
+        let result = alpha_dropout_forward((x.view(), fast.view_mut()), &keyed, to);
         assert_same_outcome(level, "forward", &result, &forward);
         assert_same(level, "y", &fast.values(), &y);
         if result.is_ok() {
@@ -126,16 +126,16 @@ fn run_alpha(u: &mut Unstructured<'_>) -> Result<()> {
         }
         let (mut fast, mut mask) = (x.clone(), given.clone());
         let to = masking.of(&given, &mut mask);
-        let result = alpha_dropout_forward(fast.view_mut(), &dropout, &key, to);
+        let result = alpha_dropout_forward(fast.view_mut(), &keyed, to);
         assert_same_outcome(level, "forward in place", &result, &forward);
         let expected = if result.is_ok() { y.clone() } else { x.values() };
         assert_same(level, "y in place", &fast.values(), &expected);
         let mut fast = blank.clone();
-        let result = alpha_dropout_backward((x.view(), fast.view_mut()), &dropout, &key, saved);
+        let result = alpha_dropout_backward((x.view(), fast.view_mut()), &keyed, saved);
         assert_same_outcome(level, "backward", &result, &backward);
         assert_same(level, "dx", &fast.values(), &dx);
         let mut fast = x.clone();
-        let result = alpha_dropout_backward(fast.view_mut(), &dropout, &key, saved);
+        let result = alpha_dropout_backward(fast.view_mut(), &keyed, saved);
         assert_same_outcome(level, "backward in place", &result, &backward);
         let expected = if result.is_ok() { dx.clone() } else { x.values() };
         assert_same(level, "dx in place", &fast.values(), &expected);

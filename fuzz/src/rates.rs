@@ -33,32 +33,31 @@ fn run(u: &mut Unstructured<'_>) -> Result<()> {
     let valid = values.iter().all(|rate| (0.0..=1.0).contains(rate));
     assert_eq!(rates.is_ok(), valid, "{values:?}");
     let Ok(rates) = rates else { return Ok(()) };
-    let key = key(u)?;
+    let keyed = rates.with_key(key(u)?);
     let layouts = [Layout::new(u)?, Layout::new(u)?];
     let x = Matrix::random(u, rows, cols, layouts[0])?;
     let masking = Masking::new(u)?;
     let given = input::mask(u, rows, cols)?;
     let blank = Matrix::new(&vec![9.0; rows * cols], rows, cols, layouts[1]);
 
-    let bits = reference::mask_with_rates(rows, cols, &rates, &key);
+    let bits = reference::mask_with_rates(rows, cols, &keyed);
     let (mut y, mut expected_mask) = (blank.clone(), given.clone());
     let to = masking.of(&given, &mut expected_mask);
-    let forward = reference::rates_dropout_forward((x.view(), y.view_mut()), &rates, &key, to);
+    let forward = reference::rates_dropout_forward((x.view(), y.view_mut()), &keyed, to);
     let y = y.values();
     let saved = masking.saved(&expected_mask);
     let mut dx = blank.clone();
-    let backward =
-        reference::rates_dropout_backward((x.view(), dx.view_mut()), &rates, &key, saved);
+    let backward = reference::rates_dropout_backward((x.view(), dx.view_mut()), &keyed, saved);
     let dx = dx.values();
 
     for_each_level(|level| {
-        match (Mask::generate_with_rates(rows, cols, &rates, &key), &bits) {
+        match (Mask::generate_with_rates(rows, cols, &keyed), &bits) {
             (Ok(mask), Ok(bits)) => assert_eq!(mask.to_bools().as_ref(), Ok(bits), "{level}"),
             (mask, bits) => assert_eq!(mask.err(), bits.clone().err(), "{level}"),
         }
         let (mut fast, mut mask) = (blank.clone(), given.clone());
         let to = masking.of(&given, &mut mask);
-        let result = rates_dropout_forward((x.view(), fast.view_mut()), &rates, &key, to);
+        let result = rates_dropout_forward((x.view(), fast.view_mut()), &keyed, to);
         assert_same_outcome(level, "forward", &result, &forward);
         assert_same(level, "y", &fast.values(), &y);
         if result.is_ok() {
@@ -68,16 +67,16 @@ fn run(u: &mut Unstructured<'_>) -> Result<()> {
         }
         let (mut fast, mut mask) = (x.clone(), given.clone());
         let to = masking.of(&given, &mut mask);
-        let result = rates_dropout_forward(fast.view_mut(), &rates, &key, to);
+        let result = rates_dropout_forward(fast.view_mut(), &keyed, to);
         assert_same_outcome(level, "forward in place", &result, &forward);
         let expected = if result.is_ok() { y.clone() } else { x.values() };
         assert_same(level, "y in place", &fast.values(), &expected);
         let mut fast = blank.clone();
-        let result = rates_dropout_backward((x.view(), fast.view_mut()), &rates, &key, saved);
+        let result = rates_dropout_backward((x.view(), fast.view_mut()), &keyed, saved);
         assert_same_outcome(level, "backward", &result, &backward);
         assert_same(level, "dx", &fast.values(), &dx);
         let mut fast = x.clone();
-        let result = rates_dropout_backward(fast.view_mut(), &rates, &key, saved);
+        let result = rates_dropout_backward(fast.view_mut(), &keyed, saved);
         assert_same_outcome(level, "backward in place", &result, &backward);
         let expected = if result.is_ok() { dx.clone() } else { x.values() };
         assert_same(level, "dx in place", &fast.values(), &expected);

@@ -57,6 +57,11 @@ impl AlphaDropout {
         Ok(Self { dropout, scale, shift, dropped })
     }
 
+    /// This dropout with the mask of a key.
+    pub const fn with_key(self, key: MaskKey) -> KeyedDropout<Self> {
+        KeyedDropout::new(self, key)
+    }
+
     /// The probability to drop, as it was given.
     pub fn rate(&self) -> f64 {
         self.dropout.rate()
@@ -83,6 +88,13 @@ impl AlphaDropout {
     }
 }
 
+impl KeyedDropout<AlphaDropout> {
+    /// The dropout of the mask.
+    pub(crate) fn of_mask(&self) -> KeyedDropout {
+        self.dropout().dropout.with_key(*self.key())
+    }
+}
+
 /// `y = keep ? a x + b : a α' + b`.
 ///
 /// x and y are [rows, cols], and so is the mask, which is made, stored or given as [`MaskSource`] says.
@@ -99,13 +111,14 @@ impl AlphaDropout {
 /// };
 /// use fused_dropout::{Mask, MaskKey};
 ///
-/// let (alpha, key) = (AlphaDropout::new(0.1)?, MaskKey::new(42, 1, 0)?);
+/// let alpha = AlphaDropout::new(0.1)?;
+/// let keyed = alpha.with_key(MaskKey::new(42, 1, 0)?);
 /// let (x, mut y) = ([1.0; 100], [0.0; 100]);
 /// let mut mask = Mask::new(1, 100)?;
-/// alpha_dropout_forward((&x[..], &mut y[..]), &alpha, &key, &mut mask)?;
+/// alpha_dropout_forward((&x[..], &mut y[..]), &keyed, &mut mask)?;
 ///
 /// let mut dy = [1.0; 100];
-/// alpha_dropout_backward(&mut dy[..], &alpha, &key, &mask)?;
+/// alpha_dropout_backward(&mut dy[..], &keyed, &mask)?;
 /// for i in 0..100 {
 ///     match mask.get(0, i) {
 ///         Some(true) => assert_eq!(dy[i], alpha.scale() as f32),
@@ -121,21 +134,16 @@ impl AlphaDropout {
 /// address.
 pub fn alpha_dropout_forward<'a, 'm>(
     xy: impl Into<InOut<'a>>,
-    dropout: &AlphaDropout,
-    key: &MaskKey,
+    dropout: &KeyedDropout<AlphaDropout>,
     mask: impl Into<MaskSource<'m>>,
 ) -> Result<()> {
     let (mut xy, mask) = (xy.into(), mask.into());
-    let shape = check_alpha(&xy, ("x", "y"), key, &mask)?;
+    let shape = check_alpha(&xy, ("x", "y"), dropout.key(), &mask)?;
     let level = Level::current()?;
-    let op = Alpha {
-        scale: dropout.scale as f32,
-        shift: dropout.shift as f32,
-        dropped: dropout.dropped as f32,
-    };
+    let AlphaDropout { scale, shift, dropped, .. } = *dropout.dropout();
+    let op = Alpha { scale: scale as f32, shift: shift as f32, dropped: dropped as f32 };
     let (x, y) = xy.pointers();
-    let dropout = dropout.dropout.with_key(*key);
-    with_bits(&dropout, shape, mask, |bits| {
+    with_bits(&dropout.of_mask(), shape, mask, |bits| {
         // SAFETY: views of this shape, which are borrowed for this call, and their mask.
         unsafe { pass(x, y, shape, bits) }.run(level, &op);
     })
@@ -148,17 +156,16 @@ pub fn alpha_dropout_forward<'a, 'm>(
 /// As for [`alpha_dropout_forward`].
 pub fn alpha_dropout_backward<'a, 'm>(
     dy_dx: impl Into<InOut<'a>>,
-    dropout: &AlphaDropout,
-    key: &MaskKey,
+    dropout: &KeyedDropout<AlphaDropout>,
     mask: impl Into<MaskSource<'m>>,
 ) -> Result<()> {
     let (mut dy_dx, mask) = (dy_dx.into(), mask.into());
-    let shape = check_alpha(&dy_dx, ("dy", "dx"), key, &mask)?;
+    let shape = check_alpha(&dy_dx, ("dy", "dx"), dropout.key(), &mask)?;
     let level = Level::current()?;
-    let step = Step::Backward { scale: dropout.scale as f32, unscale: 1.0, from_output: false };
+    let scale = dropout.dropout().scale as f32;
+    let step = Step::Backward { scale, unscale: 1.0, from_output: false };
     let (dy, dx) = dy_dx.pointers();
-    let dropout = dropout.dropout.with_key(*key);
-    with_bits(&dropout, shape, mask, |bits| {
+    with_bits(&dropout.of_mask(), shape, mask, |bits| {
         // SAFETY: views of this shape, which are borrowed for this call, and their mask.
         let pass = unsafe { pass(dy, dx, shape, bits) };
         Activation::Identity.with(Run { level, pass, step });

@@ -3,7 +3,7 @@
 use std::marker::PhantomData;
 
 use super::ops::Op;
-use super::rows::{Rows, RowsOp, Strided};
+use super::row_loops::{Rows, RowsOp, Strided};
 use crate::Level;
 use crate::isa::{Isa, Kernel, caches, is_fallback};
 use crate::mask::{Bits, TILE_COLS, TILE_WORDS, Tile};

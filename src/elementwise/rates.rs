@@ -5,7 +5,7 @@ use super::ops::Op;
 use crate::Level;
 use crate::error::Result;
 use crate::isa::Isa;
-use crate::mask::{Bits, MaskKey, MaskSource, RateAxis, Rates};
+use crate::mask::{Bits, KeyedDropout, MaskSource, RateAxis, Rates};
 use crate::view::InOut;
 
 /// `y = keep ? x · scale : 0` with the threshold and the scale of the element's row or column.
@@ -18,14 +18,15 @@ use crate::view::InOut;
 /// use fused_dropout::mask::Rates;
 /// use fused_dropout::{MaskKey, MaskSource, MatMut, MatRef};
 ///
-/// let (rates, key) = (Rates::per_column(&[0.0, 0.5, 1.0])?, MaskKey::new(42, 1, 0)?);
+/// let rates = Rates::per_column(&[0.0, 0.5, 1.0])?;
+/// let keyed = rates.with_key(MaskKey::new(42, 1, 0)?);
 /// let (x, mut y) = ([1.0; 6], [9.0; 6]);
 /// let xy = (MatRef::new(&x, 2, 3)?, MatMut::new(&mut y, 2, 3)?);
-/// rates_dropout_forward(xy, &rates, &key, MaskSource::Key)?;
+/// rates_dropout_forward(xy, &keyed, MaskSource::Key)?;
 /// assert_eq!((y[0], y[2], y[3], y[5]), (1.0, 0.0, 1.0, 0.0));
 ///
 /// let mut dx = [1.0; 6];
-/// rates_dropout_backward(MatMut::new(&mut dx, 2, 3)?, &rates, &key, MaskSource::Key)?;
+/// rates_dropout_backward(MatMut::new(&mut dx, 2, 3)?, &keyed, MaskSource::Key)?;
 /// assert_eq!(dx, y);
 /// # Ok::<(), fused_dropout::Error>(())
 /// ```
@@ -36,11 +37,10 @@ use crate::view::InOut;
 /// origin and the shape go past what a mask can address.
 pub fn rates_dropout_forward<'a, 'm>(
     xy: impl Into<InOut<'a>>,
-    rates: &Rates,
-    key: &MaskKey,
+    rates: &KeyedDropout<&Rates>,
     mask: impl Into<MaskSource<'m>>,
 ) -> Result<()> {
-    run(xy.into(), ("x", "y"), rates, key, mask.into())
+    run(xy.into(), ("x", "y"), rates, mask.into())
 }
 
 /// `dx = keep ? dy · scale : 0`, the gradient of [`rates_dropout_forward`], of the same shapes.
@@ -50,24 +50,21 @@ pub fn rates_dropout_forward<'a, 'm>(
 /// As for [`rates_dropout_forward`].
 pub fn rates_dropout_backward<'a, 'm>(
     dy_dx: impl Into<InOut<'a>>,
-    rates: &Rates,
-    key: &MaskKey,
+    rates: &KeyedDropout<&Rates>,
     mask: impl Into<MaskSource<'m>>,
 ) -> Result<()> {
-    run(dy_dx.into(), ("dy", "dx"), rates, key, mask.into())
+    run(dy_dx.into(), ("dy", "dx"), rates, mask.into())
 }
 
 /// Rows and columns, if the arguments agree with each other; input and output have these names.
 pub(crate) fn check_rates<T>(
     xy: &InOut<'_, T>,
     (input, output): (&'static str, &'static str),
-    rates: &Rates,
-    key: &MaskKey,
+    rates: &KeyedDropout<&Rates>,
     mask: &MaskSource<'_>,
 ) -> Result<(usize, usize)> {
     let (rows, cols) = xy.check(input, output)?;
-    rates.check(rows, cols)?;
-    key.check(rows, cols)?;
+    rates.check_matrix(rows, cols)?;
     mask.check((input, rows, cols))?;
     Ok((rows, cols))
 }
@@ -75,30 +72,29 @@ pub(crate) fn check_rates<T>(
 fn run(
     mut xy: InOut<'_>,
     names: (&'static str, &'static str),
-    rates: &Rates,
-    key: &MaskKey,
+    rates: &KeyedDropout<&Rates>,
     mask: MaskSource<'_>,
 ) -> Result<()> {
-    let (rows, cols) = check_rates(&xy, names, rates, key, &mask)?;
+    let (rows, cols) = check_rates(&xy, names, rates, &mask)?;
     let level = Level::current()?;
     if rows == 0 || cols == 0 {
         return Ok(());
     }
     let (main, out) = xy.pointers();
-    let scales = rates.scales();
-    let bias = (rates.axis() == RateAxis::Column).then_some(scales);
+    let (scales, axis) = (rates.dropout().scales(), rates.dropout().axis());
+    let bias = (axis == RateAxis::Column).then_some(scales);
     let run = |bits| {
         let tensors = Tensors { rows, cols, main, second: None, bias, out, sum: None, bits };
         // SAFETY: views of this shape, which are borrowed for this call, and their mask.
         let pass = unsafe { Pass::new(tensors) };
-        match rates.axis() {
+        match axis {
             RateAxis::Row => pass.run(level, &ScaleRows { scales, scale: 1.0 }),
             RateAxis::Column => pass.run(level, &ScaleColumns),
         }
     };
     match mask {
-        MaskSource::Key => rates.with_bits(key, None, run)?,
-        MaskSource::Store(mask) => rates.with_bits(key, Some(mask), run)?,
+        MaskSource::Key => rates.with_bits(level, None, run)?,
+        MaskSource::Store(mask) => rates.with_bits(level, Some(mask), run)?,
         MaskSource::Given(mask) => run(Bits::stored(mask)),
     }
     Ok(())

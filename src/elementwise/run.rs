@@ -46,22 +46,21 @@ macro_rules! known {
     };
 }
 
-/// There is a loop for each set of tensors. A long function has one for the common sets, and one that
-/// branches for the others and for outputs that are streamed, which memory bounds.
+/// There is a loop for each set of tensors. A long function has one more, which branches, for outputs
+/// that are streamed: memory bounds those.
 fn forward<F: Function>(level: Level, pass: Pass<'_>, f: F, scale: f32) {
     let (bias, second) = (pass.has_bias(), pass.has_second());
     if !F::LONG {
         return known!(bias second => pass.run(level, &Forward { f, scale, bias, second }));
     }
-    if second || pass.streams() {
+    if pass.streams() {
         return pass.run(level, &Forward { f, scale, bias, second });
     }
-    let second = Never;
-    known!(bias => pass.run(level, &Forward { f, scale, bias, second }));
+    known!(bias second => pass.run(level, &Forward { f, scale, bias, second }));
 }
 
 /// As in [`forward`]: for functions that need nothing, for those that need the output and have it, and
-/// for those that have z.
+/// for those that have z. Rare sets of a long function's tensors go through the loop that branches, too.
 fn backward<F: Function>(
     level: Level,
     pass: Pass<'_>,

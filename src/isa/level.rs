@@ -18,6 +18,14 @@ const VARIABLE: &str = "FUSED_DROPOUT_LEVEL";
 /// Operations use the best level of the machine, found once. To force another for a whole program, set
 /// the environment variable `FUSED_DROPOUT_LEVEL` to `portable`, `avx2` or `avx512`; an empty one
 /// counts as unset.
+///
+/// ```
+/// # use fused_dropout::Level;
+/// assert!(Level::Portable.is_available() && Level::best().is_available());
+/// assert_eq!(Level::available().last(), Some(Level::best()));
+/// assert_eq!("avx2".parse(), Ok(Level::Avx2));
+/// assert_eq!(Level::Avx2.to_string(), "avx2");
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[non_exhaustive]
 #[must_use]

@@ -93,6 +93,16 @@ impl KeptUnits {
     /// is kept if column `col0 + u` of row 0 is, in domain 1. The scale is that of `dropout`, 2^32
     /// / T.
     ///
+    /// ```
+    /// # use fused_dropout::{Dropout, Error, Mask, MaskKey, layer::KeptUnits};
+    /// let half = Dropout::new(0.5)?.with_key(MaskKey::new(42, 1, 0)?);
+    /// let kept = KeptUnits::bernoulli(100, &half)?;
+    /// let mask = Mask::generate(1, 100, &half.with_key(half.key().units()))?;
+    /// assert_eq!((kept.len() as u64, kept.scale()), (mask.count(), 2.0));
+    /// assert!(kept.indices().iter().all(|unit| mask.get(0, *unit as usize) == Some(true)));
+    /// # Ok::<(), Error>(())
+    /// ```
+    ///
     /// # Errors
     ///
     /// When the key's origin is not in row 0, or its columns go past what a mask can address, or

@@ -72,6 +72,23 @@ impl PackedWeight {
     /// Packs for the forward pass of this layer: with its dropout of weights, and of the kept inputs and
     /// units only.
     ///
+    /// ```
+    /// # use fused_dropout::layer::{DenseArgs, DenseLayer, PackedWeight, dense_forward};
+    /// # use fused_dropout::{Activation, Dropout, Error, MaskKey, MaskSource, MatMut, MatRef};
+    /// let dropped = Dropout::new(0.5)?.with_key(MaskKey::new(42, 1, 0)?);
+    /// let layer = DenseLayer::new(Activation::Relu).with_weight_dropout(dropped);
+    /// let (x, w) = (MatRef::new(&[1.0, 2.0], 1, 2)?, MatRef::new(&[1.0, 0.0, 0.5, -1.0], 2, 2)?);
+    /// let packed = PackedWeight::for_layer(&layer, w)?;
+    ///
+    /// let args = DenseArgs::new(layer, x, w);
+    /// let (mut y, mut from_packed) = ([9.0; 2], [7.0; 2]);
+    /// dense_forward(&args, MatMut::new(&mut y, 1, 2)?, None, MaskSource::Key)?;
+    /// let to = MatMut::new(&mut from_packed, 1, 2)?;
+    /// dense_forward(&args.with_packed(&packed), to, None, MaskSource::Key)?;
+    /// assert_eq!(from_packed, y);
+    /// # Ok::<(), Error>(())
+    /// ```
+    ///
     /// # Errors
     ///
     /// As for [`new`](Self::new), and when the layer does not fit the weights.
@@ -80,6 +97,21 @@ impl PackedWeight {
     }
 
     /// Packs for the gradient of this layer's input: for backward and update.
+    ///
+    /// ```
+    /// # use fused_dropout::layer::{DenseArgs, DenseLayer, Gradients, PackedWeight, dense_backward};
+    /// # use fused_dropout::{Activation, Error, MaskSource, MatMut, MatRef, Saved};
+    /// let (layer, x) = (DenseLayer::new(Activation::Identity), MatRef::new(&[1.0, 2.0], 1, 2)?);
+    /// let w = MatRef::new(&[1.0, 0.0, 0.5, -1.0], 2, 2)?;
+    /// let packed = PackedWeight::for_input_gradient(&layer, w)?;
+    ///
+    /// let (mut dx, dy) = ([9.0; 2], MatRef::new(&[1.0, 1.0], 1, 2)?);
+    /// let args = DenseArgs::new(layer, x, w).with_packed(&packed);
+    /// let gradients = Gradients::default().with_dx(MatMut::new(&mut dx, 1, 2)?);
+    /// dense_backward(&args, &Saved::Nothing, dy, gradients, MaskSource::Key)?;
+    /// assert_eq!(dx, [1.0, -0.5]);
+    /// # Ok::<(), Error>(())
+    /// ```
     ///
     /// # Errors
     ///

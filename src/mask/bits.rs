@@ -10,12 +10,12 @@ mod walk;
 mod words;
 
 pub(super) use planes::Planes;
-pub(super) use rates::{ColumnStream, RowStream};
+pub(super) use rates::RateStream;
 pub(super) use words::{WordsMut, compact, first_bits};
 
+use super::axes::Nest;
 use super::key::MaskKey;
 use super::keyed::KeyedDropout;
-use super::nest::Nest;
 use crate::isa::{Isa, Kernel};
 use crate::threads::Part;
 use spread::Spread;
@@ -47,10 +47,8 @@ pub(crate) enum Generator {
     Key(MaskKey, Single),
     /// The same, for the transposed matrix.
     Transposed(MaskKey, Single),
-    /// A key, with a threshold for each row.
-    Rows(RowStream),
-    /// A key, with a threshold for each column.
-    Columns(ColumnStream),
+    /// A key, with a threshold for each row or for each column.
+    Rates(RateStream),
     /// A reduced mask, for a matrix of one row.
     Spread(Spread),
 }
@@ -146,8 +144,7 @@ impl Bits {
                 Generator::Transposed(key, one) => {
                     isa.vectorize(TransposedWalk::new(key, one, part, out, stride));
                 }
-                Generator::Rows(stream) => isa.vectorize(stream.walk(part, out, stride)),
-                Generator::Columns(stream) => isa.vectorize(stream.walk(part, out, stride)),
+                Generator::Rates(stream) => stream.write(part, out, stride),
                 Generator::Spread(spread) => spread.write(part.col, part.cols, out),
             }
         }

@@ -1,6 +1,6 @@
 //! Which elements of a tensor share a decision.
 
-use super::nest::{AXES, Nest};
+use super::axes::{AXES, Nest};
 use crate::error::{Error, Result, check_equal};
 
 /// A tensor of one to five axes, stored row-major, and the axes along which its elements share one
@@ -119,6 +119,14 @@ impl BroadcastShape {
     }
 
     /// One decision for each sample of [batch, ...].
+    ///
+    /// ```
+    /// # use fused_dropout::{Error, mask::BroadcastShape};
+    /// let shape = BroadcastShape::per_sample(&[64, 256, 28, 28])?;
+    /// assert_eq!(shape.mask_shape(), (64, 1));
+    /// assert_eq!(shape.mask_index(&[3, 7, 20, 4]), Some((3, 0)));
+    /// # Ok::<(), Error>(())
+    /// ```
     ///
     /// # Errors
     ///

@@ -68,6 +68,13 @@ impl Mask {
 
     /// The decisions, row after row; true keeps.
     ///
+    /// ```
+    /// # use fused_dropout::{Error, Mask};
+    /// let keep = [true, false, false, false, true, true];
+    /// assert_eq!(Mask::from_bools(2, 3, &keep)?.to_bools()?, keep);
+    /// # Ok::<(), Error>(())
+    /// ```
+    ///
     /// # Errors
     ///
     /// When there is no memory for them.
@@ -81,6 +88,14 @@ impl Mask {
     }
 
     /// Keeps what was dropped, and drops what was kept.
+    ///
+    /// ```
+    /// # use fused_dropout::{Error, Mask};
+    /// let mut mask = Mask::from_bools(1, 3, &[true, false, false])?;
+    /// mask.invert();
+    /// assert_eq!(mask, Mask::from_bools(1, 3, &[false, true, true])?);
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn invert(&mut self) {
         let (cols, per_row) = (self.cols, self.words_per_row());
         if per_row == 0 {

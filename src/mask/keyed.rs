@@ -10,6 +10,10 @@ use crate::error::Result;
 /// the key at (row0 + row, col0 + column): see [`mask`](mod@crate::mask). What is kept is
 /// multiplied by the dropout's [`scale`](Dropout::scale).
 ///
+/// Dropout of another kind is keyed in the same way: D may be an
+/// [`AlphaDropout`](crate::elementwise::AlphaDropout), or [`Rates`](crate::mask::Rates) that are borrowed.
+/// Each has a method `with_key`.
+///
 /// ```
 /// # use fused_dropout::{Dropout, Error, Mask, MaskKey};
 /// let half = Dropout::new(0.5)?.with_key(MaskKey::new(42, 1, 0)?);
@@ -20,22 +24,19 @@ use crate::error::Result;
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq)]
 #[must_use]
-pub struct KeyedDropout {
-    dropout: Dropout,
+pub struct KeyedDropout<D = Dropout> {
+    dropout: D,
     key: MaskKey,
 }
 
-impl KeyedDropout {
-    /// Nothing is dropped.
-    pub const NONE: KeyedDropout = KeyedDropout { dropout: Dropout::NONE, key: MaskKey::FIRST };
-
+impl<D: Copy> KeyedDropout<D> {
     /// This dropout with the mask of this key.
-    pub const fn new(dropout: Dropout, key: MaskKey) -> Self {
+    pub const fn new(dropout: D, key: MaskKey) -> Self {
         Self { dropout, key }
     }
 
     /// How much to drop, and how to scale what is kept.
-    pub const fn dropout(&self) -> &Dropout {
+    pub const fn dropout(&self) -> &D {
         &self.dropout
     }
 
@@ -49,14 +50,19 @@ impl KeyedDropout {
         Self { key, ..self }
     }
 
-    /// Whether an element may be dropped.
-    pub(crate) fn drops(&self) -> bool {
-        self.dropout.drops()
-    }
-
     /// `Ok` when `rows` x `cols` elements from the key's origin on can be addressed.
     pub(crate) fn check(&self, rows: usize, cols: usize) -> Result<()> {
         self.key.check(rows, cols)
+    }
+}
+
+impl KeyedDropout {
+    /// Nothing is dropped.
+    pub const NONE: KeyedDropout = KeyedDropout { dropout: Dropout::NONE, key: MaskKey::FIRST };
+
+    /// Whether an element may be dropped.
+    pub(crate) fn drops(&self) -> bool {
+        self.dropout.drops()
     }
 }
 

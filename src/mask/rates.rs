@@ -1,8 +1,9 @@
 //! A rate for each row or for each column.
 
-use super::bits::{Bits, ColumnStream, Generator, Planes, RowStream, TILE_COLS};
+use super::bits::{Bits, Generator, Planes, RateStream, TILE_COLS};
 use super::dropout::{Dropout, Scaling};
 use super::key::MaskKey;
+use super::keyed::KeyedDropout;
 use super::stored::{Mask, fill_parts};
 use crate::Level;
 use crate::buffers::{self, Lease, Slot};
@@ -18,8 +19,8 @@ use crate::threads;
 ///
 /// ```
 /// # use fused_dropout::{Dropout, Error, Mask, MaskKey, mask::Rates};
-/// let key = MaskKey::new(1, 2, 3)?;
-/// let mask = Mask::generate_with_rates(4, 3, &Rates::per_column(&[0.0, 0.5, 1.0])?, &key)?;
+/// let (rates, key) = (Rates::per_column(&[0.0, 0.5, 1.0])?, MaskKey::new(1, 2, 3)?);
+/// let mask = Mask::generate_with_rates(4, 3, &rates.with_key(key))?;
 /// let half = Mask::generate(4, 3, &Dropout::new(0.5)?.with_key(key))?;
 /// for row in 0..4 {
 ///     assert_eq!(mask.get(row, 0), Some(true));
@@ -90,6 +91,11 @@ impl Rates {
         Ok(Self { axis, scaling, rates, thresholds, scales, planes })
     }
 
+    /// These rates with the mask of a key.
+    pub const fn with_key(&self, key: MaskKey) -> KeyedDropout<&Self> {
+        KeyedDropout::new(self, key)
+    }
+
     /// What has a rate of its own.
     pub fn axis(&self) -> RateAxis {
         self.axis
@@ -131,14 +137,8 @@ impl Rates {
         self.rates.get(i).and_then(|rate| Dropout::with_scaling(*rate, self.scaling).ok())
     }
 
-    /// The dropout of element (row, col).
-    pub(crate) fn of(&self, row: usize, col: usize) -> Dropout {
-        let i = if self.axis == RateAxis::Row { row } else { col };
-        self.get(i).unwrap_or(Dropout::NONE)
-    }
-
     /// `Ok` when there is a rate for each row or column of the matrix.
-    pub(crate) fn check(&self, rows: usize, cols: usize) -> Result<()> {
+    fn check(&self, rows: usize, cols: usize) -> Result<()> {
         match self.axis {
             RateAxis::Row => check_equal("number of rates", self.len(), "number of rows", rows),
             RateAxis::Column => {
@@ -146,26 +146,43 @@ impl Rates {
             }
         }
     }
+}
 
-    /// Calls `f` with the bits of `key` at these rates, stored in `save` if it is there; not when
-    /// there is no memory for what they are made from.
+impl KeyedDropout<&Rates> {
+    /// The dropout of element (row, col).
+    pub(crate) fn of(&self, row: usize, col: usize) -> KeyedDropout {
+        let rates = self.dropout();
+        let i = if rates.axis == RateAxis::Row { row } else { col };
+        rates.get(i).unwrap_or(Dropout::NONE).with_key(*self.key())
+    }
+
+    /// `Ok` when there is a rate for each row or column of the matrix, and the key addresses it.
+    pub(crate) fn check_matrix(&self, rows: usize, cols: usize) -> Result<()> {
+        self.dropout().check(rows, cols)?;
+        self.check(rows, cols)
+    }
+
+    /// Calls `f` with the bits, stored in `save` if it is there; not when there is no memory for
+    /// what they are made from.
     pub(crate) fn with_bits(
         &self,
-        key: &MaskKey,
+        level: Level,
         save: Option<&mut Mask>,
         f: impl FnOnce(Bits),
     ) -> Result<()> {
+        let (rates, key) = (self.dropout(), self.key());
         let save = save.map(Mask::words_mut);
-        let columns = |planes| Bits::Made(Generator::Columns(ColumnStream::new(key, planes)), save);
+        let bits = |stream| Bits::Made(Generator::Rates(stream), save);
+        let columns = |planes| bits(RateStream::columns(level, key, planes));
         let offset = (key.col0() % 128) as usize;
-        match self.axis {
+        match rates.axis {
             RateAxis::Row => {
-                f(Bits::Made(Generator::Rows(RowStream::new(key, &self.thresholds)), save));
+                f(bits(RateStream::rows(level, key, &rates.thresholds)));
             }
-            RateAxis::Column if offset == 0 => f(columns(&self.planes)),
+            RateAxis::Column if offset == 0 => f(columns(&rates.planes)),
             RateAxis::Column => {
                 let mut planes: Lease<Planes> = Slot::Planes.take();
-                planes.set(&self.thresholds, offset)?;
+                planes.set(&rates.thresholds, offset)?;
                 f(columns(&planes));
             }
         }
@@ -183,29 +200,35 @@ impl Mask {
     pub fn generate_with_rates(
         rows: usize,
         cols: usize,
-        rates: &Rates,
-        key: &MaskKey,
+        rates: &KeyedDropout<&Rates>,
     ) -> Result<Self> {
-        rates.check(rows, cols)?;
-        key.check(rows, cols)?;
+        rates.check_matrix(rows, cols)?;
         let mut mask = Self::new(rows, cols)?;
-        mask.fill_with_rates(rates, key)?;
+        mask.fill_with_rates(rates)?;
         Ok(mask)
     }
 
     /// Generates this mask anew, in place, with a rate for each row or column.
     ///
+    /// ```
+    /// # use fused_dropout::{Error, Mask, MaskKey, mask::Rates};
+    /// let mut mask = Mask::new(2, 3)?;
+    /// let rates = Rates::per_row(&[0.0, 1.0])?;
+    /// mask.fill_with_rates(&rates.with_key(MaskKey::new(42, 1, 0)?))?;
+    /// assert_eq!(mask.to_bools()?, [true, true, true, false, false, false]);
+    /// # Ok::<(), Error>(())
+    /// ```
+    ///
     /// # Errors
     ///
     /// When there is not one rate for each row or column, or as for [`Mask::fill`].
-    pub fn fill_with_rates(&mut self, rates: &Rates, key: &MaskKey) -> Result<()> {
+    pub fn fill_with_rates(&mut self, rates: &KeyedDropout<&Rates>) -> Result<()> {
         let (rows, cols) = (self.rows, self.cols);
-        rates.check(rows, cols)?;
-        key.check(rows, cols)?;
+        rates.check_matrix(rows, cols)?;
         let level = Level::current()?;
         // Ten planes or more: a quarter of what is a task elsewhere.
         let tasks = threads::Grid::new(rows, cols, threads::work::BIT_OF_RATES, 16, TILE_COLS);
-        rates.with_bits(key, Some(self), |bits| {
+        rates.with_bits(level, Some(self), |bits| {
             // SAFETY: the bits are stored in this mask, which is borrowed until all tasks are done;
             // these are disjoint parts of it, and start at multiples of 32 columns.
             unsafe { fill_parts(level, bits, &tasks) };

@@ -59,6 +59,16 @@ impl Mask {
 
     /// Generates this mask anew, in place.
     ///
+    /// ```
+    /// # use fused_dropout::{Dropout, Error, Mask, MaskKey};
+    /// let half = Dropout::new(0.5)?.with_key(MaskKey::new(42, 1, 0)?);
+    /// let mut mask = Mask::generate(4, 9, &half)?;
+    /// let next = half.with_key(half.key().with_step(1));
+    /// mask.fill(&next)?;
+    /// assert_eq!(mask, Mask::generate(4, 9, &next)?);
+    /// # Ok::<(), Error>(())
+    /// ```
+    ///
     /// # Errors
     ///
     /// When the matrix reaches past the rows or columns that a mask can address.

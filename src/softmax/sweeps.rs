@@ -4,7 +4,7 @@
 //! mask bits of the tile made where they are first needed. A tile's data stays in the level-1 or
 //! level-2 cache, so memory is read and written once.
 
-use super::rows::{Line, Lines, ROWS, Shape, Sweep, hide};
+use super::lines::{Line, Lines, ROWS, Shape, Sweep, hide};
 use crate::error::Result;
 use crate::isa::{Isa, load, store};
 use crate::mask::{Bits, TILE_COLS, TILE_WORDS};

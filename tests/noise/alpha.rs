@@ -12,13 +12,14 @@ use proptest::prelude::*;
 fn check(x: &Padded, fresh: &Padded, dropout: &AlphaDropout, key: &MaskKey, features: bool) {
     let (rows, cols) = (x.rows, x.cols);
     let key = if features { key.with_origin(0, key.col0()).units() } else { *key };
+    let keyed = dropout.with_key(key);
     let new_mask = || Mask::new(if features { 1 } else { rows }, cols).unwrap();
     let (mut y, mut dx) = (vec![0.0; rows * cols], vec![0.0; rows * cols]);
     let mut expected_mask = new_mask();
     let (to, mask) = (matrix_mut(&mut y, rows, cols), Some(&mut expected_mask));
-    reference::alpha_dropout_forward((x.view(), to), dropout, &key, mask).unwrap();
+    reference::alpha_dropout_forward((x.view(), to), &keyed, mask).unwrap();
     let (to, mask) = (matrix_mut(&mut dx, rows, cols), Some(&expected_mask));
-    reference::alpha_dropout_backward((x.view(), to), dropout, &key, mask).unwrap();
+    reference::alpha_dropout_backward((x.view(), to), &keyed, mask).unwrap();
     for_each_level(|level| {
         let same = |got: &Padded, expected: &[f32], what: &str| {
             let size = 4.0 * (dropout.scale() + dropout.shift()) as f32 + 4.0;
@@ -27,34 +28,34 @@ fn check(x: &Padded, fresh: &Padded, dropout: &AlphaDropout, key: &MaskKey, feat
         for store in [false, true] {
             let (mut out, mut mask) = (fresh.clone(), new_mask());
             let to = store.then_some(&mut mask);
-            alpha_dropout_forward((x.view(), out.view_mut()), dropout, &key, to).unwrap();
+            alpha_dropout_forward((x.view(), out.view_mut()), &keyed, to).unwrap();
             same(&out, &y, "forward");
             if store {
                 assert_eq!(mask, expected_mask, "{level}");
             }
         }
         let mut out = x.clone();
-        alpha_dropout_forward(out.view_mut(), dropout, &key, MaskSource::Key).unwrap();
+        alpha_dropout_forward(out.view_mut(), &keyed, MaskSource::Key).unwrap();
         same(&out, &y, "forward in place");
         // The mask decides, not the key; the key says only whether there is one decision a column.
         let other = MaskKey::new(77, 7, 7).unwrap();
-        let other = if features { other.units() } else { other };
+        let other = dropout.with_key(if features { other.units() } else { other });
         let mut out = fresh.clone();
-        alpha_dropout_forward((x.view(), out.view_mut()), dropout, &other, &expected_mask).unwrap();
+        alpha_dropout_forward((x.view(), out.view_mut()), &other, &expected_mask).unwrap();
         same(&out, &y, "forward with a given mask");
         let mut out = x.clone();
-        alpha_dropout_forward(out.view_mut(), dropout, &other, &expected_mask).unwrap();
+        alpha_dropout_forward(out.view_mut(), &other, &expected_mask).unwrap();
         same(&out, &y, "forward in place with a given mask");
         let mut again = vec![0.0; rows * cols];
         let to = matrix_mut(&mut again, rows, cols);
-        reference::alpha_dropout_forward((x.view(), to), dropout, &other, &expected_mask).unwrap();
+        reference::alpha_dropout_forward((x.view(), to), &other, &expected_mask).unwrap();
         assert_eq!(bits(&again), bits(&y), "the reference with a given mask");
         for mask in [None, Some(&expected_mask)] {
             let mut out = fresh.clone();
-            alpha_dropout_backward((x.view(), out.view_mut()), dropout, &key, mask).unwrap();
+            alpha_dropout_backward((x.view(), out.view_mut()), &keyed, mask).unwrap();
             same(&out, &dx, "backward");
             let mut out = x.clone();
-            alpha_dropout_backward(out.view_mut(), dropout, &key, mask).unwrap();
+            alpha_dropout_backward(out.view_mut(), &keyed, mask).unwrap();
             same(&out, &dx, "backward in place");
         }
     });
@@ -83,23 +84,19 @@ fn several_tasks_on_any_number_of_threads() {
         (600, 300, key(1, (3, 77))),
         (600, 300, key(1, (0, 77)).units()),
     ] {
+        let keyed = dropout.with_key(key);
         let x = numbers(rows * cols, 1);
         let mut expected = vec![0.0; rows * cols];
         let to = matrix_mut(&mut expected, rows, cols);
-        reference::alpha_dropout_forward(
-            (matrix(&x, rows, cols), to),
-            &dropout,
-            &key,
-            MaskSource::Key,
-        )
-        .unwrap();
+        reference::alpha_dropout_forward((matrix(&x, rows, cols), to), &keyed, MaskSource::Key)
+            .unwrap();
         for_each_level(|level| {
             for threads in [1, 2, 3] {
                 let mut y = vec![9.0; rows * cols];
                 with_threads(threads, || {
                     testing::at_level(level, || {
                         let (x, y) = (matrix(&x, rows, cols), matrix_mut(&mut y, rows, cols));
-                        alpha_dropout_forward((x, y), &dropout, &key, MaskSource::Key).unwrap();
+                        alpha_dropout_forward((x, y), &keyed, MaskSource::Key).unwrap();
                     })
                 })
                 .unwrap();
@@ -135,18 +132,18 @@ fn both_ends_of_the_rate() {
     let x = [f32::NAN, f32::INFINITY, f32::NEG_INFINITY, 0.0, -0.0, 1e-41, 3.5, -2.0];
     for_each_level(|level| {
         for key in [key(1, (0, 0)), key(1, (0, 0)).units()] {
-            let none = AlphaDropout::new(0.0).unwrap();
+            let none = AlphaDropout::new(0.0).unwrap().with_key(key);
             let mut y = x;
-            alpha_dropout_forward(matrix_mut(&mut y, 2, 4), &none, &key, MaskSource::Key).unwrap();
+            alpha_dropout_forward(matrix_mut(&mut y, 2, 4), &none, MaskSource::Key).unwrap();
             assert_eq!(bits(&y), bits(&x), "{level}");
-            alpha_dropout_backward(matrix_mut(&mut y, 2, 4), &none, &key, MaskSource::Key).unwrap();
+            alpha_dropout_backward(matrix_mut(&mut y, 2, 4), &none, MaskSource::Key).unwrap();
             assert_eq!(bits(&y), bits(&x), "{level}");
-            let all = AlphaDropout::new(1.0).unwrap();
+            let all = AlphaDropout::new(1.0).unwrap().with_key(key);
             let mut y = x;
-            alpha_dropout_forward(matrix_mut(&mut y, 2, 4), &all, &key, MaskSource::Key).unwrap();
+            alpha_dropout_forward(matrix_mut(&mut y, 2, 4), &all, MaskSource::Key).unwrap();
             assert_eq!(bits(&y), [0; 8], "{level}");
             let mut y = x;
-            alpha_dropout_backward(matrix_mut(&mut y, 2, 4), &all, &key, MaskSource::Key).unwrap();
+            alpha_dropout_backward(matrix_mut(&mut y, 2, 4), &all, MaskSource::Key).unwrap();
             assert_eq!(bits(&y), [0; 8], "{level}");
         }
     });
@@ -159,11 +156,10 @@ fn what_is_dropped_does_not_matter() {
     for_each_level(|level| {
         let mut mask = Mask::new(1, 200).unwrap();
         let mut y = [f32::NAN; 200];
-        let key = key(1, (0, 0));
-        alpha_dropout_forward(matrix_mut(&mut y, 1, 200), &dropout, &key, Some(&mut mask)).unwrap();
+        let keyed = dropout.with_key(key(1, (0, 0)));
+        alpha_dropout_forward(matrix_mut(&mut y, 1, 200), &keyed, Some(&mut mask)).unwrap();
         let mut dx = [f32::NAN; 200];
-        alpha_dropout_backward(matrix_mut(&mut dx, 1, 200), &dropout, &key, MaskSource::Key)
-            .unwrap();
+        alpha_dropout_backward(matrix_mut(&mut dx, 1, 200), &keyed, MaskSource::Key).unwrap();
         for c in 0..200 {
             let kept = mask.get(0, c).unwrap();
             assert_eq!(y[c].is_nan(), kept, "{level}");
@@ -184,7 +180,7 @@ fn what_is_refused() {
     let mut mask = Mask::new(2, 3).unwrap();
     let run = |y: &mut [f32], rows, cols, key: &MaskKey, mask: Option<&mut Mask>| {
         let (x, y) = (matrix(&x, 2, 3), matrix_mut(y, rows, cols));
-        alpha_dropout_forward((x, y), &dropout, key, mask)
+        alpha_dropout_forward((x, y), &dropout.with_key(*key), mask)
     };
     assert!(matches!(run(&mut y, 3, 2, &element, None), Err(Error::Shape { .. })));
     let units = element.units();
@@ -200,10 +196,11 @@ fn what_is_refused() {
     assert!(matches!(run(&mut y, 2, 3, &outside, None), Err(Error::Address { .. })));
     let to = matrix_mut(&mut y, 2, 3);
     let mask = Mask::new(1, 3).unwrap();
-    let error = alpha_dropout_forward((matrix(&x, 2, 3), to), &dropout, &element, &mask);
+    let error = alpha_dropout_forward((matrix(&x, 2, 3), to), &dropout.with_key(element), &mask);
     assert!(matches!(error, Err(Error::Shape { .. })), "{error:?}");
     let to = matrix_mut(&mut y, 2, 3);
-    let error = alpha_dropout_backward((matrix(&x, 2, 3), to), &dropout, &element, Some(&mask));
+    let error =
+        alpha_dropout_backward((matrix(&x, 2, 3), to), &dropout.with_key(element), Some(&mask));
     assert!(matches!(error, Err(Error::Shape { .. })), "{error:?}");
     assert_eq!(y, [9.0; 6], "an output was touched");
 }

@@ -129,8 +129,12 @@ fn alpha_dropout_keeps_mean_and_variance() {
         for (rows, key) in [(ROWS, key(16, (0, 0))), (1, key(16, (0, 0)).units())] {
             let cols = ROWS * COLS / rows;
             let to = matrix_mut(&mut y, rows, cols);
-            alpha_dropout_forward((matrix(&x, rows, cols), to), &dropout, &key, MaskSource::Key)
-                .unwrap();
+            alpha_dropout_forward(
+                (matrix(&x, rows, cols), to),
+                &dropout.with_key(key),
+                MaskSource::Key,
+            )
+            .unwrap();
             let doubles = || y.iter().map(|y| f64::from(*y));
             assert_mean("mean", doubles(), 0.0, 1.0);
             assert_mean("variance", doubles().map(|y| y * y), 1.0, fourth - 1.0);

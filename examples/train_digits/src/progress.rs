@@ -4,7 +4,10 @@ use std::io::{IsTerminal, stderr};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use indicatif::{HumanDuration, ProgressBar, ProgressStyle};
+use indicatif::{HumanDuration, ProgressBar, ProgressDrawTarget, ProgressStyle};
+
+#[cfg(test)]
+mod tests;
 
 pub(crate) struct Progress {
     start: Instant,
@@ -21,12 +24,7 @@ enum Display {
 impl Progress {
     pub(crate) fn new(total: u64) -> Self {
         let display = if stderr().is_terminal() {
-            // The bar takes what the rest of the line leaves of the terminal's width.
-            let template = "training [{wide_bar}] {percent:>3} %, {eta:>3} left";
-            let style = ProgressStyle::with_template(template)
-                .unwrap_or_else(|_| ProgressStyle::default_bar())
-                .progress_chars("=> ");
-            let bar = ProgressBar::new(total).with_style(style);
+            let bar = bar(total, ProgressDrawTarget::stderr());
             bar.enable_steady_tick(Duration::from_millis(200));
             Display::Bar(bar)
         } else {
@@ -46,8 +44,7 @@ impl Progress {
                 *done += 1;
                 let after = *done * 10 / self.total;
                 if after > before {
-                    let seconds = self.start.elapsed().as_secs_f64();
-                    eprintln!("training: {:>3} % after {seconds:.1} s", after * 10);
+                    eprintln!("{}", progress_line(after, self.start.elapsed()));
                 }
             }
         }
@@ -75,4 +72,17 @@ impl Progress {
         let plural = if threads == 1 { "" } else { "s" };
         eprintln!("trained {runs} networks in {time} on {threads} thread{plural}");
     }
+}
+
+/// A bar of one line. It takes what the rest of the line leaves of the terminal's width.
+fn bar(total: u64, target: ProgressDrawTarget) -> ProgressBar {
+    let style = ProgressStyle::with_template("training [{wide_bar}] {percent:>3} %, {eta:>3} left")
+        .unwrap_or_else(|_| ProgressStyle::default_bar())
+        .progress_chars("=> ");
+    ProgressBar::with_draw_target(Some(total), target).with_style(style)
+}
+
+/// The line that stands for a bar where there is no terminal.
+fn progress_line(tenths: u64, elapsed: Duration) -> String {
+    format!("training: {:>3} % after {:.1} s", tenths * 10, elapsed.as_secs_f64())
 }

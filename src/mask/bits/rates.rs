@@ -3,75 +3,80 @@
 use super::planes::{Lines, Planes, RowPlanes, WalkedLines};
 use super::threshold::{Single, Thresholds};
 use super::walk::Walk;
+use crate::Level;
 use crate::mask::key::MaskKey;
 use crate::threads::Part;
 
-/// The bits of a key with a threshold for each row.
+/// The bits of a key with a threshold for each row or for each column.
+///
+/// Walks with many thresholds are much code. What runs them is a function pointer, so that a program
+/// that has no rates as data has none of it.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct RowStream {
+pub(crate) struct RateStream {
+    level: Level,
     key: MaskKey,
-    thresholds: *const u64,
-    count: usize,
+    source: Source,
+    write: unsafe fn(Self, Part, *mut u32, usize),
+}
+
+/// What the thresholds of a part are made of.
+#[derive(Clone, Copy, Debug)]
+enum Source {
+    /// Those of all rows.
+    Rows(*const u64, usize),
+    /// The planes of those of all columns.
+    Columns(Lines),
 }
 
 // SAFETY: the thresholds are read only.
-unsafe impl Send for RowStream {}
+unsafe impl Send for Source {}
 // SAFETY: as above.
-unsafe impl Sync for RowStream {}
+unsafe impl Sync for Source {}
 
-impl RowStream {
-    /// With these thresholds, which outlive the operation.
-    pub(in crate::mask) fn new(key: &MaskKey, thresholds: &[u64]) -> Self {
-        Self { key: *key, thresholds: thresholds.as_ptr(), count: thresholds.len() }
+impl RateStream {
+    /// With these thresholds of rows, which outlive the operation.
+    pub(in crate::mask) fn rows(level: Level, key: &MaskKey, thresholds: &[u64]) -> Self {
+        let source = Source::Rows(thresholds.as_ptr(), thresholds.len());
+        Self { level, key: *key, source, write }
     }
 
-    /// The walk over a part.
+    /// With the planes of the thresholds of columns, made for the key's origin, which outlive the
+    /// operation.
+    pub(in crate::mask) fn columns(level: Level, key: &MaskKey, planes: &Planes) -> Self {
+        Self { level, key: *key, source: Source::Columns(planes.lines()), write }
+    }
+
+    /// Writes the bits of a part.
     ///
     /// # Safety
     ///
-    /// The thresholds are alive, and those of a matrix that the part lies in. `out` is valid for
-    /// writes of the part's rows, each padded to a word, `stride` words apart.
-    #[inline(always)]
-    pub(super) unsafe fn walk<'a>(
-        self,
-        part: Part,
-        out: *mut u32,
-        stride: usize,
-    ) -> Walk<OfRows<'a>> {
+    /// The thresholds, or their planes, are alive, and those of a matrix that the part lies in. `out`
+    /// is valid for writes of the part's rows, each padded to a word, `stride` words apart.
+    pub(super) unsafe fn write(self, part: Part, out: *mut u32, stride: usize) {
         // SAFETY: the caller's promise.
-        unsafe {
-            let thresholds = std::slice::from_raw_parts(self.thresholds, self.count);
-            let thresholds = &thresholds[part.row..part.row + part.rows];
-            Walk::new(self.key, OfRows { thresholds }, part, out, stride)
+        unsafe { (self.write)(self, part, out, stride) }
+    }
+}
+
+/// # Safety
+///
+/// As for [`RateStream::write`].
+unsafe fn write(stream: RateStream, part: Part, out: *mut u32, stride: usize) {
+    let RateStream { level, key, source, .. } = stream;
+    // SAFETY: the caller's promise.
+    unsafe {
+        match source {
+            Source::Rows(thresholds, count) => {
+                let thresholds = std::slice::from_raw_parts(thresholds, count);
+                let thresholds = OfRows { thresholds: &thresholds[part.row..part.row + part.rows] };
+                level.vectorize(Walk::new(key, thresholds, part, out, stride));
+            }
+            Source::Columns(lines) => {
+                let before = ((key.col0() % 128) as usize + part.col) / 128;
+                let thresholds = OfColumns { lines: lines.at_block(before) };
+                level.vectorize(Walk::new(key, thresholds, part, out, stride));
+            }
         }
-    }
-}
-
-/// The bits of a key with a threshold for each column.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct ColumnStream {
-    key: MaskKey,
-    lines: Lines,
-}
-
-impl ColumnStream {
-    /// With the planes of the thresholds, made for the key's origin, which outlive the operation.
-    pub(in crate::mask) fn new(key: &MaskKey, planes: &Planes) -> Self {
-        Self { key: *key, lines: planes.lines() }
-    }
-
-    /// The walk over a part.
-    ///
-    /// # Safety
-    ///
-    /// The planes are alive, and those of a matrix that the part lies in. `out` is valid for writes
-    /// of the part's rows, each padded to a word, `stride` words apart.
-    #[inline(always)]
-    pub(super) unsafe fn walk(self, part: Part, out: *mut u32, stride: usize) -> Walk<OfColumns> {
-        let before = ((self.key.col0() % 128) as usize + part.col) / 128;
-        let thresholds = OfColumns { lines: self.lines.at_block(before) };
-        // SAFETY: the caller's promise.
-        unsafe { Walk::new(self.key, thresholds, part, out, stride) }
     }
 }
 
@@ -128,7 +133,7 @@ impl Thresholds for OfColumns {
 
     #[inline(always)]
     fn along(row: Self, block: usize) -> WalkedLines<'static, false> {
-        // SAFETY: what `ColumnStream::walk` was promised.
+        // SAFETY: what `RateStream::write` was promised.
         unsafe { row.lines.at_block(block).walked() }
     }
 

@@ -1,7 +1,7 @@
 //! The decisions of a broadcast mask, spread over the elements that share them.
 
 use super::words::{bits_at, first_bits};
-use crate::mask::nest::{Axis, Nest};
+use crate::mask::axes::{Axis, Nest};
 
 /// A reduced mask, all its bits following each other, and the loops in which they are used.
 #[derive(Clone, Copy, Debug)]

@@ -7,6 +7,9 @@ use crate::isa::{Isa, Kernel, Twice, is_fallback, load, store};
 
 /// Bytes of a cache line.
 const LINE: usize = 64;
+/// Elements that a pass in place prefetches ahead: half a page. It is bound by loads from beyond the
+/// level-2 cache, and hardware prefetchers stop at the end of a page.
+const AHEAD: usize = 512;
 
 /// Rows of each tensor and of the mask; those of a tensor have unit stride.
 ///
@@ -320,9 +323,14 @@ impl<O: Op> Row<O> {
     /// As for [`Row::new`], up to the end of `cols`; what is streamed is aligned.
     #[inline(always)]
     unsafe fn words<I: Isa, const STREAM: bool>(&self, isa: I, cols: Range<usize>) {
+        let in_place = self.main == self.out.cast_const();
         for col in cols.step_by(32) {
             // SAFETY: the caller's promise.
             unsafe {
+                if !STREAM && in_place {
+                    isa.prefetch(self.main.wrapping_add(col + AHEAD));
+                    isa.prefetch(self.main.wrapping_add(col + AHEAD + LINE / 4));
+                }
                 let word = isa.word(self.bits(col, 32));
                 let mut at = 0;
                 while at < 32 {

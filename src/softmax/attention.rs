@@ -25,7 +25,7 @@
 //! Vaswani et al. 2017, "Attention is all you need", section 3.2, with the dropout of the attention
 //! weights that its implementations have.
 
-use super::rows::Shape;
+use super::lines::Shape;
 use super::sweeps::{Backward, Forward};
 use crate::Level;
 use crate::error::{Result, check_shape};
