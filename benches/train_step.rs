@@ -5,7 +5,8 @@
 //!     -- --table [--quick] [--level avx2] [--threads 1]
 //!     -- --table --monte-carlo     the third table only
 //!     -- --table --scaling     one thread against two
-//!     -- --step     one line: ours_1=... units_1=... (seconds a step)
+//!     -- --table --optimisers     the steps of several optimisers only
+//!     -- --step [--adamw]     one line: ours_1=... units_1=... (seconds a step)
 //! ```
 //!
 //! 784-1024-1024-10, mini-batches of 128, dropout 0.2 on the input and 0.5 on the hidden layers, SGD
@@ -13,8 +14,8 @@
 //! products' operations: forward, dW, and dx save for the first layer), and a plain step:
 //! matrixmultiply and one scalar pass for each thing to do, on one thread. A second table has the
 //! gradients of one layer with ReLU and dropout 0.5; a third one 50 passes of Monte Carlo prediction,
-//! dropout 0.5 on the hidden layers, against separate forward passes. `peers/torch_step.py` compares
-//! with PyTorch and JAX.
+//! dropout 0.5 on the hidden layers, against separate forward passes; a fourth one the step with other
+//! optimisers, fused, and with gradients in memory. `peers/torch_step.py` compares with PyTorch and JAX.
 
 mod support;
 
@@ -22,8 +23,9 @@ use std::sync::Mutex;
 
 use criterion::{BenchmarkId, Criterion};
 use fused_dropout::layer::{DenseArgs, DenseLayer, dense_forward};
-use fused_dropout::nn::{Granularity, Mlp, MlpSpec, Prediction};
-use fused_dropout::update::SgdStep;
+use fused_dropout::loss::CrossEntropy;
+use fused_dropout::nn::{Granularity, Mlp, MlpSpec, Optimiser, Prediction};
+use fused_dropout::update::{AdamStep, SgdStep};
 use fused_dropout::{Activation, Dropout, Level, MaskKey, MaskSource, testing};
 use support::layer::Layer;
 use support::plain_network::PlainNetwork;
@@ -54,11 +56,17 @@ fn main() {
 }
 
 fn tables(options: &Options, threads: usize) {
-    if !support::flag("--monte-carlo") {
+    let only = ["--monte-carlo", "--optimisers"].map(support::flag);
+    if only == [false; 2] {
         table(options, threads);
         gradients_table(options, threads);
     }
-    monte_carlo_table(options, threads);
+    if !only[1] {
+        monte_carlo_table(options, threads);
+    }
+    if !only[0] {
+        optimisers_table(options, threads);
+    }
 }
 
 /// Floating-point operations of a step's products.
@@ -70,6 +78,10 @@ fn work() -> f64 {
 
 fn sgd() -> SgdStep {
     SgdStep::new(0.05).with_momentum(0.9)
+}
+
+fn adamw_step() -> AdamStep {
+    AdamStep::new(1e-3).with_weight_decay(0.01)
 }
 
 fn spec(activation: Activation, (input_rate, hidden_rate): (f64, f64)) -> MlpSpec {
@@ -99,8 +111,20 @@ impl Ours {
     }
 
     fn step(&mut self) -> f32 {
+        self.step_by(&sgd().into())
+    }
+
+    fn step_by(&mut self, optimiser: &Optimiser) -> f32 {
         let x = matrix(&self.x, BATCH, SIZES[0]);
-        self.mlp.train_step(x, &self.labels, &sgd().into()).expect("shapes that agree")
+        self.mlp.train_step(x, &self.labels, optimiser).expect("shapes that agree")
+    }
+
+    /// The same step with gradients in memory.
+    fn open_step_by(&mut self, optimiser: &Optimiser) -> f32 {
+        let x = matrix(&self.x, BATCH, SIZES[0]);
+        let objective = CrossEntropy::new(&self.labels);
+        let loss = self.mlp.train_with_hook(x, &objective, optimiser, |_| Ok(()));
+        loss.expect("shapes that agree") as f32
     }
 }
 
@@ -316,6 +340,49 @@ fn monte_carlo_table(options: &Options, threads: usize) {
     ));
 }
 
+/// The optimisers, by name.
+fn optimisers() -> [(&'static str, Optimiser); 5] {
+    [
+        ("SGD, momentum", sgd().into()),
+        ("SGD, Nesterov's momentum", sgd().with_nesterov().into()),
+        ("Adam", Optimiser::new(AdamStep::new(1e-3))),
+        ("AdamW", Optimiser::new(adamw_step())),
+        ("AdamW, norm clipped", Optimiser::new(adamw_step()).with_clip_norm(1.0)),
+    ]
+}
+
+/// A step with each optimiser, fused and with gradients in memory.
+fn optimisers_table(options: &Options, threads: usize) {
+    let header = ["optimiser", "level", "fused, us", "/ SGD, momentum", "in memory, us", "/ fused"];
+    let mut table = Table::new(header);
+    for level in options.fast_levels() {
+        let mut candidates = Vec::new();
+        for (name, optimiser) in optimisers() {
+            let [mut fused, mut open] = [(); 2].map(|()| Ours::new(Activation::Relu, RATES));
+            let losses = testing::at_level(level, || {
+                [(); 3].map(|()| (fused.step_by(&optimiser), open.open_step_by(&optimiser)))
+            });
+            let losses = losses.expect("an available level");
+            assert!(losses.iter().all(|(a, b)| a.to_bits() == b.to_bits()), "{name}: {losses:?}");
+            candidates.push(Candidate::at(level, move || _ = fused.step_by(&optimiser)).warm());
+            candidates.push(Candidate::at(level, move || _ = open.open_step_by(&optimiser)).warm());
+        }
+        let times = options.measure(candidates);
+        for (i, (name, _)) in optimisers().iter().enumerate() {
+            let (fused, open) = (2 * i, 2 * i + 1);
+            let us = |i| format!("{:.0}", times.min(i) * 1e6);
+            let ratio = |a, b| format!("{:.3}", times.ratio(a, b));
+            let row = [us(fused), ratio(fused, 0), us(open), ratio(open, fused)];
+            table.row([name.to_string(), level.to_string()].into_iter().chain(row).collect());
+        }
+    }
+    table.print(&format!(
+        "training step by optimiser, 784-1024-1024-10, ReLU, batch {BATCH}, dropout {} and {}, \
+         {threads} thread(s): smallest times, median ratios",
+        RATES.0, RATES.1
+    ));
+}
+
 /// The step and the gradients on one thread and on two.
 fn scaling(options: &Options) {
     let mut table = Scaling::new(options);
@@ -343,6 +410,8 @@ fn scaling(options: &Options) {
 fn step_line() {
     let level = Level::current().expect("an available level");
     let mut line = format!("level={level}");
+    let adamw = support::flag("--adamw");
+    let optimiser = if adamw { Optimiser::new(adamw_step()) } else { sgd().into() };
     let elements = spec(Activation::Relu, RATES);
     let units = elements
         .clone()
@@ -352,9 +421,7 @@ fn step_line() {
         support::pool(threads).install(|| {
             let candidates = [&elements, &units].map(|spec| {
                 let mut ours = Ours::of(spec);
-                Candidate::at(level, move || {
-                    ours.step();
-                })
+                Candidate::at(level, move || _ = ours.step_by(&optimiser))
             });
             let time = std::time::Duration::from_millis(500);
             let times = support::measure(candidates.into(), 20, time);

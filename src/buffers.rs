@@ -142,6 +142,8 @@ pub(crate) enum Slot {
     Rows,
     /// Decisions that several elements share.
     Decisions,
+    /// Sums of rows.
+    Sums,
     /// Bit planes of thresholds.
     Planes,
     /// What a network keeps from layer to layer in inference.

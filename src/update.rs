@@ -17,7 +17,7 @@ mod step;
 pub use adam::AdamStep;
 pub(crate) use apply::check_apply;
 pub use apply::{Gradient, apply};
-pub(crate) use clip::{CHUNK, SMALL_SUM};
+pub(crate) use clip::{CHUNK, SMALL_SUM, norm_of};
 pub use clip::{clip_factor, global_norm};
 pub use max_norm::max_norm;
 pub(crate) use max_norm::{check_limit, gathered_max_norm};

@@ -27,7 +27,7 @@ use fused_dropout::nn::{Granularity, Mlp, MlpSpec, Noise, Optimiser, StepRate};
 use fused_dropout::softmax::{
     SoftmaxDropout, softmax_cross_entropy, softmax_dropout_backward, softmax_dropout_forward,
 };
-use fused_dropout::update::{SgdStep, apply, max_norm};
+use fused_dropout::update::{AdamStep, SgdStep, apply, max_norm};
 use fused_dropout::{Activation, Dropout, Level, Mask, MaskKey, MaskSource, Saved};
 
 /// The system's allocator; while [`COUNTING`], it counts what all threads ask for.
@@ -136,15 +136,19 @@ fn training_steps() {
                 .with_schedule(schedule);
             spec.granularity = granularity.clone();
             let sgd = Optimiser::new(SgdStep::new(0.01).with_momentum(0.9)).with_max_norm(2.0);
+            let adam = Optimiser::new(AdamStep::new(0.01).with_weight_decay(0.1));
             let mut mlp = Mlp::new(&spec).unwrap();
-            let what = format!("train_step with {activation}, {granularity:?}, {noise:?} {place}");
-            assert_no_allocation(&what, || {
-                let x = matrix(&x, 100, 300);
-                mlp.train_step(x, &labels, &sgd).unwrap();
-                // A smaller batch needs no other buffers.
-                let x = x.rows_from(0, 30).unwrap();
-                mlp.train_step(x, &labels[..30], &sgd).unwrap();
-            });
+            for optimiser in [sgd, adam, adam.with_clip_norm(1.0)] {
+                let noise = format!("{activation}, {granularity:?}, {noise:?}");
+                let what = format!("train_step by {optimiser:?} with {noise} {place}");
+                assert_no_allocation(&what, || {
+                    let x = matrix(&x, 100, 300);
+                    mlp.train_step(x, &labels, &optimiser).unwrap();
+                    // A smaller batch needs no other buffers.
+                    let x = x.rows_from(0, 30).unwrap();
+                    mlp.train_step(x, &labels[..30], &optimiser).unwrap();
+                });
+            }
             let mut logits = vec![0.0; 1000];
             assert_no_allocation(&format!("inference with {activation} {place}"), || {
                 mlp.predict(matrix(&x, 100, 300), matrix_mut(&mut logits, 100, 10)).unwrap();

@@ -22,7 +22,7 @@ use fused_dropout::mask::{BroadcastShape, Rates};
 use fused_dropout::softmax::{
     SoftmaxDropout, softmax_cross_entropy, softmax_dropout_backward, softmax_dropout_forward,
 };
-use fused_dropout::update::{apply, max_norm};
+use fused_dropout::update::{AdamStep, apply, global_norm, max_norm};
 use fused_dropout::{
     Activation, Dropout, KeyedDropout, Mask, MaskKey, MaskSource, MatMut, MatRef, Saved,
 };
@@ -374,6 +374,9 @@ fn updates_and_loss() {
                 let [w, dw, velocity, gradient] = buffers else { panic!() };
                 apply(m.view_mut(w), m.view(dw), Some(m.view_mut(velocity)), step).unwrap();
                 apply(m.view_mut(w), m.view(dw), None, step).unwrap();
+                let moments = (m.view_mut(velocity), m.view_mut(gradient));
+                apply(m.view_mut(w), m.view(dw), moments, AdamStep::new(0.01)).unwrap();
+                global_norm(&[m.view(dw)]).unwrap();
                 max_norm(m.view_mut(w), 0.8).unwrap();
                 let labels: Vec<u32> = (0..rows as u32).map(|r| r % cols as u32).collect();
                 let to = Some(m.view_mut(gradient));

@@ -2,19 +2,19 @@
 """One training step of a network with dropout: this crate, PyTorch and JAX, in one run.
 
     benches/peers/torch_step.py FOLDER [--rounds 9] [--only PyTorch] [--no-torch] [--no-install]
-                                 [--chart docs/step_times.svg]
+                                 [--optimiser adamw] [--chart docs/step_times.svg]
 
 784-1024-1024-10, ReLU, mini-batches of 128, dropout 0.2 on the input and 0.5 after the hidden
-layers, cross-entropy, SGD with momentum 0.9 and learning rate 0.05, float32, on 1 and on 2 threads;
-ours once more with whole units dropped.
+layers, cross-entropy, SGD with momentum 0.9 and learning rate 0.05, or AdamW with learning rate 0.001
+and weight decay 0.01, float32, on 1 and on 2 threads; ours once more with whole units dropped.
 
-FOLDER gets a virtual environment with torch, jax and numpy from PyPI. PyPI's Linux wheel of torch is
+FOLDER gets a virtual environment with torch, jax, optax and numpy from PyPI. PyPI's Linux wheel of torch is
 made for CUDA: it runs on a machine without a GPU, but does not load without NVIDIA's libraries, which
 come with it: 3 GB to download, 6 GB in the folder. With --no-torch they are left out, and PyTorch runs
 only if the folder's environment already has a torch (a CPU wheel from another index, say).
 torch.compile needs a C++ compiler.
 
-Each peer runs in its best setting: PyTorch eagerly with the fused SGD and compiled; JAX compiled
+Each peer runs in its best setting: PyTorch eagerly with the fused optimiser and compiled; JAX compiled
 as a whole, with donated buffers, with its default generator and with the faster `rbg`. A peer is a
 process that waits between its turns; all take turns within a round, so that a slow moment hits all
 of them. A ratio is the median of the rounds' ratios, a time the smallest one seen.
@@ -36,10 +36,12 @@ SIZES = (784, 1024, 1024, 10)
 BATCH = 128
 INPUT_RATE, HIDDEN_RATE = 0.2, 0.5
 LEARNING_RATE, MOMENTUM = 0.05, 0.9
+ADAMW_RATE, WEIGHT_DECAY = 1e-3, 0.01
+OPTIMISERS = {"sgd": "SGD with momentum", "adamw": "AdamW"}
 # A turn of a peer: at least so many steps, and about so many seconds.
 LEAST_STEPS, TURN_SECONDS = 5, 0.5
 
-TITLE = "A training step with dropout: 784-1024-1024-10, batch 128, float32"
+TITLE = "A training step with dropout and {}: 784-1024-1024-10, batch 128, float32"
 
 # Name of a peer: the worker and its variant.
 PEERS = {
@@ -50,7 +52,7 @@ PEERS = {
 }
 
 
-def torch_step(variant, threads):
+def torch_step(variant, threads, optimiser):
     """A function that trains one step and returns the loss."""
     import torch
     from torch import nn
@@ -60,7 +62,10 @@ def torch_step(variant, threads):
     torch.manual_seed(7)
     layers = [nn.Linear(a, b) for a, b in zip(SIZES, SIZES[1:])]
     parameters = [p for layer in layers for p in layer.parameters()]
-    sgd = torch.optim.SGD(parameters, lr=LEARNING_RATE, momentum=MOMENTUM, fused=True)
+    if optimiser == "sgd":
+        rule = torch.optim.SGD(parameters, lr=LEARNING_RATE, momentum=MOMENTUM, fused=True)
+    else:
+        rule = torch.optim.AdamW(parameters, lr=ADAMW_RATE, weight_decay=WEIGHT_DECAY, fused=True)
     x = torch.rand(BATCH, SIZES[0]) * 2 - 1
     labels = torch.arange(BATCH) * 7 % 10
 
@@ -74,22 +79,23 @@ def torch_step(variant, threads):
         loss_of = torch.compile(loss_of)
 
     def step():
-        sgd.zero_grad(set_to_none=True)
+        rule.zero_grad(set_to_none=True)
         loss = loss_of(x)
         loss.backward()
-        sgd.step()
+        rule.step()
         return loss.item()
 
     return step, torch.__version__
 
 
-def jax_step(variant, threads):
+def jax_step(variant, threads, optimiser):
     """A function that trains one step and returns the loss."""
     # XLA's CPU client has as many threads as the process may use CPUs.
     cpus = sorted(os.sched_getaffinity(0))[:threads]
     os.sched_setaffinity(0, cpus)
     os.environ["JAX_PLATFORMS"] = "cpu"
     import jax
+    import optax
     from jax import numpy as jnp
 
     jax.config.update("jax_default_prng_impl", variant)
@@ -98,7 +104,10 @@ def jax_step(variant, threads):
     weights = [
         (jax.random.normal(k, s) * (2 / s[0]) ** 0.5, jnp.zeros(s[1])) for k, s in zip(keys, shapes)
     ]
-    velocities = jax.tree.map(jnp.zeros_like, weights)
+    rule = {
+        "sgd": optax.sgd(LEARNING_RATE, momentum=MOMENTUM),
+        "adamw": optax.adamw(ADAMW_RATE, weight_decay=WEIGHT_DECAY),
+    }[optimiser]
     x = jax.random.uniform(keys[-1], (BATCH, SIZES[0]), minval=-1)
     labels = jnp.arange(BATCH) * 7 % 10
 
@@ -112,15 +121,14 @@ def jax_step(variant, threads):
         w, b = weights[-1]
         return -jnp.mean(jax.nn.log_softmax(h @ w + b)[jnp.arange(BATCH), labels])
 
-    def update(weights, velocities, key, x):
+    def update(weights, state, key, x):
         key, *keys = jax.random.split(key, len(SIZES))
         loss, gradient = jax.value_and_grad(loss_of)(weights, keys, x)
-        velocities = jax.tree.map(lambda v, g: MOMENTUM * v + g, velocities, gradient)
-        weights = jax.tree.map(lambda w, v: w - LEARNING_RATE * v, weights, velocities)
-        return weights, velocities, key, loss
+        changes, state = rule.update(gradient, state, weights)
+        return optax.apply_updates(weights, changes), state, key, loss
 
     update = jax.jit(update, donate_argnums=(0, 1, 2))
-    state = [weights, velocities, key]
+    state = [weights, rule.init(weights), key]
 
     def step():
         *state[:], loss = update(*state, x)
@@ -129,9 +137,9 @@ def jax_step(variant, threads):
     return step, jax.__version__
 
 
-def worker(name, variant, threads):
+def worker(name, variant, threads, optimiser):
     """Says a line of JSON when it is ready, then one with seconds a step for each line it reads."""
-    step, version = {"torch": torch_step, "jax": jax_step}[name](variant, threads)
+    step, version = {"torch": torch_step, "jax": jax_step}[name](variant, threads, optimiser)
     losses = [step() for _ in range(20)]
     ready = all(loss == loss for loss in losses) and min(losses[-5:]) < losses[0]
     print(json.dumps({"version": version, "ready": ready}), flush=True)
@@ -146,9 +154,9 @@ def worker(name, variant, threads):
 class Peer:
     """A worker process."""
 
-    def __init__(self, python, name, threads):
+    def __init__(self, python, name, threads, optimiser):
         environment = dict(os.environ, OMP_NUM_THREADS=str(threads), MKL_NUM_THREADS=str(threads))
-        command = [python, __file__, "--worker", *PEERS[name], str(threads)]
+        command = [python, __file__, "--worker", *PEERS[name], str(threads), optimiser]
         pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
         self.process = subprocess.Popen(command, env=environment, text=True, **pipes)
         line = self.process.stdout.readline()
@@ -178,7 +186,7 @@ def install(folder, with_torch):
     python = folder / "bin" / "python"
     if not python.exists():
         subprocess.run([sys.executable, "-m", "venv", folder], check=True)
-    packages = ["jax", "numpy", *(["torch"] if with_torch else [])]
+    packages = ["jax", "optax", "numpy", *(["torch"] if with_torch else [])]
     subprocess.run([python, "-m", "pip", "install", "--quiet", *packages], check=True)
     return python
 
@@ -195,26 +203,27 @@ def our_bench():
     raise RuntimeError("cargo named no executable")
 
 
-def our_turn(bench):
+def our_turn(bench, optimiser):
     """Level, and seconds a step, with dropout of elements and of units, by number of threads."""
-    run = subprocess.run([bench, "--step"], check=True, stdout=subprocess.PIPE, text=True)
+    command = [bench, "--step", *(["--adamw"] if optimiser == "adamw" else [])]
+    run = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
     fields = dict(field.split("=") for field in run.stdout.split())
     names = ("ours", "units")
     return fields["level"], {n: [float(fields[f"{name}_{n}"]) for name in names] for n in (1, 2)}
 
 
-def compare(python, bench, rounds, only, chart):
+def compare(python, bench, rounds, only, optimiser, chart):
     peers, failures = {}, []
     for name in PEERS:
         for threads in (1, 2) if only in name else ():
             try:
-                peers[name, threads] = Peer(python, name, threads)
+                peers[name, threads] = Peer(python, name, threads, optimiser)
             except RuntimeError as error:
                 failures.append(f"{name}, {threads} thread(s): not run: {str(error)[:100]}")
-    level = our_turn(bench)[0]
+    level = our_turn(bench, optimiser)[0]
     ours, units, times = {1: [], 2: []}, {1: [], 2: []}, {key: [] for key in peers}
     for _ in range(rounds):
-        for threads, (elements, whole) in our_turn(bench)[1].items():
+        for threads, (elements, whole) in our_turn(bench, optimiser)[1].items():
             ours[threads].append(elements)
             units[threads].append(whole)
         for key, peer in peers.items():
@@ -245,7 +254,7 @@ def compare(python, bench, rounds, only, chart):
             if worker in versions
         )
         how = f"{names}. Smallest times, median ratios of {rounds} rounds."
-        chart.write_text(step_chart.svg(TITLE, groups, [f"{cpu()}, {date.today()}", how]))
+        chart.write_text(step_chart.svg(TITLE.format(OPTIMISERS[optimiser]), groups, [f"{cpu()}, {date.today()}", how]))
     for peer in peers.values():
         peer.close()
 
@@ -263,6 +272,7 @@ def main():
     parser.add_argument("folder", type=Path, help="where the virtual environment is, or goes")
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--only", default="", help="only peers whose name has this in it")
+    parser.add_argument("--optimiser", choices=OPTIMISERS, default="sgd")
     parser.add_argument("--chart", type=Path, help="where to write a picture, as SVG")
     parser.add_argument("--no-torch", action="store_true", help="do not install torch")
     parser.add_argument("--no-install", action="store_true", help="use the environment as it is")
@@ -272,11 +282,12 @@ def main():
         python = folder / "bin" / "python"
     else:
         python = install(folder, not options.no_torch)
-    compare(python, our_bench(), options.rounds, options.only, options.chart)
+    bench = our_bench()
+    compare(python, bench, options.rounds, options.only, options.optimiser, options.chart)
 
 
 if __name__ == "__main__":
     if sys.argv[1:2] == ["--worker"]:
-        worker(sys.argv[2], sys.argv[3], int(sys.argv[4]))
+        worker(sys.argv[2], sys.argv[3], int(sys.argv[4]), sys.argv[5])
     else:
         main()

@@ -2,7 +2,7 @@
 
 use super::dense::Numbers;
 use crate::error::Result;
-use crate::update::global_norm;
+use crate::update::norm_of;
 use crate::view::{MatMut, MatRef};
 
 /// The gradients of a network's parameters, made by [`Mlp::gradients`](super::Mlp::gradients), or shown
@@ -41,18 +41,16 @@ impl MlpGradients {
         &mut self.layers
     }
 
-    /// The norm of all of them together, by [`global_norm`].
+    /// The norm of all of them together, by
+    /// [`global_norm`](crate::update::global_norm).
     ///
     /// # Errors
     ///
     /// When memory cannot be had.
     pub fn norm(&self) -> Result<f64> {
-        let mut parts = Vec::new();
-        crate::buffers::reserve(&mut parts, 2 * self.layers.len())?;
-        for layer in &self.layers {
-            parts.extend([layer.dw()?, MatRef::row_vector(layer.bias())]);
-        }
-        global_norm(&parts)
+        norm_of(
+            self.layers.iter().flat_map(|layer| [layer.dw(), Ok(MatRef::row_vector(layer.bias()))]),
+        )
     }
 
     /// Makes room for so many layers.

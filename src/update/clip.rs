@@ -4,7 +4,7 @@
 
 use super::TASK;
 use crate::Level;
-use crate::buffers::zeros;
+use crate::buffers::{Lease, Slot, grow};
 use crate::error::{Error, Result};
 use crate::isa::{Isa, Kernel, load, store};
 use crate::math::lanes::{LANES, tree};
@@ -39,15 +39,22 @@ pub(crate) const SMALL_SUM: f32 = 1e-25;
 ///
 /// When the memory for a number a row cannot be had.
 pub fn global_norm(gradients: &[MatRef<'_>]) -> Result<f64> {
+    norm_of(gradients.iter().map(|gradient| Ok(*gradient)))
+}
+
+/// [`global_norm`] of gradients that are looked at one after the other.
+pub(crate) fn norm_of<'a>(gradients: impl IntoIterator<Item = Result<MatRef<'a>>>) -> Result<f64> {
     let level = Level::current()?;
+    let mut buffer: Lease<Vec<f64>> = Slot::Sums.take();
     let mut total = 0.0;
     for gradient in gradients {
+        let gradient = gradient?;
         let (rows, cols) = (gradient.rows(), gradient.cols());
         if cols == 0 {
             continue;
         }
-        let mut sums = zeros::<f64>(rows)?;
-        let to = MatMut::new(&mut sums, rows, 1)?.target();
+        let sums = grow(&mut buffer, rows)?;
+        let to = MatMut::new(sums, rows, 1)?.target();
         let grid = Grid::with_parts(rows, cols, (TASK / cols).max(1), cols);
         for_each(grid.len(), |i| {
             // SAFETY: the part lies in both matrices, and is this task's alone.
