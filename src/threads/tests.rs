@@ -16,12 +16,13 @@ fn other_level() -> Level {
     Level::available().find(|level| *level != program).unwrap_or(program)
 }
 
-/// Runs `job` while an operation on this thread, a worker of a pool of two, waits for its tasks. Two
+/// What `job` finds while an operation on this thread, a worker of a pool of two, waits for its tasks. Two
 /// tasks meet, so one of them is on the second thread. The caller's ends at once; the other one starts
 /// the job on its own thread, which only the caller, that waits, is free to run.
-fn stolen_while_an_operation_waits(job: impl Fn() + Send + Sync) {
+fn stolen_while_an_operation_waits<T: Send>(job: impl Fn() -> T + Send + Sync) -> T {
     let caller = rayon::current_thread_index();
-    let (meeting, ran) = (Barrier::new(2), AtomicBool::new(false));
+    let (meeting, found) = (Barrier::new(2), Mutex::new(None));
+    let ran = AtomicBool::new(false);
     for_each(2, |_| {
         meeting.wait();
         if rayon::current_thread_index() == caller {
@@ -29,8 +30,7 @@ fn stolen_while_an_operation_waits(job: impl Fn() + Send + Sync) {
         }
         rayon::in_place_scope(|scope| {
             scope.spawn(|_| {
-                assert_eq!(rayon::current_thread_index(), caller);
-                job();
+                *found.lock().unwrap() = Some((rayon::current_thread_index(), job()));
                 ran.store(true, Ordering::Release);
             });
             while !ran.load(Ordering::Acquire) {
@@ -38,6 +38,9 @@ fn stolen_while_an_operation_waits(job: impl Fn() + Send + Sync) {
             }
         });
     });
+    let (thread, found) = found.into_inner().unwrap().unwrap();
+    assert_eq!(thread, caller);
+    found
 }
 
 #[test]
@@ -45,7 +48,7 @@ fn a_job_that_is_stolen_while_an_operation_waits_does_not_see_the_forced_level()
     let (program, other) = (Level::current().unwrap(), other_level());
     pool(2).install(|| {
         testing::at_level(other, || {
-            stolen_while_an_operation_waits(|| assert_eq!(Level::current(), Ok(program)));
+            assert_eq!(stolen_while_an_operation_waits(Level::current), Ok(program));
             assert_eq!(Level::current(), Ok(other), "the level is back after the operation");
         })
         .unwrap();
@@ -72,9 +75,8 @@ fn a_job_that_is_stolen_while_an_operation_waits_does_not_see_the_executor() {
     pool(2).install(|| {
         let run = || {
             assert_eq!(count(), 7);
-            stolen_while_an_operation_waits(|| {
-                assert_eq!((count(), Level::current()), (2, Ok(program)));
-            });
+            let found = stolen_while_an_operation_waits(|| (count(), Level::current()));
+            assert_eq!(found, (2, Ok(program)));
             assert_eq!(count(), 7, "the executor is back after the operation");
         };
         Executor::custom(OnRayon).run(|| testing::at_level(other, run)).unwrap();
