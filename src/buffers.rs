@@ -202,12 +202,16 @@ impl<T: Any + Default> DerefMut for Lease<T> {
 }
 
 /// Frees the memory that operations keep from call to call: that of the calling thread, and that of the
-/// threads of the rayon pool it is in, or of the global pool where it is in none.
+/// threads of its executor: of the rayon pool it is in, or of the global pool where it is in none.
+///
+/// Inside of [`Executor::run`](crate::Executor::run) with a custom executor, that is handed as many tasks
+/// as it has threads, each of which frees the memory of the thread it runs on: threads that get none of
+/// them keep theirs.
 ///
 /// A thread keeps packed panels, and where an operation needs them, matrices of the size of the output
 /// gradient, of a transposed output, or of the weights. They grow with the largest operation so far,
 /// and stay until the thread ends or this is called. Operations that run meanwhile are not disturbed.
-/// It waits for each thread of the pool to end what it is at.
+/// It waits for each thread of a rayon pool to end what it is at.
 ///
 /// ```
 /// // ... a large batch, after which only small ones follow ...

@@ -92,6 +92,7 @@
 //! | [`Activation`] | the activation functions, with formulas and error bounds |
 //! | [`MatRef`], [`MatMut`], [`InOut`] | matrices as borrowed views; two of them, or one that is overwritten |
 //! | [`Level`] | the instruction set, chosen at run time |
+//! | [`Executor`], [`ParallelFor`] | on whose threads operations run |
 //! | [`philox`] | the random generator |
 //! | [`reference`](mod@reference) | every operation once more, naive |
 //!
@@ -112,9 +113,10 @@
 //!   Nothing panics.
 //! - A dropped element is +0.0, whatever the value was (with [`elementwise::AlphaDropout`], what that
 //!   says).
-//! - Operations run on the rayon pool that the caller is in. The number of threads never shows in a
+//! - Operations run on the rayon pool that the caller is in, or, inside of [`Executor::run`], where that
+//!   says: on the calling thread alone, or on threads of the program's own. Threads never show in a
 //!   result.
-//! - Each thread keeps its buffers for the next call; [`release_buffers`] frees them.
+//! - Each thread that runs tasks keeps its buffers for the next call; [`release_buffers`] frees them.
 
 mod activation;
 mod buffers;
@@ -149,6 +151,7 @@ pub use mask::keyed::KeyedDropout;
 pub use mask::source::MaskSource;
 pub use mask::stored::Mask;
 pub use saved::Saved;
+pub use threads::{Executor, ParallelFor};
 pub use view::{InOut, MatMut, MatRef};
 
 /// The examples of the README and of the guide, as tests.

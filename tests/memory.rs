@@ -8,11 +8,15 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
+use common::executors::{Hostile, Pool};
 use common::{ACTIVATIONS, for_each_level, matrix, matrix_mut, numbers, with_threads};
 use fused_dropout::layer::{DenseArgs, DenseLayer, Gradients, dense_backward, dense_forward};
 use fused_dropout::nn::{Mlp, MlpSpec, Noise, Optimiser, Prediction};
 use fused_dropout::update::SgdStep;
-use fused_dropout::{Activation, Dropout, Error, Mask, MaskKey, Saved, testing};
+use fused_dropout::{
+    Activation, Dropout, Error, Executor, Mask, MaskKey, MaskSource, Saved, release_buffers,
+    testing,
+};
 
 /// The system's allocator, which counts the bytes in use and the most there have been.
 struct Counting;
@@ -203,6 +207,42 @@ fn forward_and_backward_take_what_is_saved() {
                 assert_between(&what, peak, said, said + output + panels);
             });
         }
+    }
+}
+
+/// Buffers belong to the threads that run tasks: they go with threads that end, and those of threads that
+/// stay are freed on request.
+#[test]
+fn buffers_of_an_executor_are_freed() {
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+    let (x, w) = (numbers(300 * 1000, 1), numbers(1000 * 600, 2));
+    let mut y = vec![0.0; 300 * 600];
+    let mut forward = || {
+        let layer = DenseLayer::new(Activation::Relu);
+        let args = DenseArgs::new(layer, matrix(&x, 300, 1000), matrix(&w, 1000, 600));
+        dense_forward(&args, matrix_mut(&mut y, 300, 600), None, MaskSource::Key).unwrap();
+    };
+    for hostile in [true, false] {
+        let executor = match hostile {
+            true => Executor::custom(Hostile::new(3)),
+            false => Executor::custom(Pool::new(3)),
+        };
+        // What is found out once, and what the threads themselves take.
+        executor.run(&mut forward);
+        executor.run(release_buffers);
+        let before = IN_USE.load(Ordering::Relaxed);
+        for _ in 0..Hostile::MOODS {
+            executor.run(&mut forward);
+        }
+        if !hostile {
+            let kept = IN_USE.load(Ordering::Relaxed) - before;
+            assert!(kept > PANELS / 2, "three threads keep panels, {kept} bytes");
+            executor.run(release_buffers);
+        } else {
+            // Those of this thread alone.
+            Executor::calling_thread().run(release_buffers);
+        }
+        await_the_end_of_threads(before);
     }
 }
 

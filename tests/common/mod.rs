@@ -1,6 +1,9 @@
 //! What several test files share.
 #![allow(dead_code, reason = "each test file uses a part of it")]
 
+pub(crate) mod executors;
+
+use executors::Threads;
 use fused_dropout::update::SgdStep;
 use fused_dropout::{Activation, Level, testing};
 use proptest::prelude::Strategy;
@@ -47,8 +50,9 @@ pub(crate) const fn sgd_step(
 }
 
 /// Runs `f` with every level this machine has, or with the one that `FUSED_DROPOUT_LEVEL` forces, and
-/// says which ran and which the machine has not.
+/// says which ran and which the machine has not. `TEST_EXECUTOR` says on whose threads.
 pub(crate) fn for_each_level(f: impl Fn(Level)) {
+    let executor = Threads::of_environment().executor(2);
     let forced = std::env::var("FUSED_DROPOUT_LEVEL").ok();
     for level in [Level::Portable, Level::Avx2, Level::Avx512] {
         if forced.as_ref().is_some_and(|forced| *forced != level.to_string()) {
@@ -56,7 +60,7 @@ pub(crate) fn for_each_level(f: impl Fn(Level)) {
         }
         let ran = testing::at_level(level, || {
             assert_eq!(Level::current(), Ok(level), "the forced level must be the one that runs");
-            f(level);
+            executor.run(|| f(level));
         });
         match ran {
             Ok(()) if level.has_fma() => println!("ran: level {level}, fused multiply-add"),
@@ -66,13 +70,23 @@ pub(crate) fn for_each_level(f: impl Fn(Level)) {
     }
 }
 
-/// Runs `f` in a rayon pool of so many threads.
+/// Runs `f` in a rayon pool of so many threads, or on as many of those that `TEST_EXECUTOR` names.
 pub(crate) fn with_threads<R: Send>(threads: usize, f: impl FnOnce() -> R + Send) -> R {
     // Where there are no threads, there is no pool.
     if cfg!(target_family = "wasm") {
         return f();
     }
-    rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap().install(f)
+    match Threads::of_environment() {
+        Threads::Rayon => {
+            rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap().install(f)
+        }
+        // On a thread that ends, as those of a pool do.
+        other => {
+            let run = || other.executor(threads).run(f);
+            let result = std::thread::scope(|scope| scope.spawn(run).join());
+            result.unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+        }
+    }
 }
 
 /// Numbers of mixed size and sign, the same for the same seed.
