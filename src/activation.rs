@@ -13,7 +13,7 @@ use crate::error::{Error, Result, as_written};
 use crate::isa::Scalar;
 use crate::math::selu;
 
-pub(crate) use functions::{Function, Needs, WithFunction};
+pub(crate) use functions::{Function, Identity, Needs, WithFunction};
 
 mod functions;
 #[cfg(test)]

@@ -45,7 +45,7 @@ pub use gaussian::{
 use kernel::{Pass, Tensors};
 pub(crate) use rates::check_rates;
 pub use rates::{rates_dropout_backward, rates_dropout_forward};
-use run::{Run, Step};
+use run::{RunBackward, RunForward, scaled};
 
 /// The arguments of bias, activation and dropout in one pass, for forward and backward.
 #[derive(Clone, Copy, Debug)]
@@ -167,7 +167,7 @@ pub fn dropout_forward<'a, 'm>(
     dropout: &KeyedDropout,
     mask: impl Into<MaskSource<'m>>,
 ) -> Result<()> {
-    forward(&BiasActivationDropout::only(dropout), xy.into(), ("x", "y"), mask.into())
+    plain(dropout, xy.into(), ("x", "y"), mask.into())
 }
 
 /// `dx = keep ? dy · scale : 0`, the gradient of [`dropout_forward`], of the same shapes.
@@ -180,7 +180,7 @@ pub fn dropout_backward<'a, 'm>(
     dropout: &KeyedDropout,
     mask: impl Into<MaskSource<'m>>,
 ) -> Result<()> {
-    forward(&BiasActivationDropout::only(dropout), dy_dx.into(), ("dy", "dx"), mask.into())
+    plain(dropout, dy_dx.into(), ("dy", "dx"), mask.into())
 }
 
 /// `y = [residual +] (keep ? act(x + b) · scale : 0)`.
@@ -227,7 +227,9 @@ pub fn bias_activation_dropout_forward<'a, 'm>(
     xy: impl Into<InOut<'a>>,
     mask: impl Into<MaskSource<'m>>,
 ) -> Result<()> {
-    forward(args, xy.into(), ("x", "y"), mask.into())
+    forward(args, xy.into(), ("x", "y"), mask.into(), |level, pass, scale| {
+        args.activation.with(RunForward { level, pass, scale });
+    })
 }
 
 /// `dz = keep ? dy · scale · act'(z) : 0` with `z = x + b`, and `db`, the column sums of dz: the
@@ -288,12 +290,24 @@ pub(crate) fn layer_gradient(
     Ok(())
 }
 
-/// The forward pass on matrices that have these names in errors.
+/// Dropout alone, on matrices that have these names in errors. It knows its function, so that a program
+/// without [`bias_activation_dropout_forward`] has no loop of another.
+fn plain(
+    dropout: &KeyedDropout,
+    xy: InOut<'_>,
+    names: (&'static str, &'static str),
+    mask: MaskSource<'_>,
+) -> Result<()> {
+    forward(&BiasActivationDropout::only(dropout), xy, names, mask, scaled)
+}
+
+/// The forward pass on matrices that have these names in errors, which `run` runs with a scale.
 fn forward(
     args: &BiasActivationDropout<'_>,
     mut xy: InOut<'_>,
     names: (&'static str, &'static str),
     mask: MaskSource<'_>,
+    run: impl FnOnce(Level, Pass<'_>, f32),
 ) -> Result<()> {
     let (rows, cols) = args.check_forward(&xy, names, &mask)?;
     let level = Level::current()?;
@@ -310,8 +324,7 @@ fn forward(
     };
     // SAFETY: views, which are borrowed for this call, and a mask of the same shape.
     let pass = unsafe { Pass::new(tensors) };
-    let scale = args.dropout.dropout().scale();
-    args.activation.with(Run { level, pass, step: Step::Forward { scale } });
+    run(level, pass, args.dropout.dropout().scale());
     Ok(())
 }
 
@@ -335,5 +348,5 @@ fn backward(
     let tensors = Tensors { rows, cols, main, second, bias, out, sum: db, bits };
     // SAFETY: views, which are borrowed for this call, and a mask of the same shape.
     let pass = unsafe { Pass::new(tensors) };
-    activation.with(Run { level, pass, step: Step::Backward { scale, unscale, from_output } });
+    activation.with(RunBackward { level, pass, scale, unscale, from_output });
 }

@@ -40,7 +40,7 @@ pub(crate) trait WithFunction {
 }
 
 #[derive(Clone, Copy)]
-struct Identity;
+pub(crate) struct Identity;
 
 impl Function for Identity {
     const NEEDS: Needs = Needs::Nothing;

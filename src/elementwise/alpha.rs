@@ -12,9 +12,8 @@
 
 use super::kernel::{Pass, Tensors};
 use super::ops::Op;
-use super::{Run, Step};
+use super::run::scaled;
 use crate::Level;
-use crate::activation::Activation;
 use crate::buffers::{Lease, Slot};
 use crate::error::{Error, Result};
 use crate::isa::Isa;
@@ -163,12 +162,11 @@ pub fn alpha_dropout_backward<'a, 'm>(
     let shape = check_alpha(&dy_dx, ("dy", "dx"), dropout.key(), &mask)?;
     let level = Level::current()?;
     let scale = dropout.dropout().scale as f32;
-    let step = Step::Backward { scale, unscale: 1.0, from_output: false };
     let (dy, dx) = dy_dx.pointers();
     with_bits(&dropout.of_mask(), shape, mask, |bits| {
         // SAFETY: views of this shape, which are borrowed for this call, and their mask.
         let pass = unsafe { pass(dy, dx, shape, bits) };
-        Activation::Identity.with(Run { level, pass, step });
+        scaled(level, pass, scale);
     })
 }
 

@@ -3,9 +3,8 @@
 mod runs;
 
 use super::kernel::{Pass, Tensors};
-use super::{Run, Step};
+use super::run::scaled;
 use crate::Level;
-use crate::activation::Activation;
 use crate::buffers::{Lease, Slot};
 use crate::error::{Result, check_equal};
 use crate::isa::caches;
@@ -173,7 +172,7 @@ fn run(
         let tensors = Tensors { rows, cols, main, second: None, bias: None, out, sum: None, bits };
         // SAFETY: slices of this size, which are borrowed for this call, and their mask.
         let pass = unsafe { Pass::new(tensors) };
-        Activation::Identity.with(Run { level, pass, step: Step::Forward { scale } });
+        scaled(level, pass, scale);
     };
     let nest = args.shape.nest();
     if nest.is_elements() {

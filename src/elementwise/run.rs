@@ -3,33 +3,46 @@
 use super::kernel::Pass;
 use super::ops::{Always, Backward, Forward, Never};
 use crate::Level;
-use crate::activation::{Function, Needs, WithFunction};
+use crate::activation::{Function, Identity, Needs, WithFunction};
 
-/// A pass, waiting for the activation function's type.
-pub(super) struct Run<'a> {
+/// A forward pass, waiting for the activation function's type.
+///
+/// Backward is a type of its own, so that a program that has dense layers only, which do not go
+/// forward here, has no loop of this.
+pub(super) struct RunForward<'a> {
     pub(super) level: Level,
     pub(super) pass: Pass<'a>,
-    pub(super) step: Step,
+    pub(super) scale: f32,
 }
 
-/// Which way a pass goes, and its constants.
-pub(super) enum Step {
-    Forward { scale: f32 },
-    Backward { scale: f32, unscale: f32, from_output: bool },
-}
-
-impl WithFunction for Run<'_> {
+impl WithFunction for RunForward<'_> {
     type Output = ();
 
     fn call<F: Function>(self, f: F) {
-        let Run { level, pass, step } = self;
-        match step {
-            Step::Forward { scale } => forward(level, pass, f, scale),
-            Step::Backward { scale, unscale, from_output } => {
-                backward(level, pass, f, (scale, unscale), from_output);
-            }
-        }
+        forward(self.level, self.pass, f, self.scale);
     }
+}
+
+/// A backward pass, waiting for the activation function's type.
+pub(super) struct RunBackward<'a> {
+    pub(super) level: Level,
+    pub(super) pass: Pass<'a>,
+    pub(super) scale: f32,
+    pub(super) unscale: f32,
+    pub(super) from_output: bool,
+}
+
+impl WithFunction for RunBackward<'_> {
+    type Output = ();
+
+    fn call<F: Function>(self, f: F) {
+        backward(self.level, self.pass, f, (self.scale, self.unscale), self.from_output);
+    }
+}
+
+/// `keep ? main · scale : 0`.
+pub(super) fn scaled(level: Level, pass: Pass<'_>, scale: f32) {
+    forward(level, pass, Identity, scale);
 }
 
 /// Evaluates an expression with each flag, a `bool`, turned into the type that says the same.
@@ -46,21 +59,26 @@ macro_rules! known {
     };
 }
 
-/// There is a loop for each set of tensors. A long function has one more, which branches, for outputs
-/// that are streamed: memory bounds those.
+/// There is a loop for each set of tensors. A long function has one for the common sets, and one that
+/// branches for the others and for outputs that are streamed, which memory bounds.
 fn forward<F: Function>(level: Level, pass: Pass<'_>, f: F, scale: f32) {
     let (bias, second) = (pass.has_bias(), pass.has_second());
     if !F::LONG {
         return known!(bias second => pass.run(level, &Forward { f, scale, bias, second }));
     }
-    if pass.streams() {
+    if pass.streams() || second && !bias {
         return pass.run(level, &Forward { f, scale, bias, second });
     }
-    known!(bias second => pass.run(level, &Forward { f, scale, bias, second }));
+    if second {
+        let (bias, second) = (Always, Always);
+        return pass.run(level, &Forward { f, scale, bias, second });
+    }
+    let second = Never;
+    known!(bias => pass.run(level, &Forward { f, scale, bias, second }));
 }
 
 /// As in [`forward`]: for functions that need nothing, for those that need the output and have it, and
-/// for those that have z. Rare sets of a long function's tensors go through the loop that branches, too.
+/// for those that have z.
 fn backward<F: Function>(
     level: Level,
     pass: Pass<'_>,

@@ -2,8 +2,9 @@
 
 use super::{DenseLayer, PackedWeight, Shape, Side};
 use crate::error::{Result, check_equal, check_shape};
+use crate::mask::MaskSource;
 use crate::saved::Saved;
-use crate::view::MatRef;
+use crate::view::{MatMut, MatRef};
 
 /// A dense layer and its data, for forward and backward.
 #[derive(Clone, Copy, Debug)]
@@ -68,6 +69,22 @@ impl<'a, T> DenseArgs<'a, T> {
         if let Some(residual) = &self.residual {
             check_shape(residual.named("the residual"), shape.output())?;
         }
+        Ok(shape)
+    }
+
+    /// The sizes of the forward pass, if all arguments agree.
+    pub(crate) fn check_forward(
+        &self,
+        y: &MatMut<'_, T>,
+        z: Option<&MatMut<'_, T>>,
+        mask: &MaskSource<'_>,
+    ) -> Result<Shape> {
+        let shape = self.check()?;
+        check_shape(y.named("y"), shape.output())?;
+        if let Some(z) = z {
+            check_shape(z.named("z"), shape.output())?;
+        }
+        self.layer.check_mask(mask, &shape)?;
         Ok(shape)
     }
 

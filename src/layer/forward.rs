@@ -5,7 +5,7 @@ use super::rows::{Rows, RowsMut};
 use super::{DenseArgs, Shape};
 use crate::Level;
 use crate::buffers::Slot;
-use crate::error::{Result, check_shape};
+use crate::error::Result;
 use crate::gemm::epilogue::{Activate, End};
 use crate::gemm::{Operand, ProductArgs, Start};
 use crate::mask::MaskSource;
@@ -41,12 +41,7 @@ pub fn dense_forward<'m>(
     mask: impl Into<MaskSource<'m>>,
 ) -> Result<()> {
     let mask = mask.into();
-    let shape = args.check()?;
-    check_shape(y.named("y"), shape.output())?;
-    if let Some(z) = &z {
-        check_shape(z.named("z"), shape.output())?;
-    }
-    args.layer.check_mask(&mask, &shape)?;
+    let shape = args.check_forward(&y, z.as_ref(), &mask)?;
     let level = match args.packed {
         Some(packed) => packed.check(&args.layer, &args.w)?,
         None => Level::current()?,

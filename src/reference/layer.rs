@@ -62,12 +62,7 @@ pub fn dense_forward<'m, T: Real>(
     mask: impl Into<MaskSource<'m>>,
 ) -> Result<()> {
     let mask = mask.into();
-    let shape = args.check()?;
-    check_shape(y.named("y"), shape.output())?;
-    if let Some(z) = &z {
-        check_shape(z.named("z"), shape.output())?;
-    }
-    args.layer.check_mask(&mask, &shape)?;
+    let shape = args.check_forward(&y, z.as_ref(), &mask)?;
     let whole = Whole::new(args);
     let dropout = args.layer.output.elements();
     let given = given_mask(mask, shape.output(), &dropout)?;

@@ -10,17 +10,11 @@ use plotters::element::DashedPathElement;
 use plotters::prelude::*;
 
 use crate::data::{CLASSES, Data, Examples};
-use crate::plot::{COLORS, Picture};
+use crate::plot::{
+    COLORS, DASH, GAP, LEGEND_STEP, LEGEND_TOP, LEGEND_WIDTH, Picture, SIZE, label, sample_line,
+};
 use crate::report::{self, count, mean};
 use crate::train::{self, Plan};
-
-// All in pixels.
-const SIZE: (u32, u32) = (960, 520);
-const LEGEND_WIDTH: u32 = 205;
-const LEGEND_TOP: i32 = 60;
-const LEGEND_STEP: i32 = 26;
-const DASH: u32 = 7;
-const GAP: u32 = 4;
 
 /// Test errors in percent of one network.
 struct Errors {
@@ -145,7 +139,6 @@ fn render(
         .axis_desc_style(("sans-serif", 17))
         .draw()?;
 
-    let sample = |y| [(0, y + 7), (30, y + 7)];
     let mut y = LEGEND_TOP;
     for (how, text) in ["average", "majority vote"].into_iter().enumerate() {
         let color = COLORS[how];
@@ -153,8 +146,8 @@ fn render(
             counts.iter().zip(means).map(|(k, errors)| (f64::from(*k), errors[how])).collect();
         chart.draw_series(curve.iter().map(|&point| Circle::new(point, 4, color.filled())))?;
         chart.draw_series(LineSeries::new(curve, color.stroke_width(3)))?;
-        right.draw(&PathElement::new(sample(y), color.stroke_width(3)))?;
-        right.draw(&Text::new(text, (38, y), ("sans-serif", 16)))?;
+        right.draw(&PathElement::new(sample_line(y), color.stroke_width(3)))?;
+        right.draw(&label(text, y))?;
         y += LEGEND_STEP;
     }
     let style = BLACK.stroke_width(2);
@@ -164,8 +157,8 @@ fn render(
         GAP,
         style,
     ))?;
-    right.draw(&DashedPathElement::new(sample(y), DASH, GAP, style))?;
-    right.draw(&Text::new("weight scaling", (38, y), ("sans-serif", 16)))?;
+    right.draw(&DashedPathElement::new(sample_line(y), DASH, GAP, style))?;
+    right.draw(&label("weight scaling", y))?;
     root.present()?;
     Ok(())
 }

@@ -11,12 +11,12 @@ use crate::report::{count, diverged, mean};
 use crate::train::{Plan, Point, Results, Run};
 
 // All in pixels.
-const SIZE: (u32, u32) = (960, 520);
-const LEGEND_WIDTH: u32 = 205;
-const LEGEND_TOP: i32 = 60;
-const LEGEND_STEP: i32 = 26;
-const DASH: u32 = 7;
-const GAP: u32 = 4;
+pub(crate) const SIZE: (u32, u32) = (960, 520);
+pub(crate) const LEGEND_WIDTH: u32 = 205;
+pub(crate) const LEGEND_TOP: i32 = 60;
+pub(crate) const LEGEND_STEP: i32 = 26;
+pub(crate) const DASH: u32 = 7;
+pub(crate) const GAP: u32 = 4;
 
 /// One colour a setting, told apart also by readers who see few colours (Okabe and Ito).
 pub(crate) const COLORS: [RGBColor; 4] =
@@ -137,16 +137,25 @@ fn render(svg: &mut String, plan: &Plan, results: &Results) -> Result<(), Box<dy
         chart.draw_series(DashedLineSeries::new(train, DASH, GAP, thin))?;
 
         let text = |what| format!("{what}, {}", setting.name);
-        let sample = |y| [(0, y + 7), (30, y + 7)];
-        right.draw(&PathElement::new(sample(y), thick))?;
-        right.draw(&Text::new(text("test"), (38, y), ("sans-serif", 16)))?;
+        right.draw(&PathElement::new(sample_line(y), thick))?;
+        right.draw(&label(text("test"), y))?;
         y += LEGEND_STEP;
-        right.draw(&DashedPathElement::new(sample(y), DASH, GAP, thin))?;
-        right.draw(&Text::new(text("train"), (38, y), ("sans-serif", 16)))?;
+        right.draw(&DashedPathElement::new(sample_line(y), DASH, GAP, thin))?;
+        right.draw(&label(text("train"), y))?;
         y += LEGEND_STEP;
     }
     root.present()?;
     Ok(())
+}
+
+/// The ends of the line that a legend shows beside a label at height `y`.
+pub(crate) fn sample_line(y: i32) -> [(i32, i32); 2] {
+    [(0, y + 7), (30, y + 7)]
+}
+
+/// A label of a legend at height `y`.
+pub(crate) fn label<'a>(text: impl Into<String>, y: i32) -> Text<'a, (i32, i32), String> {
+    Text::new(text.into(), (38, y), ("sans-serif", 16))
 }
 
 /// A quantity in percent at each epoch where it was measured, mean over the runs.
