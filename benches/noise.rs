@@ -67,11 +67,11 @@ impl Data {
     }
 
     fn gaussian(&mut self) {
-        gaussian_dropout_forward(self.views(), &gaussian(), &key()).expect("equal shapes");
+        gaussian_dropout_forward(self.views(), &gaussian().with_key(key())).expect("equal shapes");
     }
 
     fn gaussian_backward(&mut self) {
-        gaussian_dropout_backward(self.views(), &gaussian(), &key()).expect("equal shapes");
+        gaussian_dropout_backward(self.views(), &gaussian().with_key(key())).expect("equal shapes");
     }
 
     fn normal(&mut self) {
@@ -147,7 +147,7 @@ fn assert_right(options: &Options) {
     let [g, a, s, b] = expected.each_mut().map(|data| matrix_mut(data, 8, 512));
     let (x, p) = (matrix(&data.x, 8, 512), matrix(&data.p, 8, 512));
     let (args, mask) = (attention(), || MaskSource::Key);
-    reference::gaussian_dropout_forward((x, g), &gaussian(), &key()).expect("equal shapes");
+    reference::gaussian_dropout_forward((x, g), &gaussian().with_key(key())).expect("equal shapes");
     reference::alpha_dropout_forward((x, a), &alpha(), mask()).expect("equal shapes");
     reference::softmax_dropout_forward(&args, (x, s), None, mask()).expect("equal shapes");
     reference::softmax_dropout_backward(&args, p, (x, b), mask()).expect("equal shapes");

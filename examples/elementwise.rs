@@ -45,7 +45,7 @@ fn main() -> Result<()> {
 
     // Noise of the variance of dropout with this rate, and no zeros.
     let mut noisy = vec![1.0f32; 6];
-    gaussian_dropout_forward(&mut noisy[..], &GaussianDropout::new(0.1)?, &key)?;
+    gaussian_dropout_forward(&mut noisy[..], &GaussianDropout::new(0.1)?.with_key(key))?;
     println!("Gaussian, rate 0.1       {noisy:.2?}");
     Ok(())
 }

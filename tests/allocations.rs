@@ -342,9 +342,9 @@ fn noise() {
             let x = matrix(&x, rows, cols);
             assert_no_allocation(&format!("Gaussian dropout, {rows} x {cols} {place}"), || {
                 let to = matrix_mut(&mut y, rows, cols);
-                gaussian_dropout_forward((x, to), &gaussian, &key).unwrap();
+                gaussian_dropout_forward((x, to), &gaussian.with_key(key)).unwrap();
                 let to = matrix_mut(&mut y, rows, cols);
-                gaussian_dropout_backward(to, &gaussian, &key).unwrap();
+                gaussian_dropout_backward(to, &gaussian.with_key(key)).unwrap();
                 standard_normal(matrix_mut(&mut p, rows, cols), &key).unwrap();
             });
             let units = key.units();

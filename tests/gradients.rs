@@ -319,11 +319,11 @@ fn noise_backward_is_the_derivative_of_forward() {
     let loss = |x: &[f64]| {
         let mut y = vec![0.0; rows * cols];
         let xy = (matrix(x, rows, cols), matrix_mut(&mut y, rows, cols));
-        reference::gaussian_dropout_forward(xy, &gaussian, &key()).unwrap();
+        reference::gaussian_dropout_forward(xy, &gaussian.with_key(key())).unwrap();
         dot(&y, &dy)
     };
     let to = matrix_mut(&mut dx, rows, cols);
-    reference::gaussian_dropout_backward((dy_view, to), &gaussian, &key()).unwrap();
+    reference::gaussian_dropout_backward((dy_view, to), &gaussian.with_key(key())).unwrap();
     assert_close(&dx, &differences(&x, loss), "Gaussian dropout");
 
     let alpha = AlphaDropout::new(0.4).unwrap();

@@ -403,8 +403,9 @@ fn noise() {
             check(&buffers, &format!("noise of {m:?}"), |buffers| {
                 let [x, y, p, dx] = buffers else { panic!() };
                 let gaussian = GaussianDropout::new(0.3).unwrap();
-                gaussian_dropout_forward((m.view(x), m.view_mut(y)), &gaussian, &key()).unwrap();
-                gaussian_dropout_forward(m.view_mut(x), &gaussian, &key()).unwrap();
+                gaussian_dropout_forward((m.view(x), m.view_mut(y)), &gaussian.with_key(key()))
+                    .unwrap();
+                gaussian_dropout_forward(m.view_mut(x), &gaussian.with_key(key())).unwrap();
                 standard_normal(m.view_mut(dx), &key()).unwrap();
                 let alpha = AlphaDropout::new(0.3).unwrap();
                 let units = key().with_origin(0, 77).units();

@@ -80,8 +80,10 @@ fn empty_matrices_cost_nothing() {
             let saved = Saved::Output(x());
             bias_activation_dropout_backward(&args, &saved, xy(), None, MaskSource::Key)
         });
-        without_memory("gaussian", || gaussian_dropout_forward(xy(), &gaussian, &key()));
-        without_memory("its gradient", || gaussian_dropout_backward(y(), &gaussian, &key()));
+        without_memory("gaussian", || gaussian_dropout_forward(xy(), &gaussian.with_key(key())));
+        without_memory("its gradient", || {
+            gaussian_dropout_backward(y(), &gaussian.with_key(key()))
+        });
         without_memory("normal numbers", || standard_normal(y(), &key()));
         for key in [key(), key().units()] {
             without_memory("alpha", || {

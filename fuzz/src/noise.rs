@@ -42,21 +42,23 @@ fn run_gaussian(u: &mut Unstructured<'_>) -> Result<()> {
     let blank = Matrix::new(&vec![9.0; out_rows * cols], out_rows, cols, layouts[1]);
 
     let mut y = blank.clone();
-    let outcome = reference::gaussian_dropout_forward((x.view(), y.view_mut()), &dropout, &key);
+    let outcome =
+        reference::gaussian_dropout_forward((x.view(), y.view_mut()), &dropout.with_key(key));
     let mut dx = blank.clone();
-    let backward = reference::gaussian_dropout_backward((x.view(), dx.view_mut()), &dropout, &key);
+    let backward =
+        reference::gaussian_dropout_backward((x.view(), dx.view_mut()), &dropout.with_key(key));
     let mut normals = blank.clone();
     let drawn = reference::standard_normal(normals.view_mut(), &key);
     let (y, normals) = (y.values(), normals.values());
 
     for_each_level(|level| {
         let mut fast = blank.clone();
-        let result = gaussian_dropout_forward((x.view(), fast.view_mut()), &dropout, &key);
+        let result = gaussian_dropout_forward((x.view(), fast.view_mut()), &dropout.with_key(key));
         assert_same_outcome(level, "forward", &result, &outcome);
         assert_same(level, "y", &fast.values(), &y);
         assert!(result.is_ok() || fast.values().iter().all(|y| *y == 9.0), "{level}: touched");
         let mut fast = blank.clone();
-        let result = gaussian_dropout_backward((x.view(), fast.view_mut()), &dropout, &key);
+        let result = gaussian_dropout_backward((x.view(), fast.view_mut()), &dropout.with_key(key));
         assert_same_outcome(level, "backward", &result, &backward);
         assert_same(level, "dx", &fast.values(), &y);
         let mut fast = blank.clone();
@@ -67,8 +69,8 @@ fn run_gaussian(u: &mut Unstructured<'_>) -> Result<()> {
             for forward in [true, false] {
                 let mut fast = x.clone();
                 let result = match forward {
-                    true => gaussian_dropout_forward(fast.view_mut(), &dropout, &key),
-                    false => gaussian_dropout_backward(fast.view_mut(), &dropout, &key),
+                    true => gaussian_dropout_forward(fast.view_mut(), &dropout.with_key(key)),
+                    false => gaussian_dropout_backward(fast.view_mut(), &dropout.with_key(key)),
                 };
                 assert_eq!(result.is_ok(), outcome.is_ok(), "{level}: in place");
                 let expected = if result.is_ok() { y.clone() } else { x.values() };

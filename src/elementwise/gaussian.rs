@@ -36,7 +36,7 @@ use super::plain;
 use crate::Level;
 use crate::error::{Error, Result};
 use crate::isa::{Isa, Kernel, load, store};
-use crate::mask::{Dropout, MaskKey, MaskSource};
+use crate::mask::{Dropout, KeyedDropout, MaskKey, MaskSource};
 use crate::math::normal;
 use crate::philox::LaneBlocks;
 use crate::threads::{Grid, Part, for_each};
@@ -87,6 +87,11 @@ impl GaussianDropout {
         Ok(Self { rate, sigma: (rate / (1.0 - rate)).sqrt() })
     }
 
+    /// This dropout with the numbers of a key.
+    pub const fn with_key(self, key: MaskKey) -> KeyedDropout<Self> {
+        KeyedDropout::new(self, key)
+    }
+
     /// The rate of the dropout with this variance, as it was given.
     pub fn rate(&self) -> f64 {
         self.rate
@@ -114,10 +119,11 @@ impl GaussianDropout {
 /// };
 /// use fused_dropout::{MaskKey, MatMut};
 ///
-/// let (dropout, key) = (GaussianDropout::new(0.2)?, MaskKey::new(42, 1, 0)?);
+/// let key = MaskKey::new(42, 1, 0)?;
+/// let dropout = GaussianDropout::new(0.2)?.with_key(key);
 /// let (x, mut y, mut dx, mut z) = ([2.0; 100], [0.0; 100], [2.0; 100], [0.0; 100]);
-/// gaussian_dropout_forward((&x[..], &mut y[..]), &dropout, &key)?;
-/// gaussian_dropout_backward(&mut dx[..], &dropout, &key)?;
+/// gaussian_dropout_forward((&x[..], &mut y[..]), &dropout)?;
+/// gaussian_dropout_backward(&mut dx[..], &dropout)?;
 /// assert_eq!(y, dx);
 ///
 /// standard_normal(MatMut::row_vector(&mut z), &key)?;
@@ -132,10 +138,9 @@ impl GaussianDropout {
 /// When shapes differ, or the key's origin and the shape go past what a mask can address.
 pub fn gaussian_dropout_forward<'a>(
     xy: impl Into<InOut<'a>>,
-    dropout: &GaussianDropout,
-    key: &MaskKey,
+    dropout: &KeyedDropout<GaussianDropout>,
 ) -> Result<()> {
-    run(xy.into(), ("x", "y"), dropout, key)
+    run(xy.into(), ("x", "y"), dropout)
 }
 
 /// `dx = dy · (1 + σ z)`, with the numbers of forward made again: the gradient of
@@ -146,10 +151,9 @@ pub fn gaussian_dropout_forward<'a>(
 /// As for [`gaussian_dropout_forward`].
 pub fn gaussian_dropout_backward<'a>(
     dy_dx: impl Into<InOut<'a>>,
-    dropout: &GaussianDropout,
-    key: &MaskKey,
+    dropout: &KeyedDropout<GaussianDropout>,
 ) -> Result<()> {
-    run(dy_dx.into(), ("dy", "dx"), dropout, key)
+    run(dy_dx.into(), ("dy", "dx"), dropout)
 }
 
 /// The standard normal numbers z of a key, for noise of another kind: z is [rows, cols].
@@ -167,18 +171,17 @@ pub fn standard_normal(mut z: MatMut<'_>, key: &MaskKey) -> Result<()> {
 fn run(
     mut xy: InOut<'_>,
     names: (&'static str, &'static str),
-    dropout: &GaussianDropout,
-    key: &MaskKey,
+    dropout: &KeyedDropout<GaussianDropout>,
 ) -> Result<()> {
-    let key = &key.noise();
-    if dropout.sigma == 0.0 {
+    let (key, sigma) = (&dropout.key().noise(), dropout.dropout().sigma());
+    if dropout.dropout().sigma == 0.0 {
         return plain(&Dropout::NONE.with_key(*key), xy, names, MaskSource::Key);
     }
     let (rows, cols) = xy.check(names.0, names.1)?;
     key.check(rows, cols)?;
     let level = Level::current()?;
     let (x, y) = xy.pointers();
-    draw(level, Some(x), y, (rows, cols), dropout.sigma(), key);
+    draw(level, Some(x), y, (rows, cols), sigma, key);
     Ok(())
 }
 

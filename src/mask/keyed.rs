@@ -11,7 +11,8 @@ use crate::error::Result;
 /// multiplied by the dropout's [`scale`](Dropout::scale).
 ///
 /// Dropout of another kind is keyed in the same way: D may be an
-/// [`AlphaDropout`](crate::elementwise::AlphaDropout), or [`Rates`](crate::mask::Rates) that are borrowed.
+/// [`AlphaDropout`](crate::elementwise::AlphaDropout), a
+/// [`GaussianDropout`](crate::elementwise::GaussianDropout), or [`Rates`](crate::mask::Rates) that are borrowed.
 /// Each has a method `with_key`.
 ///
 /// ```

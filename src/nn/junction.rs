@@ -124,9 +124,10 @@ impl Junction {
             Drawn::Units(kept, _) if self.first => {
                 gather_units(x, kept, room(copy, x.rows(), kept.len())?)
             }
-            Drawn::Gaussian(noise) if noise.sigma() > 0.0 => {
-                gaussian_dropout_forward((x, room(copy, x.rows(), x.cols())?), noise, key)
-            }
+            Drawn::Gaussian(noise) if noise.sigma() > 0.0 => gaussian_dropout_forward(
+                (x, room(copy, x.rows(), x.cols())?),
+                &noise.with_key(*key),
+            ),
             _ => Ok(()),
         }
     }
@@ -148,7 +149,7 @@ impl Junction {
                 dropout_forward((x, y), &dropout.with_key(*key), MaskSource::Key)
             }
             Drawn::Units(kept, _) => gather_units(x, kept, y),
-            Drawn::Gaussian(noise) => gaussian_dropout_forward((x, y), noise, key),
+            Drawn::Gaussian(noise) => gaussian_dropout_forward((x, y), &noise.with_key(*key)),
         }
     }
 
@@ -170,7 +171,7 @@ impl Junction {
             Drawn::Units(..) => Ok(()),
             Drawn::Gaussian(noise) => {
                 add(&mut y, residual);
-                gaussian_dropout_forward(y, noise, key)
+                gaussian_dropout_forward(y, &noise.with_key(*key))
             }
         }
     }
@@ -179,7 +180,7 @@ impl Junction {
     /// no layer does.
     pub(super) fn backward(&self, dx: MatMut<'_>, key: &MaskKey) -> Result<()> {
         match &self.noise {
-            Drawn::Gaussian(noise) => gaussian_dropout_backward(dx, noise, key),
+            Drawn::Gaussian(noise) => gaussian_dropout_backward(dx, &noise.with_key(*key)),
             _ => Ok(()),
         }
     }

@@ -3,7 +3,7 @@
 use super::{Real, for_each, parts};
 use crate::elementwise::GaussianDropout;
 use crate::error::Result;
-use crate::mask::MaskKey;
+use crate::mask::{KeyedDropout, MaskKey};
 use crate::philox::philox4x32_10;
 use crate::view::{InOut, MatMut};
 
@@ -39,10 +39,9 @@ pub fn standard_normal<T: Real>(mut z: MatMut<'_, T>, key: &MaskKey) -> Result<(
 /// As for the fast function.
 pub fn gaussian_dropout_forward<'a, T: Real>(
     xy: impl Into<InOut<'a, T>>,
-    dropout: &GaussianDropout,
-    key: &MaskKey,
+    dropout: &KeyedDropout<GaussianDropout>,
 ) -> Result<()> {
-    run(xy.into(), ("x", "y"), dropout, key)
+    run(xy.into(), ("x", "y"), dropout)
 }
 
 /// `dx = dy · (1 + σ z)`.
@@ -52,22 +51,21 @@ pub fn gaussian_dropout_forward<'a, T: Real>(
 /// As for the fast function.
 pub fn gaussian_dropout_backward<'a, T: Real>(
     dy_dx: impl Into<InOut<'a, T>>,
-    dropout: &GaussianDropout,
-    key: &MaskKey,
+    dropout: &KeyedDropout<GaussianDropout>,
 ) -> Result<()> {
-    run(dy_dx.into(), ("dy", "dx"), dropout, key)
+    run(dy_dx.into(), ("dy", "dx"), dropout)
 }
 
 fn run<T: Real>(
     xy: InOut<'_, T>,
     (input, output): (&'static str, &'static str),
-    dropout: &GaussianDropout,
-    key: &MaskKey,
+    dropout: &KeyedDropout<GaussianDropout>,
 ) -> Result<()> {
     let (rows, cols) = xy.check(input, output)?;
+    let key = dropout.key();
     key.noise().check(rows, cols)?;
     let (x, mut y) = parts(xy);
-    let sigma = T::from_f64(dropout.sigma_f64());
+    let sigma = T::from_f64(dropout.dropout().sigma_f64());
     for_each(rows, cols, |r, c| {
         let factor = sigma.mul_add(normal(key, r, c), T::from_f64(1.0));
         y.put(r, c, x[r * cols + c] * factor);

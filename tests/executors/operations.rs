@@ -179,8 +179,8 @@ fn noise() -> Vec<u32> {
         results.extend(bits(&y));
     };
     let gaussian = GaussianDropout::new(0.3).unwrap();
-    run(&|y| gaussian_dropout_forward((view, y), &gaussian, &key()).unwrap());
-    run(&|y| gaussian_dropout_backward(y, &gaussian, &key()).unwrap());
+    run(&|y| gaussian_dropout_forward((view, y), &gaussian.with_key(key())).unwrap());
+    run(&|y| gaussian_dropout_backward(y, &gaussian.with_key(key())).unwrap());
     run(&|y| standard_normal(y, &key()).unwrap());
     let alpha = AlphaDropout::new(0.3).unwrap();
     for key in [key(), key().units()] {

@@ -119,7 +119,8 @@ impl Drawn {
         let mut y: Vec<f32> =
             (0..rows * cols).map(|i| x.get(i / cols, i % cols).unwrap()).collect();
         if let Drawn::Gaussian(noise, key) = self {
-            gaussian_dropout_forward((x, matrix_mut(&mut y, rows, cols)), noise, key).unwrap();
+            gaussian_dropout_forward((x, matrix_mut(&mut y, rows, cols)), &noise.with_key(*key))
+                .unwrap();
         }
         y
     }

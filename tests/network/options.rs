@@ -79,7 +79,8 @@ impl<T: Real + Into<f64>> Naive<T> {
         match self.spec.noise.get(l) {
             Some(Noise::Gaussian) => {
                 let noise = GaussianDropout::new(rate).unwrap();
-                reference::gaussian_dropout_forward((from, to), &noise, &key(l, step)).unwrap();
+                reference::gaussian_dropout_forward((from, to), &noise.with_key(key(l, step)))
+                    .unwrap();
             }
             _ => {
                 let dropout = Dropout::with_scaling(rate, self.spec.scaling).unwrap();

@@ -25,8 +25,11 @@ fn check(x: &Padded, to_transposed: bool, extra: usize, dropout: &GaussianDropou
     let (rows, cols) = (x.rows, x.cols);
     let fresh = Padded::new(&vec![77.0; rows * cols], rows, cols, extra, to_transposed);
     let (mut y, mut z) = (vec![0.0; rows * cols], vec![0.0; rows * cols]);
-    reference::gaussian_dropout_forward((x.view(), matrix_mut(&mut y, rows, cols)), dropout, key)
-        .unwrap();
+    reference::gaussian_dropout_forward(
+        (x.view(), matrix_mut(&mut y, rows, cols)),
+        &dropout.with_key(*key),
+    )
+    .unwrap();
     reference::standard_normal(matrix_mut(&mut z, rows, cols), key).unwrap();
     for_each_level(|level| {
         let size = (1, 2.0 * (1.0 + 7.0 * dropout.sigma()));
@@ -34,16 +37,16 @@ fn check(x: &Padded, to_transposed: bool, extra: usize, dropout: &GaussianDropou
             assert_same(level, &got.values(), &y, size, what);
         };
         let mut out = fresh.clone();
-        gaussian_dropout_forward((x.view(), out.view_mut()), dropout, key).unwrap();
+        gaussian_dropout_forward((x.view(), out.view_mut()), &dropout.with_key(*key)).unwrap();
         same(&out, "forward");
         let mut out = fresh.clone();
-        gaussian_dropout_backward((x.view(), out.view_mut()), dropout, key).unwrap();
+        gaussian_dropout_backward((x.view(), out.view_mut()), &dropout.with_key(*key)).unwrap();
         same(&out, "backward");
         let mut out = x.clone();
-        gaussian_dropout_forward(out.view_mut(), dropout, key).unwrap();
+        gaussian_dropout_forward(out.view_mut(), &dropout.with_key(*key)).unwrap();
         same(&out, "forward in place");
         let mut out = x.clone();
-        gaussian_dropout_backward(out.view_mut(), dropout, key).unwrap();
+        gaussian_dropout_backward(out.view_mut(), &dropout.with_key(*key)).unwrap();
         same(&out, "backward in place");
         let mut out = fresh.clone();
         standard_normal(out.view_mut(), key).unwrap();
@@ -76,14 +79,15 @@ fn several_tasks_on_any_number_of_threads() {
         let mut expected = vec![0.0; rows * cols];
         let to = matrix_mut(&mut expected, rows, cols);
         let key = key(1, (3, 77));
-        reference::gaussian_dropout_forward((matrix(&x, rows, cols), to), &dropout, &key).unwrap();
+        reference::gaussian_dropout_forward((matrix(&x, rows, cols), to), &dropout.with_key(key))
+            .unwrap();
         for_each_level(|level| {
             for threads in [1, 2, 3, 8] {
                 let mut y = vec![9.0; rows * cols];
                 with_threads(threads, || {
                     testing::at_level(level, || {
                         let (x, y) = (matrix(&x, rows, cols), matrix_mut(&mut y, rows, cols));
-                        gaussian_dropout_forward((x, y), &dropout, &key).unwrap();
+                        gaussian_dropout_forward((x, y), &dropout.with_key(key)).unwrap();
                     })
                 })
                 .unwrap();
@@ -169,9 +173,10 @@ fn rate_zero_is_the_identity() {
     for_each_level(|level| {
         let mut y = [9.0; 7];
         let (from, to) = (MatRef::row_vector(&x), MatMut::row_vector(&mut y));
-        gaussian_dropout_forward((from, to), &dropout, &key(1, (0, 0))).unwrap();
+        gaussian_dropout_forward((from, to), &dropout.with_key(key(1, (0, 0)))).unwrap();
         assert_eq!(bits(&y), bits(&x), "{level}");
-        gaussian_dropout_backward(MatMut::row_vector(&mut y), &dropout, &key(1, (0, 0))).unwrap();
+        gaussian_dropout_backward(MatMut::row_vector(&mut y), &dropout.with_key(key(1, (0, 0))))
+            .unwrap();
         assert_eq!(bits(&y), bits(&x), "{level}");
     });
 }
@@ -181,7 +186,8 @@ fn special_values_propagate() {
     let dropout = GaussianDropout::new(0.2).unwrap();
     for_each_level(|level| {
         let mut y = [f32::NAN, f32::INFINITY, f32::NEG_INFINITY, 0.0];
-        gaussian_dropout_forward(MatMut::row_vector(&mut y), &dropout, &key(1, (0, 0))).unwrap();
+        gaussian_dropout_forward(MatMut::row_vector(&mut y), &dropout.with_key(key(1, (0, 0))))
+            .unwrap();
         assert!(y[0].is_nan() && y[1].is_infinite() && y[2].is_infinite(), "{level}: {y:?}");
         assert_eq!(y[3], 0.0, "{level}");
     });
@@ -211,19 +217,17 @@ fn what_is_refused() {
         let (x, mut y) = ([1.0; 6], [9.0; 6]);
         let error = gaussian_dropout_forward(
             (matrix(&x, 2, 3), matrix_mut(&mut y, 3, 2)),
-            &dropout,
-            &key(1, (0, 0)),
+            &dropout.with_key(key(1, (0, 0))),
         );
         assert!(matches!(error, Err(Error::Shape { left: "x", right: "y", .. })), "{error:?}");
         let error = gaussian_dropout_backward(
             (matrix(&x, 2, 3), matrix_mut(&mut y, 3, 2)),
-            &dropout,
-            &key(1, (0, 0)),
+            &dropout.with_key(key(1, (0, 0))),
         );
         assert!(matches!(error, Err(Error::Shape { left: "dy", right: "dx", .. })), "{error:?}");
         for origin in [((1 << 32) - 1, 0), (0, (1 << 39) - 2), (u64::MAX, 0)] {
             let to = matrix_mut(&mut y, 2, 3);
-            let error = gaussian_dropout_forward(to, &dropout, &key(1, origin));
+            let error = gaussian_dropout_forward(to, &dropout.with_key(key(1, origin)));
             assert!(matches!(error, Err(Error::Address { .. })), "{error:?}");
         }
         assert_eq!(y, [9.0; 6], "an output was touched");

@@ -105,8 +105,11 @@ fn gaussian_dropout_has_the_mean_and_variance_of_dropout() {
     for rate in [0.1, 0.5, 0.8] {
         let dropout = GaussianDropout::new(rate).unwrap();
         let to = matrix_mut(&mut y, ROWS, COLS);
-        gaussian_dropout_forward((matrix(&ones, ROWS, COLS), to), &dropout, &key(14, (0, 0)))
-            .unwrap();
+        gaussian_dropout_forward(
+            (matrix(&ones, ROWS, COLS), to),
+            &dropout.with_key(key(14, (0, 0))),
+        )
+        .unwrap();
         let variance = rate / (1.0 - rate);
         let doubles = || y.iter().map(|y| f64::from(*y));
         assert_mean("mean", doubles(), 1.0, variance);
