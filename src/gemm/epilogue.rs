@@ -127,7 +127,8 @@ pub(super) trait RegisterEnd<I: Isa> {
     ///
     /// # Safety
     ///
-    /// - The row has the columns of a whole tile, and all sums end in it.
+    /// - Each of its panels of B has the columns of a whole tile, and all sums end in it. There is
+    ///   one, save where the epilogue is software-pipelined.
     /// - It lies in C and in every matrix of the epilogue, and no other task accesses it.
     /// - Its panels are valid, and so are its bits until all tiles are finished.
     unsafe fn tiles(&self, isa: I, row: RowOfTiles<'_>, pipeline: &mut Pipeline);

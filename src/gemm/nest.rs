@@ -26,7 +26,10 @@
 //! 4. Mask bits, those of the epilogue and those of a masked B, are made for [`GROUP`] columns at a
 //!    time, just before the tiles that use them.
 //! 5. An update of weights is software-pipelined: a tile's epilogue is worked off between the steps
-//!    of k of the next tile, up to the end of the group of columns.
+//!    of k of the next tile, up to the end of the group of columns. Its panels of B are packed a
+//!    group at a time, and loops 2 and 1 are exchanged within the group: rows of the weights and of
+//!    their state are read in long pieces, where down the rows each line is in another page and
+//!    mostly in the same set of the caches as the one above.
 //! 6. Rows too few to pay for packing B take another way altogether ([`Skinny`]): B is read in
 //!    place, and the epilogue takes its sums from C.
 //!
@@ -42,7 +45,7 @@ use super::tile::{Area, Sums};
 use super::{GROUP, Operand, ProductArgs};
 use crate::buffers::grow;
 use crate::error::Result;
-use crate::isa::{Isa, is_fallback};
+use crate::isa::{Isa, caches, is_fallback};
 use crate::mask::{TILE_WORDS, Tile};
 use crate::threads::Part;
 
@@ -54,6 +57,9 @@ pub(super) struct Nest<'a, I> {
     pub(super) part: Part,
     pub(super) ends: Ends<'a, I>,
 }
+
+/// More panels than there are.
+const ALL: usize = usize::MAX;
 
 /// The buffers of a block.
 #[derive(Clone, Copy)]
@@ -77,8 +83,8 @@ struct PanelsOfB {
     len: usize,
     /// A row to copy where there is nothing to pack.
     idle: *mut f32,
-    /// Whether there is room for two, which are packed in turn.
-    in_turn: bool,
+    /// Panels there is room for, which are packed in turn; any number where there is room for all.
+    in_turn: usize,
     /// Whether they are packed already.
     packed: bool,
 }
@@ -86,7 +92,7 @@ struct PanelsOfB {
 impl PanelsOfB {
     /// Where the panel with this number is.
     fn panel(&self, number: usize) -> *mut f32 {
-        self.first.wrapping_add(if self.in_turn { number % 2 } else { number } * self.len)
+        self.first.wrapping_add(number % self.in_turn * self.len)
     }
 }
 
@@ -124,7 +130,7 @@ impl<I: Isa> Nest<'_, I> {
         let bits = mc + computed(&product.b, 2 * kc.next_multiple_of(32));
         grow(&mut scratch.bits, bits * GROUP / 32)?;
         let (mut tile, mut waiting) = (Sums::ZERO, Sums::UNINIT);
-        let panels = kc * if stays { nc } else { 2 * Self::NR };
+        let panels = kc * if stays { nc } else { self.panels_in_turn(kc) * Self::NR };
         let buffers = Buffers {
             a: scratch.a.grow(mc * kc)?.as_mut_ptr(),
             b: scratch.b.grow(Self::NR + panels)?.as_mut_ptr(),
@@ -173,6 +179,22 @@ impl<I: Isa> Nest<'_, I> {
         b.panels().is_none() && blocks > if b.is_copied() { 2 } else { 1 }
     }
 
+    /// Panels of B whose tiles take turns down the rows: one, or for an update those of a group of
+    /// columns, as far as a quarter of the level-2 cache holds them.
+    fn panels_at_once(&self, kc: usize) -> usize {
+        if self.product.end.overwrites() || self.ends.registers.is_none() {
+            return 1;
+        }
+        let most = caches().level_2 / 4 / (4 * kc.max(1) * Self::NR);
+        1 << most.clamp(1, GROUP / Self::NR).ilog2()
+    }
+
+    /// Panels of B there is room for where they do not stay packed: those that are used, and the next
+    /// one, if it is packed ahead.
+    fn panels_in_turn(&self, kc: usize) -> usize {
+        self.panels_at_once(kc).max(2)
+    }
+
     /// The panels of B from column `col` on; `stays` says whether they stay in `buffer`, and if so,
     /// whether they are there already.
     fn panels_of_b(
@@ -187,9 +209,12 @@ impl<I: Isa> Nest<'_, I> {
             // Those of the whole matrix, a block of k after the other.
             Some(panels) => {
                 let before = depth.first * padded(product.n, Self::NR) + col * depth.count;
-                (panels.wrapping_add(before).cast_mut(), false, true)
+                (panels.wrapping_add(before).cast_mut(), ALL, true)
             }
-            None => (buffer.wrapping_add(Self::NR), stays.is_none(), stays == Some(true)),
+            None => {
+                let in_turn = if stays.is_none() { self.panels_in_turn(depth.count) } else { ALL };
+                (buffer.wrapping_add(Self::NR), in_turn, stays == Some(true))
+            }
         };
         PanelsOfB { first, len: depth.count * Self::NR, idle: buffer, in_turn, packed }
     }
@@ -297,6 +322,7 @@ impl<I: Isa> Nest<'_, I> {
         // SAFETY: the buffer has room for any tile, and is the pipeline's alone.
         let mut pipeline = unsafe { Pipeline::new(buffers.waiting) };
         let tiles = block.rows.div_ceil(I::MR);
+        let at_once = self.panels_at_once(depth.count);
         let (scratch, bits_of_b) = scratch.split_at_mut(block.rows * GROUP / 32);
         let (these, others) = bits_of_b.split_at_mut(bits_of_b.len() / 2);
         let mut bits_of_b = [these, others];
@@ -314,41 +340,67 @@ impl<I: Isa> Nest<'_, I> {
             // multiplied.
             bits_of_b.reverse();
             let next_group = self.masked_group(depth, (jg + GROUP, to_pack), bits_of_b[0]);
-            // Loop 2: panels of B.
-            for jr in (0..cols).step_by(nr) {
-                let (col, cols) = (jg + jr, nr.min(cols - jr));
+            // Loop 2: panels of B, one or several at once.
+            for jr in (0..cols).step_by(nr * at_once) {
+                let (col, cols) = (jg + jr, (nr * at_once).min(cols - jr));
                 let number = (col - block.col) / nr;
-                let (this, other) = (b.panel(number), b.panel(number + 1));
-                if !b.packed {
-                    let buffers = (this, buffers.operand);
-                    self.pack_b(operand, depth, (col, cols), ahead.packed_rows(), buffers);
+                for at in (0..cols).step_by(nr).take_while(|_| !b.packed) {
+                    let part = (col + at, nr.min(cols - at));
+                    let packed = if at == 0 { ahead.packed_rows() } else { 0 };
+                    let buffers = (b.panel(number + at / nr), buffers.operand);
+                    self.pack_b(operand, depth, part, packed, buffers);
                 }
-                let of_next = if jr + nr < GROUP { operand } else { next_group };
-                ahead = Self::pack_ahead(of_next, depth, (col + nr, end), b, (tiles, other));
+                ahead = PackAhead::nothing(b.idle);
+                if at_once == 1 {
+                    let of_next = if jr + nr < GROUP { operand } else { next_group };
+                    let next = (tiles, b.panel(number + 1));
+                    ahead = Self::pack_ahead(of_next, depth, (col + nr, end), b, next);
+                }
                 let bits = Tile { words: bits.words.wrapping_add(jr / 32), ..bits };
-                let mut row = RowOfTiles {
+                let row = RowOfTiles {
                     product,
                     depth,
                     area: Area { part: Part { col, cols, ..block }, bits, shift: jr % 32 },
                     a: buffers.a,
-                    b: this,
+                    b: b.panel(number),
+                    panels: cols / nr,
+                    panel_step: b.len,
                     ahead: &mut ahead,
                     buffer: buffers.tile,
                 };
                 // SAFETY: panels stand one after the other in their buffers; the bits are those of
                 // the group; the row lies in the block, which is this task's alone.
-                unsafe {
-                    match self.ends.registers {
-                        Some(end) if cols == nr && depth.ends => end.tiles(isa, row, &mut pipeline),
-                        _ => row.all_through_memory(isa, self.ends.memory),
-                    }
-                }
+                unsafe { self.row_of_tiles(row, &mut pipeline) };
             }
             if let Some(end) = self.ends.registers {
                 // SAFETY: the bits are still those of the group.
                 unsafe { end.drain(isa, &mut pipeline) };
             }
             operand = next_group;
+        }
+    }
+
+    /// Loop 1: tiles of whole panels end in registers, where there is such an end; the others in memory.
+    ///
+    /// # Safety
+    ///
+    /// As for [`RegisterEnd::tiles`](super::epilogue::RegisterEnd::tiles), but for the columns.
+    unsafe fn row_of_tiles(&self, mut row: RowOfTiles<'_>, pipeline: &mut Pipeline) {
+        // SAFETY: the caller's promise.
+        unsafe {
+            let Some(end) = self.ends.registers.filter(|_| row.depth.ends) else {
+                row.all_through_memory(self.isa, self.ends.memory);
+                return;
+            };
+            let (panels, left) = (row.area.part.cols / Self::NR, row.area.part.cols % Self::NR);
+            row.area.part.cols -= left;
+            if panels > 0 {
+                end.tiles(self.isa, row.reborrow(), pipeline);
+            }
+            if left > 0 {
+                row.skip(panels, (Self::NR, left));
+                row.all_through_memory(self.isa, self.ends.memory);
+            }
         }
     }
 

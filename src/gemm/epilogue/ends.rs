@@ -35,7 +35,8 @@ impl<I: Isa> Ends<'_, I> {
     pub(in crate::gemm) const HAS_REGISTER_TILES: bool = I::LANES > 4;
 }
 
-/// Loop 1: the tiles of one panel of B with all panels of a block of A.
+/// Loop 1: the tiles of one panel of B, or of some whole ones side by side, with all panels of a block
+/// of A.
 pub(in crate::gemm) struct RowOfTiles<'a> {
     pub(in crate::gemm) product: &'a ProductArgs,
     pub(in crate::gemm) depth: Depth,
@@ -43,7 +44,10 @@ pub(in crate::gemm) struct RowOfTiles<'a> {
     pub(in crate::gemm) area: Area,
     /// The panels of A, one after the other, `depth.count` floats a row.
     pub(in crate::gemm) a: *const f32,
+    /// The first panel of B, how many there are, and the floats from one to the next.
     pub(in crate::gemm) b: *const f32,
+    pub(in crate::gemm) panels: usize,
+    pub(in crate::gemm) panel_step: usize,
     /// What the tiles pack or prefetch.
     pub(in crate::gemm) ahead: &'a mut PackAhead,
     /// Room for the sums of any tile.
@@ -51,7 +55,7 @@ pub(in crate::gemm) struct RowOfTiles<'a> {
 }
 
 impl RowOfTiles<'_> {
-    /// The next tile, which begins at this row and has so many.
+    /// The next tile, of the only panel of B, which begins at this row and has so many.
     #[inline(always)]
     pub(in crate::gemm) fn task(&mut self, first: usize, rows: usize) -> Task {
         let Self { depth, area: Area { part, bits, shift }, a, b, .. } = *self;
@@ -60,6 +64,38 @@ impl RowOfTiles<'_> {
         let a = a.wrapping_add(first * depth.count);
         let panels = Panels { a, b, k: depth.count, ahead: self.ahead.next_tile() };
         Task { depth, area: Area { part, bits: Tile { words, ..bits }, shift }, panels }
+    }
+
+    /// [`RowOfTiles::task`] of one of several panels of B, which have `nr` columns.
+    #[inline(always)]
+    pub(in crate::gemm) fn task_of_panel(
+        &mut self,
+        panel: usize,
+        nr: usize,
+        (first, rows): (usize, usize),
+    ) -> Task {
+        let Task { depth, area: Area { part, bits, shift }, panels } = self.task(first, rows);
+        let at = shift + panel * nr;
+        let bits = Tile { words: bits.words.wrapping_add(at / 32), ..bits };
+        let part = Part { col: part.col + panel * nr, cols: nr, ..part };
+        let b = panels.b.wrapping_add(panel * self.panel_step);
+        Task { depth, area: Area { part, bits, shift: at % 32 }, panels: Panels { b, ..panels } }
+    }
+
+    /// The same row, for a shorter time.
+    pub(in crate::gemm) fn reborrow(&mut self) -> RowOfTiles<'_> {
+        RowOfTiles { ahead: self.ahead, ..*self }
+    }
+
+    /// Goes on to the panel after `panels` ones of `nr` columns, which has `cols`.
+    pub(in crate::gemm) fn skip(&mut self, panels: usize, (nr, cols): (usize, usize)) {
+        let at = self.area.shift + panels * nr;
+        self.area.bits.words = self.area.bits.words.wrapping_add(at / 32);
+        self.area.shift = at % 32;
+        let part = self.area.part;
+        self.area.part = Part { col: part.col + panels * nr, cols, ..part };
+        self.b = self.b.wrapping_add(panels * self.panel_step);
+        self.panels = 1;
     }
 
     /// Computes all tiles through memory.

@@ -160,15 +160,18 @@ impl<E: Epilogue, const MR: usize, const MR1: usize, const NV: usize> Kernel
         let mut local = *pipeline;
         let mut rows = Rows::<E, NV> { epilogue, pipeline: &mut local };
         for (first, height) in panels(row.area.part.rows, MR) {
-            let task = row.task(first, height);
-            // SAFETY: `PipelinedTiles::new`.
-            unsafe {
-                if height == MR {
-                    rows.tile::<I, MR>(isa, row.product, &task);
-                } else if height == MR1 {
-                    rows.tile::<I, MR1>(isa, row.product, &task);
-                } else {
-                    row.through_memory(isa, &task, Some(&InMemory(rows.epilogue)));
+            // All panels of B, so that what the epilogue reads of a row lies side by side.
+            for panel in 0..row.panels {
+                let task = row.task_of_panel(panel, NV * I::LANES, (first, height));
+                // SAFETY: `PipelinedTiles::new`.
+                unsafe {
+                    if height == MR {
+                        rows.tile::<I, MR>(isa, row.product, &task);
+                    } else if height == MR1 {
+                        rows.tile::<I, MR1>(isa, row.product, &task);
+                    } else {
+                        row.through_memory(isa, &task, Some(&InMemory(rows.epilogue)));
+                    }
                 }
             }
         }
