@@ -14,6 +14,7 @@ mod mask_values;
 mod noise;
 mod rates;
 mod softmax;
+mod update;
 
 pub use broadcast::broadcast;
 pub use dense::dense;
@@ -23,6 +24,7 @@ pub use mask_values::mask_values;
 pub use noise::{alpha, gaussian};
 pub use rates::rates;
 pub use softmax::softmax;
+pub use update::update;
 
 use fused_dropout::{KeyedDropout, Level, Result, reference, testing};
 

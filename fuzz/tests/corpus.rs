@@ -79,3 +79,8 @@ fn alpha() {
 fn softmax() {
     run("softmax", fused_dropout_fuzz::softmax);
 }
+
+#[test]
+fn update() {
+    run("update", fused_dropout_fuzz::update);
+}

@@ -38,13 +38,14 @@ pub(super) fn element<T: Real>(
     let (w_new, new) = match (step, state.element(r, c)) {
         (Step::Sgd(step), [velocity, _]) => sgd(step, w_old, dw, velocity),
         (Step::Adam(step), [m, v]) => {
-            let numbers = step.numbers().map(T::from_f64);
+            let numbers = step.numbers();
+            let minus_rate = T::from_f64(-numbers.rate);
+            let numbers = numbers.map(T::from_f64);
             let g = numbers.l2.mul_add(w_old, dw);
             let (m, v) = (m.unwrap_or(T::ZERO), v.unwrap_or(T::ZERO));
             let m = numbers.beta1.mul_add(m, numbers.new1 * g);
             let v = numbers.beta2.mul_add(v, numbers.new2 * g * g);
             let d = v.sqrt().mul_add(numbers.root, numbers.epsilon);
-            let minus_rate = T::ZERO - numbers.rate;
             (minus_rate.mul_add(m / d, numbers.decay * w_old), [Some(m), Some(v)])
         }
     };
