@@ -91,6 +91,11 @@ impl Junction {
         self.schedule.most(self.rate) > 0.0
     }
 
+    /// Whether the layer before applies the noise, to what it adds to a residual.
+    pub(super) fn is_in_layer(&self) -> bool {
+        matches!(self.noise, Drawn::Elements(_))
+    }
+
     /// Whether the next layer is thinned.
     pub(super) fn thins(&self) -> bool {
         matches!(self.noise, Drawn::Units(..))

@@ -88,7 +88,11 @@ impl<'a> Passes<'a> {
     fn new(mlp: &'a Mlp) -> Self {
         // Of all steps: passes may have other rates than the step that was drawn last.
         let first = mlp.junctions.iter().position(Junction::may_change);
-        let first = first.unwrap_or(mlp.layers().len() - 1);
+        let mut first = first.unwrap_or(mlp.layers().len() - 1);
+        // Dropout inside a residual leaves nothing to share of its layer but the input.
+        while first > 0 && mlp.spec().is_residual(first - 1) && mlp.junctions[first].is_in_layer() {
+            first -= 1;
+        }
         let junctions = mlp.junctions.clone();
         Self {
             mlp,

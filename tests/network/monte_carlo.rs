@@ -25,6 +25,13 @@ fn spec() -> MlpSpec {
     MlpSpec::new(&SIZES).with_input_rate(0.2).with_hidden_rate(0.5).with_seed(11)
 }
 
+/// Hidden layers that add their inputs to their outputs.
+fn residual() -> MlpSpec {
+    let mut spec = spec();
+    spec.sizes = vec![20, 24, 24, 24, 5];
+    spec.with_residual(&[false, true, true])
+}
+
 /// The rate of step 0 is 0.
 const CURRICULUM: StepRate = StepRate::Scheduled(RateSchedule::Curriculum { gamma: 0.3 });
 /// The rate of step 6 and of later ones is the given one.
@@ -67,6 +74,12 @@ fn specs() -> Vec<MlpSpec> {
         spec().with_noise(Gaussian).with_schedule(StepRate::Drawn),
         of_units(spec(), UnitExact).with_schedule(StepRate::Drawn),
         of_units(spec(), Unit).with_schedule(LINEAR),
+        residual(),
+        residual().with_rates(&[0.0, 0.0, 0.3]).with_activations(&[Activation::Gelu]),
+        residual().with_noise(Gaussian).with_activation(Activation::Silu),
+        with_noises(residual(), &[Gaussian, Dropout, Gaussian]).with_input_rate(0.0),
+        with_granularities(residual(), &[Element, Element, Element, Unit])
+            .with_residual(&[false, true]),
     ]
 }
 
@@ -92,6 +105,7 @@ impl Drawn {
             0 => (spec.input_rate, spec.input_schedule),
             _ => (spec.hidden_rate, spec.hidden_schedule),
         };
+        let rate = spec.rates.get(l).copied().unwrap_or(rate);
         let rate = schedule.rate_at(rate, &key).unwrap();
         if spec.noise.get(l) == Some(&Noise::Gaussian) {
             return Drawn::Gaussian(GaussianDropout::new(rate).unwrap(), key);
@@ -147,9 +161,12 @@ fn separate_pass(mlp: &Mlp, x: MatRef<'_>, step: u32) -> Vec<f32> {
         let width = |side, all| if let Side::Units(kept) = side { kept.len() } else { all };
         let (inputs, units) = (width(input, layer.inputs()), width(output, layer.units()));
         let w = matrix(layer.weights(), layer.inputs(), layer.units());
-        let activation = if l + 1 < count { spec.activation } else { Activation::Identity };
+        let of_hidden = spec.activations.get(l).copied().unwrap_or(spec.activation);
+        let activation = if l + 1 < count { of_hidden } else { Activation::Identity };
         let does = DenseLayer::new(activation).with_input(input).with_output(output);
-        let args = DenseArgs::new(does, matrix(&values, rows, inputs), w).with_bias(layer.bias());
+        let x = matrix(&values, rows, inputs);
+        let mut args = DenseArgs::new(does, x, w).with_bias(layer.bias());
+        args.residual = (spec.residual.get(l) == Some(&true)).then_some(x);
         let mut y = vec![9.0; rows * units];
         dense_forward(&args, matrix_mut(&mut y, rows, units), None, MaskSource::Key).unwrap();
         values = match drawn.get(l + 1) {
