@@ -78,10 +78,9 @@ impl Case {
     }
 }
 
-fn cases() -> Vec<Case> {
+fn cases(shapes: &[(usize, usize, usize)]) -> Vec<Case> {
     let mut cases = Vec::new();
-    // Few rows and columns, tiles with edges, several tasks, and more than one block of k.
-    for shape in [(7, 3, 5), (21, 33, 65), (64, 200, 130), (2100, 4, 40), (150, 500, 300)] {
+    for &shape in shapes {
         for (units, weights, dw_transposed) in [
             (false, false, false),
             (false, false, true),
@@ -98,9 +97,20 @@ fn cases() -> Vec<Case> {
     cases
 }
 
+/// Few rows and columns, and tiles with edges.
 #[test]
 fn parts_in_order_are_the_whole() {
-    for case in cases() {
+    check(&[(7, 3, 5), (21, 33, 65)]);
+}
+
+/// Several tasks, and more than one block of k.
+#[test]
+fn large_parts_in_order_are_the_whole() {
+    check(&[(64, 200, 130), (2100, 4, 40), (150, 500, 300)]);
+}
+
+fn check(shapes: &[(usize, usize, usize)]) {
+    for case in cases(shapes) {
         let whole = case.gradients(1, true);
         for_each_level(|level| {
             for parts in [1, 2, 3, 7] {

@@ -12,9 +12,18 @@ fn exact(parts: &[&[f32]]) -> f64 {
 
 #[test]
 fn the_norm_has_the_bits_of_the_reference() {
-    for (rows, cols, transposed) in
-        [(1, 1, false), (3, 17, true), (40, 1024, false), (7, 5000, false), (700, 300, true)]
-    {
+    check(&[(1, 1, false), (3, 17, true), (2, 1100, false)]);
+}
+
+/// Several chunks of a row, and several tasks.
+#[test]
+fn large_norms_have_the_bits_of_the_reference() {
+    check(&[(40, 1024, false), (7, 5000, false), (700, 300, true)]);
+}
+
+/// Matrices of these rows and columns, stored by columns or not.
+fn check(shapes: &[(usize, usize, bool)]) {
+    for &(rows, cols, transposed) in shapes {
         let (dw, db) = (numbers(rows * cols, 1), numbers(cols, 2));
         let padded = Padded::new(&dw, rows, cols, 3, transposed);
         let parts = [padded.view(), MatRef::row_vector(&db)];
