@@ -9,6 +9,7 @@ use std::ops::{Deref, DerefMut};
 use crate::error::{Error, Result};
 use crate::threads;
 
+mod huge_pages;
 #[cfg(test)]
 mod tests;
 
@@ -30,6 +31,7 @@ impl AlignedBuffer {
         let mut memory = Vec::new();
         if len > 0 {
             reserve(&mut memory, len.saturating_add(LINE - 1))?;
+            huge_pages::advise(&memory);
         }
         Ok(Self::within(memory, len))
     }
