@@ -71,6 +71,8 @@ const CUBIC: f64 = 0.044715;
 /// # Ok::<(), fused_dropout::Error>(())
 /// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(feature = "serde", serde(rename_all = "kebab-case", deny_unknown_fields))]
 #[non_exhaustive]
 #[must_use]
 pub enum Activation {

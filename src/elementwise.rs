@@ -258,10 +258,10 @@ pub fn bias_activation_dropout_backward<'a, 'm>(
     let bits = saved.bits(args.activation, mask, &args.dropout);
     let dropout = args.dropout.dropout();
     let scales = (dropout.scale(), dropout.unscale() as f32);
-    let db = db.map(|db| {
+    let mut db = db;
+    if let Some(db) = &mut db {
         db.fill(0.0);
-        db
-    });
+    }
     backward(level, (args.activation, args.bias), scales, bits, saved, dy_dz, db);
     Ok(())
 }

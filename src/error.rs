@@ -318,6 +318,28 @@ pub enum Error {
         loss: f64,
     },
 
+    /// A file that could not be read or written.
+    #[error("cannot {action} {path}: {reason}")]
+    File {
+        /// What was attempted: to read or write what.
+        action: &'static str,
+        /// The file or folder.
+        path: String,
+        /// What the operating system says.
+        reason: String,
+    },
+
+    /// A part of a checkpoint that does not fit the rest of it, or this version of the crate.
+    #[error("the checkpoint's {what} is {found}, but must be {expected}")]
+    Checkpoint {
+        /// Which part.
+        what: String,
+        /// What it is.
+        found: String,
+        /// What it must be.
+        expected: String,
+    },
+
     /// An element that lies outside the matrix.
     #[error("element ({row}, {col}) lies outside a matrix of {rows} x {cols}")]
     Index {

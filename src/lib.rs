@@ -101,6 +101,8 @@
 //! | feature | adds |
 //! |---|---|
 //! | `ndarray` | [`MatRef`] and [`MatMut`] from arrays of the crate `ndarray`, and back, by `TryFrom`, without a copy |
+//! | `safetensors` | checkpoints of networks: `nn::Mlp::save`, `nn::Mlp::load`, and the module `nn::checkpoint`, which documents the format; brings `serde` |
+//! | `serde` | `Serialize` and `Deserialize` of what networks are made of ([`nn::MlpSpec`]) and how they are trained ([`nn::Optimiser`], [`update::Step`]); numbers are checked where they are used |
 //!
 //! None is on by default.
 //!

@@ -4,6 +4,8 @@
 //! Training is a function of the seed, the data and the options: the same seed gives the same
 //! weights, bit for bit, whatever the number of threads.
 
+#[cfg(feature = "safetensors")]
+pub mod checkpoint;
 mod dense;
 mod gradients;
 mod inference;

@@ -3,9 +3,11 @@
 //! Each body makes one operation of the bytes, wrong arguments included, and compares the fast
 //! function with the reference on every level of the machine. Both must refuse the same arguments,
 //! and a refused operation must leave its outputs alone. Buffers end exactly where a matrix ends, so
-//! that AddressSanitizer, which `cargo fuzz` switches on, sees every access beyond.
+//! that AddressSanitizer, which `cargo fuzz` switches on, sees every access beyond. `checkpoint` has no
+//! reference: what is read must be a network, which is written and read again unchanged.
 
 mod broadcast;
+mod checkpoint;
 mod dense;
 mod elementwise;
 mod input;
@@ -17,6 +19,7 @@ mod softmax;
 mod update;
 
 pub use broadcast::broadcast;
+pub use checkpoint::checkpoint;
 pub use dense::dense;
 pub use elementwise::elementwise;
 pub use mask::mask;

@@ -61,6 +61,11 @@ fn broadcast() {
 }
 
 #[test]
+fn checkpoint() {
+    run("checkpoint", fused_dropout_fuzz::checkpoint);
+}
+
+#[test]
 fn rates() {
     run("rates", fused_dropout_fuzz::rates);
 }

@@ -4,6 +4,8 @@ use crate::error::{Error, Result};
 
 /// When the scale that makes up for dropped elements is applied.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(feature = "serde", serde(rename_all = "kebab-case"))]
 #[non_exhaustive]
 pub enum Scaling {
     /// Kept elements are divided by the keep probability in training; inference is the identity.

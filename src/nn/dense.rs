@@ -30,7 +30,7 @@ pub(super) struct Numbers {
 
 /// What updates keep: nothing, velocities, or two moments.
 #[derive(Clone, Debug, Default)]
-enum Kept {
+pub(super) enum Kept {
     #[default]
     Nothing,
     Velocity(Numbers),
@@ -118,6 +118,16 @@ impl Dense {
         let mut parameters = Numbers::zeros(inputs, units)?;
         initialiser.fill(MatMut::new(&mut parameters.w, inputs, units)?, key)?;
         Ok(Self { inputs, units, parameters, kept: Kept::Nothing })
+    }
+
+    /// A layer of numbers that have its sizes.
+    #[cfg(feature = "safetensors")]
+    pub(super) fn from_parts(
+        (inputs, units): (usize, usize),
+        parameters: Numbers,
+        kept: Kept,
+    ) -> Self {
+        Self { inputs, units, parameters, kept }
     }
 
     /// Normal weights with the given standard deviation, and biases of 0.

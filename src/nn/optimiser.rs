@@ -6,6 +6,8 @@ use crate::update::{SgdStep, Step, check_limit, clip_factor};
 
 /// How the learning rate changes from step to step, after a warm-up if there is one.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(feature = "serde", serde(rename_all = "kebab-case", deny_unknown_fields))]
 #[non_exhaustive]
 pub enum LearningRateSchedule {
     /// It does not.
@@ -55,6 +57,8 @@ impl LearningRateSchedule {
 /// assert_eq!((adam_w.learning_rate(4), adam_w.learning_rate(10)), (5e-4, 1e-3));
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(feature = "serde", serde(deny_unknown_fields))]
 #[non_exhaustive]
 #[must_use]
 pub struct Optimiser {

@@ -12,6 +12,8 @@ use crate::mask::{MaskKey, RateSchedule, Scaling, drawn_rate};
 /// assert_eq!(spec.activation, Activation::Relu);
 /// ```
 #[derive(Clone, Debug, PartialEq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(feature = "serde", serde(deny_unknown_fields))]
 #[non_exhaustive]
 #[must_use]
 pub struct MlpSpec {
@@ -228,6 +230,8 @@ impl MlpSpec {
 /// [`Side::Units`](crate::layer::Side::Units). One subset for a whole mini-batch makes gradients noisy: a
 /// network can train worse than without dropout, or diverge.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(feature = "serde", serde(rename_all = "kebab-case"))]
 #[non_exhaustive]
 pub enum Granularity {
     /// An element: one unit for one example.
@@ -241,6 +245,8 @@ pub enum Granularity {
 
 /// What is done in training to the input or to the outputs of a hidden layer.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(feature = "serde", serde(rename_all = "kebab-case"))]
 #[non_exhaustive]
 pub enum Noise {
     /// They are dropped with the probability `rate`.
@@ -261,6 +267,8 @@ pub enum Noise {
 /// schedule that of the final rate, which the training ends with; with drawn rates the mean one,
 /// `1 - rate / 2`.
 #[derive(Clone, Copy, Debug, PartialEq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(feature = "serde", serde(rename_all = "kebab-case"))]
 #[non_exhaustive]
 pub enum StepRate {
     /// The schedule's rate of the step, on the way to the given one.

@@ -20,6 +20,8 @@ use crate::isa::Isa;
 /// once. So a step has the same bits on all levels with fused multiply-add, in the epilogue of a product
 /// and by [`apply`](super::apply).
 #[derive(Clone, Copy, Debug, PartialEq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(feature = "serde", serde(deny_unknown_fields))]
 #[non_exhaustive]
 #[must_use]
 pub struct AdamStep {

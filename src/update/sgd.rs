@@ -26,6 +26,8 @@ use crate::isa::Isa;
 /// A subgradient step passes 0 rather than stopping there: weights come near 0, not exactly to it.
 /// Where `l1` is 0 the term is left out.
 #[derive(Clone, Copy, Debug, PartialEq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(feature = "serde", serde(deny_unknown_fields))]
 #[non_exhaustive]
 #[must_use]
 pub struct SgdStep {

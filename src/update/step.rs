@@ -16,6 +16,8 @@ use crate::isa::Isa;
 /// assert_ne!(by_hand, adam_w);
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(feature = "serde", serde(rename_all = "kebab-case"))]
 #[non_exhaustive]
 #[must_use]
 pub enum Step {

@@ -8,6 +8,7 @@ use std::fmt::Write;
 
 use fused_dropout::nn::{Granularity, MlpSpec, Noise};
 
+use crate::checkpoint::Checkpoints;
 use crate::data::Data;
 use crate::report::{self, Errors, count, deviation, mean, minus, paired_t};
 use crate::train::{self, Plan, Results, Setting};
@@ -86,7 +87,8 @@ pub(crate) fn run(plan: &Plan, data: &Data) -> Result<(), String> {
 /// The plan without settings, and with networks that are only looked at when they are trained.
 fn last_point(plan: &Plan) -> Plan {
     let activation = plan.activation.clone();
-    Plan { settings: Vec::new(), activation, points: 1, ..*plan }
+    let checkpoints = Checkpoints::default();
+    Plan { settings: Vec::new(), activation, checkpoints, points: 1, ..*plan }
 }
 
 /// Every value of every search.

@@ -8,9 +8,13 @@
 //!
 //! It needs no network and no arguments: 1,797 small digits are embedded. `--data FOLDER` trains on
 //! MNIST, Fashion-MNIST or anything else in their format. `--compare` sets dropout beside other
-//! regularisers, `--mc N` predicts with N stochastic passes. The calls to the library are in
-//! `train.rs`, `compare.rs` and `monte_carlo.rs`; the rest reads data and options and shows results.
+//! regularisers, `--mc N` predicts with N stochastic passes. A long training is saved after each epoch by
+//! `--seeds 1 --save FILE`, and goes on, once it was stopped, with `--seeds 1 --save FILE --resume FILE`.
+//!
+//! The calls to the library are in `train.rs`, `compare.rs`, `monte_carlo.rs` and `checkpoint.rs`; the rest
+//! reads data and options and shows results.
 
+mod checkpoint;
 mod compare;
 mod data;
 mod idx;
@@ -56,7 +60,11 @@ fn run(options: &Options) -> Result<(), String> {
         None => Picture::create_default()?,
     };
 
+    plan.checkpoints.save_first(&plan)?;
     print(&report::heading(&plan, &data))?;
+    if let Some(line) = plan.checkpoints.heading(&plan) {
+        eprintln!("{line}");
+    }
     if let Some(passes) = options.mc {
         print(&monte_carlo::run(plan, &data, passes, &picture)?)?;
         return print(&report::closing(&data, "Test errors", picture.path()));
@@ -64,7 +72,8 @@ fn run(options: &Options) -> Result<(), String> {
     let results = train::run(&plan, &data, |_, _, run| Ok(run))?;
     print(&report::table(&plan, &results))?;
     picture.draw(&plan, &results)?;
-    print(&report::closing(&data, "Learning curves", picture.path()))
+    print(&report::closing(&data, "Learning curves", picture.path()))?;
+    print(&plan.checkpoints.closing())
 }
 
 /// Writes to standard output. A reader that went away, as in `train-digits | head`, is no error.

@@ -122,6 +122,17 @@ pub(crate) struct Options {
     #[arg(long, value_name = "N", value_parser = passes, allow_negative_numbers = true)]
     pub(crate) mc: Option<u32>,
 
+    /// Train the network with dropout alone, and save it at the start and after each epoch; a run that is
+    /// stopped goes on with --resume. Needs --seeds 1
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["compare", "mc"])]
+    pub(crate) save: Option<PathBuf>,
+
+    /// Go on from a file of --save to the last epoch, with the result of a run that was not stopped. The
+    /// other options must be those of the first run; give --save again to save on. The picture shows the epochs
+    /// from there on. Needs --seeds 1
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["compare", "mc"])]
+    pub(crate) resume: Option<PathBuf>,
+
     /// Number of threads [default: one for each core]
     #[arg(long, value_name = "N", value_parser = threads, allow_negative_numbers = true)]
     pub(crate) threads: Option<usize>,

@@ -6,6 +6,8 @@ use std::time::{Duration, Instant};
 
 use indicatif::{HumanDuration, ProgressBar, ProgressDrawTarget, ProgressStyle};
 
+use crate::report::count;
+
 #[cfg(test)]
 mod tests;
 
@@ -22,13 +24,14 @@ enum Display {
 }
 
 impl Progress {
-    pub(crate) fn new(total: u64) -> Self {
+    /// Of so many epochs of all runs, some of which may be done before.
+    pub(crate) fn new(total: u64, done: u64) -> Self {
         let display = if stderr().is_terminal() {
-            let bar = bar(total, ProgressDrawTarget::stderr());
+            let bar = bar(total, done, ProgressDrawTarget::stderr());
             bar.enable_steady_tick(Duration::from_millis(200));
             Display::Bar(bar)
         } else {
-            Display::Lines(Mutex::new(0))
+            Display::Lines(Mutex::new(done))
         };
         Self { start: Instant::now(), total, display }
     }
@@ -69,17 +72,24 @@ impl Progress {
         } else {
             HumanDuration(elapsed).to_string()
         };
-        let plural = if threads == 1 { "" } else { "s" };
-        eprintln!("trained {runs} networks in {time} on {threads} thread{plural}");
+        let (runs, threads) = (count(runs as u32, "network"), count(threads as u32, "thread"));
+        eprintln!("trained {runs} in {time} on {threads}");
     }
 }
 
 /// A bar of one line. It takes what the rest of the line leaves of the terminal's width.
-fn bar(total: u64, target: ProgressDrawTarget) -> ProgressBar {
+fn bar(total: u64, done: u64, target: ProgressDrawTarget) -> ProgressBar {
     let style = ProgressStyle::with_template("training [{wide_bar}] {percent:>3} %, {eta:>3} left")
         .unwrap_or_else(|_| ProgressStyle::default_bar())
         .progress_chars("=> ");
-    ProgressBar::with_draw_target(Some(total), target).with_style(style)
+    let bar = ProgressBar::with_draw_target(Some(total), target).with_style(style);
+    if done > 0 {
+        bar.set_position(done);
+        // What was done before took none of the time.
+        bar.tick();
+        bar.reset_eta();
+    }
+    bar
 }
 
 /// The line that stands for a bar where there is no terminal.

@@ -55,10 +55,13 @@ pub(crate) fn table(plan: &Plan, results: &Results) -> String {
             findings += &finding(&plan.settings[0].name, &baseline, &setting.name, &errors);
         }
     }
+    if !findings.is_empty() {
+        findings.insert(0, '\n');
+    }
     format!(
         "Errors in percent, mean over {}; sd: standard deviation of the test error over\n\
          the seeds; gap: test error - train error.\n\n\
-         {:<21}{:>12}{:>8}{:>13}{:>8}\n{rows}\n{findings}",
+         {:<21}{:>12}{:>8}{:>13}{:>8}\n{rows}{findings}",
         count(plan.seeds, "seed"),
         "",
         "test error",

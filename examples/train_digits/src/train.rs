@@ -12,6 +12,7 @@ use rand_xoshiro::Xoshiro256PlusPlus;
 use rand_xoshiro::rand_core::{Rng, SeedableRng};
 use rayon::ThreadPoolBuilder;
 
+use crate::checkpoint::Checkpoints;
 use crate::data::{CLASSES, Data, Examples, Split};
 use crate::options::Options;
 use crate::progress::Progress;
@@ -61,6 +62,7 @@ pub(crate) struct Plan {
     /// Whether a part of the training examples takes the place of the test examples.
     pub(crate) held_out: bool,
     pub(crate) threads: usize,
+    pub(crate) checkpoints: Checkpoints,
 }
 
 /// A point of a learning curve.
@@ -71,6 +73,13 @@ pub(crate) struct Point {
     pub(crate) test: Loss,
     /// Whether training had ended before, with a loss that is infinite or not a number.
     pub(crate) ended: bool,
+}
+
+impl Point {
+    fn new(mlp: &Mlp, split: &Split<'_>, epoch: u32, ended: bool) -> Result<Self, Error> {
+        let (train, test) = (evaluate(mlp, &split.train)?, evaluate(mlp, &split.test)?);
+        Ok(Self { epoch, train, test, ended })
+    }
 }
 
 /// The learning curve of one network; its last point is the result.
@@ -118,7 +127,7 @@ impl Plan {
             .with_hidden_rate(options.hidden_rate)
             .with_granularity(options.granularity)
             .with_scaling(scaling);
-        Ok(Self {
+        let mut plan = Self {
             settings: vec![
                 Setting {
                     name: "without dropout".into(),
@@ -139,12 +148,15 @@ impl Plan {
             threads: options
                 .threads
                 .unwrap_or_else(|| thread::available_parallelism().map_or(1, usize::from)),
-        })
+            checkpoints: Checkpoints::default(),
+        };
+        plan.checkpoints = Checkpoints::new(options, &mut plan, data)?;
+        Ok(plan)
     }
 }
 
 /// Steps of so many epochs.
-fn steps(train: usize, batch: usize, epochs: u32) -> u64 {
+pub(crate) fn steps(train: usize, batch: usize, epochs: u32) -> u64 {
     train.div_ceil(batch) as u64 * u64::from(epochs)
 }
 
@@ -176,7 +188,8 @@ pub(crate) fn run<T: Send>(
         .collect::<Result<Vec<_>, _>>()
         .map_err(|error| format!("cannot start {} threads: {error}", plan.threads))?;
 
-    let progress = Progress::new(jobs as u64 * u64::from(plan.epochs));
+    let done = u64::from(plan.checkpoints.epochs());
+    let progress = Progress::new(jobs as u64 * u64::from(plan.epochs), done);
     let next = AtomicUsize::new(0);
     let finished = Mutex::new(Vec::new());
     thread::scope(|scope| {
@@ -222,7 +235,8 @@ fn train<T>(
     progress: &Progress,
     finish: impl Fn(Mlp, &Split<'_>, Run) -> Result<T, Error>,
 ) -> Result<T, Error> {
-    let mut mlp = Mlp::new(&setting.spec.clone().with_seed(seed))?;
+    let spec = setting.spec.clone().with_seed(seed);
+    let (mut mlp, done) = plan.checkpoints.first(&spec)?;
     let mut rng = Xoshiro256PlusPlus::seed_from_u64(seed);
     // Far from the numbers that the initial weights are made of.
     rng.long_jump();
@@ -240,7 +254,11 @@ fn train<T>(
     let every = plan.epochs.div_ceil(plan.points);
     let (mut run, mut ended) = (Run::new(), false);
     for epoch in 1..=plan.epochs {
+        // Each order is a shuffle of the one before it, also of those of epochs that are done.
         shuffle(&mut order, &mut rng);
+        if epoch <= done {
+            continue;
+        }
         for batch in order.chunks(plan.batch) {
             // The network of a step that had no loss is the one before it, and stays it.
             if ended {
@@ -260,11 +278,18 @@ fn train<T>(
                 Err(error) => return Err(error),
             }
         }
+        // A network whose training has ended within an epoch is not one to go on with.
+        if !ended {
+            plan.checkpoints.save(&mlp)?;
+        }
         if epoch % every == 0 || epoch == plan.epochs {
-            let (train, test) = (evaluate(&mlp, &split.train)?, evaluate(&mlp, &split.test)?);
-            run.push(Point { epoch, train, test, ended });
+            run.push(Point::new(&mlp, &split, epoch, ended)?);
         }
         progress.step();
+    }
+    // Nothing was left to do.
+    if run.is_empty() {
+        run.push(Point::new(&mlp, &split, plan.epochs, ended)?);
     }
     finish(mlp, &split, run)
 }

@@ -3,10 +3,12 @@
 use std::fs;
 use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
+use std::time::Duration;
 
 use flate2::Compression;
 use flate2::write::GzEncoder;
+use fused_dropout::nn::Mlp;
 
 const FILES: [&str; 4] = [
     "train-images-idx3-ubyte",
@@ -186,6 +188,100 @@ fn the_number_of_threads_changes_nothing() {
     assert_eq!(one, table("7"));
 }
 
+/// The steps of a checkpoint, if it is there.
+fn saved_steps(path: &Path) -> Option<u32> {
+    Mlp::load(path).ok().map(|mlp| mlp.steps())
+}
+
+/// Wherever a run is stopped, it goes on to the same bits and the same table, order of examples included.
+#[test]
+fn a_run_that_was_stopped_goes_on_to_the_same_bits() {
+    const STEPS: u32 = 60 * 6;
+    for (name, more) in [
+        ("elements", &[][..]),
+        ("units", &["--granularity", "unit-exact", "--activation", "gelu", "--classical"]),
+    ] {
+        let common = ["--seeds", "1", "--epochs", "60", "--layers", "150,150", "--save", "net"];
+        let whole_folder = folder(&format!("whole-{name}"));
+        let arguments = [&common[..], more].concat();
+        let whole = succeed(&whole_folder, &arguments);
+        assert!(whole.ends_with("Checkpoint: net\n"), "{whole}");
+        assert!(!whole.contains("without dropout"), "{whole}");
+        assert_eq!(saved_steps(&whole_folder.join("net")), Some(STEPS));
+
+        let stopped = folder(&format!("stopped-{name}"));
+        let path = stopped.join("net");
+        let resume = [&arguments[..], &["--resume", "net", "--threads", "1"]].concat();
+        let mut from = 0;
+        for arguments in [&arguments, &resume] {
+            let mut child = Command::new(env!("CARGO_BIN_EXE_train-digits"))
+                .args(arguments)
+                .current_dir(&stopped)
+                .stdout(Stdio::null())
+                .stderr(Stdio::null())
+                .spawn()
+                .unwrap();
+            while saved_steps(&path).is_none_or(|steps| steps <= from) {
+                assert!(child.try_wait().unwrap().is_none(), "it ended before it was stopped");
+                std::thread::sleep(Duration::from_millis(1));
+            }
+            child.kill().unwrap();
+            child.wait().unwrap();
+            from = saved_steps(&path).expect("a checkpoint is whole at any time");
+            assert!(from > 0 && from < STEPS && from % 6 == 0, "stopped at step {from}");
+        }
+        let output = run(&stopped, &resume);
+        let (stdout, stderr) =
+            (String::from_utf8(output.stdout).unwrap(), String::from_utf8(output.stderr).unwrap());
+        assert!(output.status.success(), "{stderr}");
+        let epochs = from / 6;
+        assert!(stderr.starts_with(&format!("net: going on after {epochs} epoch")), "{stderr}");
+        let tenths = stderr.lines().filter(|line| line.starts_with("training: ")).count();
+        assert_eq!(tenths as u32, 10 - epochs / 6, "a line for every 10 % that is left:\n{stderr}");
+        assert_eq!(stdout, whole);
+        assert!(fs::read(&path).unwrap() == fs::read(whole_folder.join("net")).unwrap(), "bits");
+
+        // A run that is at its end has its table once more.
+        assert_eq!(succeed(&stopped, &resume), whole);
+    }
+}
+
+#[test]
+fn a_checkpoint_of_another_run_is_refused() {
+    let folder = folder("other-run");
+    let small = ["--seeds", "1", "--epochs", "2", "--layers", "8"];
+    succeed(&folder, &[&small[..], &["--save", "net"]].concat());
+    fs::remove_dir_all(folder.join("target")).unwrap();
+    for (more, words) in [
+        (
+            &["--layers", "9"][..],
+            "net has layers of [64, 8, 10], but the options ask for [64, 9, 10]",
+        ),
+        (
+            &["--layers", "8", "--hidden-rate", "0.25"],
+            "net has the hidden rate 0.5, but the options ask for 0.25",
+        ),
+        (
+            &["--layers", "8", "--activation", "selu"],
+            "the activation Relu, but the options ask for Selu",
+        ),
+        (
+            &["--layers", "8", "--classical"],
+            "the scaling Inverted, but the options ask for Classical",
+        ),
+        (&["--layers", "8", "--granularity", "unit"], "the granularities [Element, Element], but"),
+        (&["--layers", "8", "--batch", "30"], "net has taken 12 steps, but an epoch has 10"),
+        (&["--layers", "8", "--epochs", "1"], "net has trained for 2 epochs, but --epochs is 1"),
+    ] {
+        let resume = ["--seeds", "1", "--resume", "net"];
+        refuse(&folder, &[&resume[..], more].concat(), &[words]);
+    }
+    fs::write(folder.join("text"), "hello, world").unwrap();
+    let text = ["--seeds", "1", "--resume", "text"];
+    refuse(&folder, &text, &["text: the checkpoint's header length is "]);
+    assert!(!folder.join("target").exists(), "a refused run leaves nothing behind");
+}
+
 #[test]
 fn gzipped_files_and_other_names_are_the_same_data() {
     let folder = data("gz");
@@ -235,6 +331,12 @@ fn bad_options_are_refused_in_one_line() {
         (&["--output", "."], &[".: cannot be written"]),
         (&["--compare", "--granularity", "unit"], &["--compare", "--granularity"]),
         (&["--compare", "--mc", "5"], &["--compare", "--mc"]),
+        (&["--save", "net"], &["--save is for one network", "--seeds is 10", "add --seeds 1"]),
+        (&["--resume", "net", "--seeds", "2"], &["--resume is for one", "--seeds is 2"]),
+        (&["--save", "net", "--mc", "5"], &["--save", "--mc"]),
+        (&["--resume", "net", "--compare"], &["--resume", "--compare"]),
+        (&["--save", "no/net", "--seeds", "1"], &["--save no/net: there is no folder no"]),
+        (&["--resume", "net", "--seeds", "1"], &["cannot load the checkpoint net: "]),
         (&["--compare", "--train", "2", "--batch", "1"], &["--compare", "a third", "are 2"]),
         (&["--data", "missing"], &["missing: there is no such folder"]),
         (&["--data", "."], &["has neither train-images-idx3-ubyte nor"]),

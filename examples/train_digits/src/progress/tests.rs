@@ -69,7 +69,7 @@ impl TermLike for Narrow {
 /// What a terminal shows of a bar after so many of 200 steps, each of which took so long.
 fn drawn(steps: u64, pace: Duration) -> String {
     let terminal = Narrow::default();
-    let bar = bar(200, ProgressDrawTarget::term_like(Box::new(terminal.clone())));
+    let bar = bar(200, 0, ProgressDrawTarget::term_like(Box::new(terminal.clone())));
     bar.set_elapsed(pace * steps as u32);
     bar.set_position(steps);
     bar.tick();
@@ -93,6 +93,22 @@ fn a_line_fits_40_columns_and_shows_how_far_the_training_is() {
     }
     let half = drawn(100, Duration::from_secs(1));
     assert!(half.contains("=>") && half.contains("> "), "a bar that is half full: {half}");
+}
+
+/// The epochs before a checkpoint are shown as done, but not as done in no time.
+#[test]
+fn a_resumed_bar_starts_where_the_run_was_stopped() {
+    let terminal = Narrow::default();
+    let bar = bar(200, 150, ProgressDrawTarget::term_like(Box::new(terminal.clone())));
+    let lines = terminal.with_lines(std::mem::take);
+    assert!(lines.iter().any(|line| line.contains("]  75 %, ")), "{lines:?}");
+    for _ in 0..3 {
+        std::thread::sleep(Duration::from_millis(40));
+        bar.inc(1);
+        bar.tick();
+    }
+    // 47 epochs of at least 40 ms.
+    assert!(bar.eta() >= Duration::from_millis(1500), "{:?} left", bar.eta());
 }
 
 #[test]
