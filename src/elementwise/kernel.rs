@@ -13,8 +13,9 @@ use crate::view::{Source, Target};
 /// Elements of a tile: bits for so many are made, then used. 32 KiB of floats a stream keep the
 /// hardware prefetchers going while the next bits are made.
 const TILE: usize = 8192;
-/// Tiles of many short rows have a multiple of so many: a walk down the rows with the widest vectors.
-const ROWS: usize = 16;
+/// Blocks of 128 columns that a walk over a mask does at once with the widest vectors. Tiles of many
+/// short rows have a multiple of so many.
+const BLOCKS: usize = 16;
 /// Elements worth a task: some 10 microseconds, ten times what it costs to hand one over.
 pub(super) const TASK: usize = crate::threads::work::COPY;
 /// Rows that are gathered together where a view is not stored by rows: a cache line of the columns
@@ -113,7 +114,11 @@ impl<'a> Pass<'a> {
                 let strip = self.cols.div_ceil(threads.max(1)).next_multiple_of(128);
                 Grid::with_parts(self.rows, self.cols, self.rows, strip)
             }
-            None => Grid::new(self.rows, self.cols, TASK, 16, TILE_COLS),
+            // A part of long rows is rows as well, so that memory is read and written in its order.
+            None => {
+                let rows = if self.cols <= TILE { BLOCKS } else { 1 };
+                Grid::new(self.rows, self.cols, TASK, rows, TILE_COLS)
+            }
         };
         for_each(grid.len(), |i| {
             // SAFETY: the parts of a grid are disjoint.
@@ -144,12 +149,27 @@ impl<'a> Pass<'a> {
 
     /// Rows and columns of the tiles of a part.
     fn tiles(&self, cols: usize) -> (usize, usize) {
-        let widest = if self.is_by_rows() { TILE_COLS } else { TILE / GATHER_ROWS };
+        let widest = match (self.is_by_rows(), self.has_sum()) {
+            (true, false) => TILE,
+            (true, true) => TILE_COLS,
+            (false, _) => TILE / GATHER_ROWS,
+        };
         let tile_cols = cols.min(widest);
         let most_rows = TILE_WORDS / tile_cols.div_ceil(32);
         let tile_rows = (TILE / tile_cols).clamp(1, most_rows);
-        let tile_rows = if tile_rows < ROWS { tile_rows } else { tile_rows / ROWS * ROWS };
-        (tile_rows, tile_cols)
+        if tile_rows >= BLOCKS {
+            return (tile_rows / BLOCKS * BLOCKS, tile_cols);
+        }
+        // Walks over the blocks of a tile do `BLOCKS` at once: so many rows that few are wasted.
+        let across = cols.min(widest.max(TILE)).div_ceil(128);
+        let walked = |rows: usize| (rows * across).next_multiple_of(BLOCKS);
+        let mut best = tile_rows;
+        for rows in tile_rows + 1..=(2 * tile_rows + 1).min(most_rows) {
+            if walked(rows) * best < walked(best) * rows {
+                best = rows;
+            }
+        }
+        (best, tile_cols)
     }
 }
 
@@ -202,25 +222,26 @@ impl<J: Isa> Kernel for Task<'_, J> {
         let pass = self.pass;
         let (tile_rows, tile_cols) = pass.tiles(cols);
         let (by_rows, streams) = (pass.is_by_rows(), pass.streams());
+        // In the order of memory; but sums stay in the level-1 cache from row to row.
+        let strip = if pass.has_sum() { tile_cols } else { cols };
         let mut scratch = [0u32; TILE_WORDS];
-        for c in (col..col + cols).step_by(tile_cols) {
+        for first in (col..col + cols).step_by(strip) {
+            let end = (first + strip).min(col + cols);
             for r in (row..row + rows).step_by(tile_rows) {
-                let tile = Part {
-                    row: r,
-                    rows: tile_rows.min(row + rows - r),
-                    col: c,
-                    cols: tile_cols.min(col + cols - c),
-                };
-                // SAFETY: the tile lies in the pass's matrices and is this task's alone; its first
-                // column is a multiple of 128 (as parts and full tiles are), and it has at most
-                // TILE_WORDS words.
-                unsafe {
-                    let bits = pass.bits.tile(isa, tile, &mut scratch);
-                    if by_rows {
-                        let rows = pass.rows_of(tile, bits, streams);
-                        self.op.apply(self.isa, &rows);
-                    } else {
-                        self.gathered(tile, bits);
+                let rows = tile_rows.min(row + rows - r);
+                for c in (first..end).step_by(tile_cols) {
+                    let tile = Part { row: r, rows, col: c, cols: tile_cols.min(end - c) };
+                    // SAFETY: the tile lies in the pass's matrices and is this task's alone; its first
+                    // column is a multiple of 128 (as parts and full tiles are), and it has at most
+                    // TILE_WORDS words.
+                    unsafe {
+                        let bits = pass.bits.tile(isa, tile, &mut scratch);
+                        if by_rows {
+                            let rows = pass.rows_of(tile, bits, streams);
+                            self.op.apply(self.isa, &rows.merged(self.op.differs_by_row()));
+                        } else {
+                            self.gathered(tile, bits);
+                        }
                     }
                 }
             }

@@ -13,6 +13,9 @@ pub(super) trait Op: Copy + Send + Sync {
     /// caches does without the branch.
     const STREAMS: bool = true;
 
+    /// Whether [`Op::at_row`] is another operation in each row.
+    const BY_ROW: bool = false;
+
     /// The same operation in a loop that branches where this one's knows the answer.
     type General: Op;
 

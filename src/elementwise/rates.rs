@@ -108,6 +108,8 @@ struct ScaleRows<'a> {
 }
 
 impl Op for ScaleRows<'_> {
+    const BY_ROW: bool = true;
+
     type General = Self;
 
     fn general(self) -> Self {

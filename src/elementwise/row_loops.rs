@@ -39,6 +39,23 @@ pub(super) struct Strided<P> {
     pub(super) step: usize,
 }
 
+impl Rows {
+    /// The same as one long row, if rows follow each other in each tensor and in the mask, unless
+    /// something differs by row or column.
+    pub(super) fn merged(self, differs_by_row: bool) -> Self {
+        let Self { rows, cols, main, second, out, words, .. } = self;
+        let by_column = !self.bias.is_null() || !self.sum.is_null();
+        let apart = main.step != cols
+            || out.step != cols
+            || !second.start.is_null() && second.step != cols
+            || 32 * words.step != cols;
+        if differs_by_row || by_column || apart {
+            return self;
+        }
+        Self { rows: 1, cols: rows * cols, ..self }
+    }
+}
+
 /// An operation compiled for `I`: what the one loop over tiles calls.
 pub(super) trait RowsOp<I>: Sync {
     /// The output of `rows`, and its sums.
@@ -48,12 +65,19 @@ pub(super) trait RowsOp<I>: Sync {
     /// The tensors that the operation uses have `rows` and nobody else accesses those of `out` and
     /// `sum`; `words` has their bits.
     unsafe fn apply(&self, isa: I, rows: &Rows);
+
+    /// Whether it is not the same in all rows.
+    fn differs_by_row(&self) -> bool;
 }
 
 impl<I: Isa, O: Op> RowsOp<I> for O {
     unsafe fn apply(&self, isa: I, rows: &Rows) {
         // SAFETY: the caller's promise.
         isa.vectorize(unsafe { OnRows::new(*self, rows) });
+    }
+
+    fn differs_by_row(&self) -> bool {
+        O::BY_ROW
     }
 }
 

@@ -103,6 +103,7 @@ impl U64Lanes for Avx2 {
         fn iota_u64(x: u64) -> __m256i {
             _mm256_add_epi64(_mm256_set1_epi64x(x.cast_signed()), _mm256_setr_epi64x(0, 1, 2, 3))
         }
+        fn add_u64(a: __m256i, b: __m256i) -> __m256i { _mm256_add_epi64(a, b) }
         fn mul_low(a: __m256i, b: __m256i) -> __m256i { _mm256_mul_epu32(a, b) }
         fn xor_u64(a: __m256i, b: __m256i) -> __m256i { _mm256_xor_si256(a, b) }
         fn and_u64(a: __m256i, b: __m256i) -> __m256i { _mm256_and_si256(a, b) }

@@ -103,6 +103,7 @@ impl U64Lanes for Avx512 {
                 _mm512_setr_epi64(0, 1, 2, 3, 4, 5, 6, 7),
             )
         }
+        fn add_u64(a: __m512i, b: __m512i) -> __m512i { _mm512_add_epi64(a, b) }
         fn mul_low(a: __m512i, b: __m512i) -> __m512i { _mm512_mul_epu32(a, b) }
         fn xor_u64(a: __m512i, b: __m512i) -> __m512i { _mm512_xor_si512(a, b) }
         fn and_u64(a: __m512i, b: __m512i) -> __m512i { _mm512_and_si512(a, b) }

@@ -135,6 +135,8 @@ pub(crate) trait U64Lanes: Copy + Send + Sync + 'static {
     unsafe fn load_u64(self, p: *const u64) -> Self::U64;
     /// `first, first + 1, ...`
     fn iota_u64(self, first: u64) -> Self::U64;
+    /// `a + b`, without a carry out of a lane.
+    fn add_u64(self, a: Self::U64, b: Self::U64) -> Self::U64;
     /// The product of the low halves of each lane.
     fn mul_low(self, a: Self::U64, b: Self::U64) -> Self::U64;
     /// `a ^ b`.

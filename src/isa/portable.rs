@@ -112,6 +112,7 @@ impl U64Lanes for Portable {
             u64x2::from(unsafe { p.cast::<[u64; 2]>().read() })
         }
         fn iota_u64(first: u64) -> u64x2 { u64x2::from([first, first.wrapping_add(1)]) }
+        fn add_u64(a: u64x2, b: u64x2) -> u64x2 { a + b }
         fn mul_low(a: u64x2, b: u64x2) -> u64x2 {
             let low = u64x2::splat(0xffff_ffff);
             let (a, b) = ((a & low).to_array(), (b & low).to_array());

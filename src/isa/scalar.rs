@@ -87,6 +87,7 @@ impl U64Lanes for Scalar {
             unsafe { *p }
         }
         fn iota_u64(first: u64) -> u64 { first }
+        fn add_u64(a: u64, b: u64) -> u64 { a.wrapping_add(b) }
         fn mul_low(a: u64, b: u64) -> u64 { (a & 0xffff_ffff) * (b & 0xffff_ffff) }
         fn xor_u64(a: u64, b: u64) -> u64 { a ^ b }
         fn and_u64(a: u64, b: u64) -> u64 { a & b }

@@ -196,6 +196,7 @@ impl<I: Isa> U64Lanes for Twice<I> {
     }
 
     both! {
+        fn add_u64(a: U64, b: U64) -> U64;
         fn mul_low(a: U64, b: U64) -> U64;
         fn xor_u64(a: U64, b: U64) -> U64;
         fn and_u64(a: U64, b: U64) -> U64;

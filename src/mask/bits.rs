@@ -1,5 +1,6 @@
 //! Mask bits for kernels: made where they are needed, or read from a stored mask.
 
+mod list;
 mod planes;
 mod rates;
 mod spread;
@@ -131,7 +132,9 @@ impl Bits {
         let (out, stride) = match save {
             Some(words) => words.at(part),
             None => {
-                let words = part.cols.div_ceil(32);
+                // Rows of whole blocks, where there is room, are what walks write at once.
+                let (words, whole) = (part.cols.div_ceil(32), 4 * part.cols.div_ceil(128));
+                let words = if part.rows * whole <= scratch.len() { whole } else { words };
                 (scratch[..part.rows * words].as_mut_ptr(), words)
             }
         };

@@ -33,6 +33,12 @@ pub(super) trait Thresholds: Copy {
 
     /// For block `block` of those rows.
     fn down(self, rows: &Self::Rows, block: usize) -> Self::Down<'_>;
+
+    /// The threshold of all elements of all parts, if the type says that there is only one.
+    #[inline(always)]
+    fn single(self) -> Option<Single> {
+        None
+    }
 }
 
 /// Half of a vector of blocks: columns 0 to 63 of each (half 0), or 64 to 127 (half 1).
@@ -111,6 +117,11 @@ impl Thresholds for Single {
     #[inline(always)]
     fn down(self, (): &(), _: usize) -> Self {
         self
+    }
+
+    #[inline(always)]
+    fn single(self) -> Option<Single> {
+        Some(self)
     }
 }
 

@@ -1,14 +1,16 @@
 //! The walk over the bit planes of a part of a mask.
 
-use super::threshold::{Elements, MAX_BLOCKS, Place, Threshold, Thresholds, VECTORS};
+use super::list::{List, Shape};
+use super::threshold::{Elements, MAX_BLOCKS, Place, Single, Threshold, Thresholds, VECTORS};
 use super::words::{copy_bits, fill_uniform};
 use crate::isa::{Isa, Kernel};
 use crate::mask::key::MaskKey;
 use crate::philox::LaneBlocks;
 use crate::threads::Part;
 
-/// Columns of the piece of a row that goes through a buffer.
-const PIECE: usize = 4096;
+/// Columns of the piece of a row whose blocks are walked over together: a multiple of those of any
+/// walk.
+pub(super) const PIECE: usize = 8192;
 
 /// Computes the bits of a part.
 pub(in crate::mask) struct Walk<T> {
@@ -38,19 +40,41 @@ impl<T: Thresholds> Walk<T> {
     }
 }
 
-/// The blocks of one walk: those from (`row`, `block`) of the mask on, along the row or down the
-/// rows.
-struct Blocks {
-    row: u64,
-    block: u64,
-    along: bool,
+/// The blocks of one walk, a lane each.
+#[derive(Clone, Copy)]
+pub(super) struct Blocks<I: Isa> {
+    /// The first two words of their counters: blocks of columns, and rows.
+    pub(super) blocks: [I::U64; VECTORS],
+    pub(super) rows: [I::U64; VECTORS],
+    /// The elements whose bits matter, columns 0 to 63 and 64 to 127; those of others are 0. The
+    /// fewer they are, the sooner none is undecided.
+    pub(super) needed: [[I::U64; 2]; VECTORS],
+}
+
+impl<I: Isa> Blocks<I> {
+    /// Blocks from (`row`, `block`) of the mask on, along the row or down the rows.
+    #[inline(always)]
+    pub(super) fn from(isa: I, row: u64, block: u64, along: bool) -> Self {
+        let (mut blocks, mut rows) =
+            ([isa.splat_u64(block); VECTORS], [isa.splat_u64(row); VECTORS]);
+        for vector in 0..VECTORS {
+            let next = (vector * I::WIDE) as u64;
+            if along {
+                blocks[vector] = isa.iota_u64(block + next);
+            } else {
+                rows[vector] = isa.iota_u64(row + next);
+            }
+        }
+        Self { blocks, rows, needed: [[isa.splat_u64(u64::MAX); 2]; VECTORS] }
+    }
 }
 
 impl<T: Thresholds> Kernel for Walk<T> {
     type Output = ();
 
-    // Lanes are blocks. They lie along a row, or down the rows of one block of columns, whichever
-    // takes fewer walks; a walk always does `blocks` blocks.
+    // Lanes are blocks; a walk always does `blocks` blocks. With one threshold they are any blocks of
+    // the part, one after the other. With many, whose lines lie along a row or down rows, so do they,
+    // whichever takes fewer walks.
     #[inline(always)]
     fn run<I: Isa>(self, isa: I) {
         let Part { rows, col, cols, .. } = self.part;
@@ -59,7 +83,9 @@ impl<T: Thresholds> Kernel for Walk<T> {
         let across = (offset + cols).div_ceil(128);
         let lanes =
             LaneBlocks::new(isa, self.key.philox_key(), self.key.step(), self.key.last_word());
-        if across * rows.div_ceil(blocks) < rows * across.div_ceil(blocks) {
+        if let Some(threshold) = self.thresholds.single() {
+            self.all_blocks(isa, &lanes, threshold, offset);
+        } else if across * rows.div_ceil(blocks) < rows * across.div_ceil(blocks) {
             self.down_rows(isa, &lanes, offset);
         } else {
             self.along_rows(isa, &lanes, offset);
@@ -68,6 +94,31 @@ impl<T: Thresholds> Kernel for Walk<T> {
 }
 
 impl<T: Thresholds> Walk<T> {
+    /// All blocks in one list, in pieces of so many columns as the list has room for.
+    #[inline(always)]
+    fn all_blocks<I: Isa>(&self, isa: I, lanes: &LaneBlocks<I>, threshold: Single, offset: usize) {
+        let Part { row, rows, col, cols } = self.part;
+        let first = (self.key.col0() + col as u64) / 128;
+        let walked = 128 * VECTORS * I::WIDE;
+        // Blocks of which a word is needed or less take half the planes of whole ones, if walks do
+        // not mix them: with thresholds of several planes, and where that is a part of the whole.
+        let last = cols % 128;
+        let apart = (1..=32).contains(&last) && offset == 0 && threshold.last() > 3;
+        let apart = apart && rows >= VECTORS * I::WIDE && cols < walked;
+        let mut piece = 0;
+        while piece < cols {
+            let left = cols - piece;
+            let whole = if offset == 0 { left / walked * walked } else { 0 };
+            let most = if apart && left > last { left - last } else { left };
+            let shape = Shape { rows, offset, cols: most.min(PIECE.max(whole)) };
+            let (row, block) = (self.key.row0() + row as u64, first + (piece / 128) as u64);
+            let list = List { lanes, threshold, shape, row, block };
+            // SAFETY: columns of the part, from a multiple of 32 on, which `new` was promised.
+            unsafe { list.walk(isa, self.out.add(piece / 32), self.stride) };
+            piece += shape.cols;
+        }
+    }
+
     #[inline(always)]
     fn along_rows<I: Isa>(&self, isa: I, lanes: &LaneBlocks<I>, offset: usize) {
         let Part { row, rows, col, cols } = self.part;
@@ -86,7 +137,7 @@ impl<T: Thresholds> Walk<T> {
             };
             let row = self.key.row0() + (row + r) as u64;
             let blocks = |block: usize| {
-                let place = Blocks { row, block: first + block as u64, along: true };
+                let place = Blocks::from(isa, row, first + block as u64, true);
                 (T::along(thresholds, block), place)
             };
             for word in (0..direct).step_by(step) {
@@ -136,7 +187,7 @@ impl<T: Thresholds> Walk<T> {
                 for (b, column) in columns[..across].iter_mut().enumerate() {
                     let b = piece / 128 + b;
                     let thresholds = self.thresholds.down(&thresholds, b);
-                    let place = Blocks { row: logical_row, block: first + b as u64, along: false };
+                    let place = Blocks::from(isa, logical_row, first + b as u64, false);
                     walk(isa, lanes, thresholds, place, &mut column[..4 * blocks]);
                 }
                 for r in top..rows.min(top + blocks) {
@@ -158,26 +209,22 @@ impl<T: Thresholds> Walk<T> {
 
 /// The bits of `VECTORS * WIDE` blocks, four words each.
 #[inline(always)]
-fn walk<I: Isa, T: Threshold>(
+pub(super) fn walk<I: Isa, T: Threshold>(
     isa: I,
     lanes: &LaneBlocks<I>,
     threshold: T,
-    Blocks { row, block, along }: Blocks,
+    Blocks { blocks, rows, needed }: Blocks<I>,
     out: &mut [u32],
 ) {
     let zero = isa.splat_u64(0);
     let mut shared = [lanes.share(isa, zero, zero); VECTORS];
     let mut elements = [[Elements { keep: zero, undecided: zero }; 2]; VECTORS];
     for vector in 0..VECTORS {
-        let next = (vector * I::WIDE) as u64;
-        let (c0, c1) = if along {
-            (isa.iota_u64(block + next), isa.splat_u64(row))
-        } else {
-            (isa.splat_u64(block), isa.iota_u64(row + next))
-        };
-        shared[vector] = lanes.share(isa, c0, c1);
+        shared[vector] = lanes.share(isa, blocks[vector], rows[vector]);
         for (half, elements) in elements[vector].iter_mut().enumerate() {
-            *elements = threshold.start(isa, Place { vector, half });
+            let start = threshold.start(isa, Place { vector, half });
+            let undecided = isa.and_u64(start.undecided, needed[vector][half]);
+            *elements = Elements { undecided, ..start };
         }
     }
     // An inclusive range: its counter stays a 32-bit number, and so does what is multiplied with
