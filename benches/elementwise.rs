@@ -5,9 +5,10 @@
 //!     -- --table [--quick] [--level avx2] [--threads 1]
 //! ```
 //!
-//! Three tables. The first: dropout alone, forward (out of place or in place, the mask forgotten or
+//! Four tables. The first: dropout alone, forward (out of place or in place, the mask forgotten or
 //! stored) and backward (the mask stored or made again), for sizes from the L1 cache to main memory.
-//! The others: a layer's bias, activation and dropout on 2048 x 3072 elements. The copy is `copy_from_slice`, cut among
+//! The second: dropout forward on matrices of any width, beside 4096 columns, and on large ones beside the
+//! best copy there is, which stores past the caches. The others: a layer's bias, activation and dropout on 2048 x 3072 elements. The copy is `copy_from_slice`, cut among
 //! the same threads; the scalar loops use Xoshiro256++ and have one thread.
 
 mod support;
@@ -46,6 +47,7 @@ fn keyed(rate: f64) -> KeyedDropout {
 
 fn table(options: &Options, threads: usize) {
     dropout_table(options, threads);
+    width_table(options, threads);
     layer_table(options, threads, Activation::Gelu);
     layer_table(options, threads, Activation::Relu);
 }
@@ -158,6 +160,55 @@ fn dropout_table(options: &Options, threads: usize) {
     }
     table.print(&format!(
         "dropout, {threads} thread(s): smallest time in ns an element, median ratio to the copy"
+    ));
+}
+
+const WIDTHS: [usize; 15] =
+    [768, 1024, 1, 10, 64, 100, 128, 129, 256, 384, 1000, 2048, 4096, 5000, 8192];
+
+/// Dropout forward on about so many elements of each width, in the level-2 cache or in memory.
+fn width_table(options: &Options, threads: usize) {
+    let header = ["columns", "elements", "rate", "level", "ns", "/ 4096 columns", "/ best copy"];
+    let mut table = Table::new(header);
+    for (len, widths) in [(1 << 16, &WIDTHS[..]), (1 << 26, &[8192, 5000])] {
+        for &cols in options.cases(widths, 2) {
+            for &rate in options.cases(&[0.1, 0.5], 2) {
+                let dropout = keyed(rate);
+                let x = support::uniform(len, 1);
+                let y = RefCell::new(vec![0.0; len]);
+                let (x, y) = (&x[..], &y);
+                let forward = |cols: usize| {
+                    let rows = len / cols;
+                    move || {
+                        let y = &mut y.borrow_mut()[..];
+                        let xy = (matrix(x, rows, cols), matrix_mut(y, rows, cols));
+                        dropout_forward(xy, &dropout, MaskSource::Key).expect("equal shapes");
+                    }
+                };
+                for level in &options.levels {
+                    let times = options.measure(vec![
+                        Candidate::at(*level, forward(cols)),
+                        Candidate::at(*level, forward(4096)),
+                        Candidate::new(|| support::copy_past_caches(x, &mut y.borrow_mut())),
+                    ]);
+                    // The last row of a width that does not divide the length is left out.
+                    let done = (len / cols * cols) as f64;
+                    table.row(vec![
+                        cols.to_string(),
+                        size_name(len),
+                        rate.to_string(),
+                        level.to_string(),
+                        format!("{:.4}", times.min(0) * 1e9 / done),
+                        format!("{:.2}", times.ratio(0, 1) * len as f64 / done),
+                        format!("{:.2}", times.ratio(0, 2) * len as f64 / done),
+                    ]);
+                }
+            }
+        }
+    }
+    table.print(&format!(
+        "dropout forward by width, {threads} thread(s): smallest time in ns an element, median ratios \
+         to the same elements as rows of 4096 and to a copy past the caches (on one thread)"
     ));
 }
 

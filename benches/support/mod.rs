@@ -295,6 +295,37 @@ pub(crate) fn copy(from: &[f32], to: &mut [f32]) {
     black_box(to);
 }
 
+/// A copy on one thread that stores past the caches where the CPU has AVX: it does not read what it
+/// overwrites.
+pub(crate) fn copy_past_caches(from: &[f32], to: &mut [f32]) {
+    assert_eq!(from.len(), to.len());
+    #[cfg(target_arch = "x86_64")]
+    if std::is_x86_feature_detected!("avx") {
+        // SAFETY: the CPU has AVX, and the slices are of one length.
+        unsafe { stream(from, to) };
+        return;
+    }
+    to.copy_from_slice(from);
+}
+
+/// # Safety
+///
+/// The slices are of one length.
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx")]
+unsafe fn stream(from: &[f32], to: &mut [f32]) {
+    use std::arch::x86_64::{_mm_sfence, _mm256_loadu_ps, _mm256_stream_ps};
+    let head = to.as_ptr().align_offset(64).min(to.len());
+    let end = head + (to.len() - head) / 16 * 16;
+    to[..head].copy_from_slice(&from[..head]);
+    for i in (head..end).step_by(8) {
+        // SAFETY: elements `i..i + 8` are in both slices, and the output's are aligned.
+        unsafe { _mm256_stream_ps(to.as_mut_ptr().add(i), _mm256_loadu_ps(from.as_ptr().add(i))) };
+    }
+    to[end..].copy_from_slice(&from[end..]);
+    _mm_sfence();
+}
+
 /// A size with its binary prefix.
 pub(crate) fn size_name(n: usize) -> String {
     if n >= 1 << 20 { format!("{} Mi", n >> 20) } else { format!("{} Ki", n >> 10) }
