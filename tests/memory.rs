@@ -236,7 +236,8 @@ fn buffers_of_an_executor_are_freed() {
         }
         if !hostile {
             let kept = IN_USE.load(Ordering::Relaxed) - before;
-            assert!(kept > PANELS / 2, "three threads keep panels, {kept} bytes");
+            // One thread may have run all tasks: each packs at least 100 rows of x.
+            assert!(kept >= 4 * 100 * 1000, "threads keep panels, {kept} bytes");
             executor.run(release_buffers);
         } else {
             // Those of this thread alone.
