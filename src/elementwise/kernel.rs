@@ -114,9 +114,9 @@ impl<'a> Pass<'a> {
                 let strip = self.cols.div_ceil(threads.max(1)).next_multiple_of(128);
                 Grid::with_parts(self.rows, self.cols, self.rows, strip)
             }
-            // A part of long rows is rows as well, so that memory is read and written in its order.
+            // A part of long rows is whole rows if tiles are in the order of memory.
             None => {
-                let rows = if self.cols <= TILE { BLOCKS } else { 1 };
+                let rows = if self.in_order() && self.cols > TILE { 1 } else { BLOCKS };
                 Grid::new(self.rows, self.cols, TASK, rows, TILE_COLS)
             }
         };
@@ -147,11 +147,17 @@ impl<'a> Pass<'a> {
         self.is_by_rows() && !in_place && self.overflows_caches()
     }
 
+    /// Whether tiles follow each other as in memory, which bounds the pass then. Otherwise they go down
+    /// strips of columns, whose bias and sums stay in the level-1 cache from row to row.
+    fn in_order(&self) -> bool {
+        self.is_by_rows() && !self.has_sum() && self.overflows_caches()
+    }
+
     /// Rows and columns of the tiles of a part.
     fn tiles(&self, cols: usize) -> (usize, usize) {
-        let widest = match (self.is_by_rows(), self.has_sum()) {
-            (true, false) => TILE,
-            (true, true) => TILE_COLS,
+        let widest = match (self.is_by_rows(), self.in_order()) {
+            (true, true) => TILE,
+            (true, false) => TILE_COLS,
             (false, _) => TILE / GATHER_ROWS,
         };
         let tile_cols = cols.min(widest);
@@ -161,7 +167,7 @@ impl<'a> Pass<'a> {
             return (tile_rows / BLOCKS * BLOCKS, tile_cols);
         }
         // Walks over the blocks of a tile do `BLOCKS` at once: so many rows that few are wasted.
-        let across = cols.min(widest.max(TILE)).div_ceil(128);
+        let across = tile_cols.div_ceil(128);
         let walked = |rows: usize| (rows * across).next_multiple_of(BLOCKS);
         let mut best = tile_rows;
         for rows in tile_rows + 1..=(2 * tile_rows + 1).min(most_rows) {
@@ -222,8 +228,7 @@ impl<J: Isa> Kernel for Task<'_, J> {
         let pass = self.pass;
         let (tile_rows, tile_cols) = pass.tiles(cols);
         let (by_rows, streams) = (pass.is_by_rows(), pass.streams());
-        // In the order of memory; but sums stay in the level-1 cache from row to row.
-        let strip = if pass.has_sum() { tile_cols } else { cols };
+        let strip = if pass.in_order() { cols } else { tile_cols };
         let mut scratch = [0u32; TILE_WORDS];
         for first in (col..col + cols).step_by(strip) {
             let end = (first + strip).min(col + cols);
