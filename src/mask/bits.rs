@@ -1,5 +1,6 @@
 //! Mask bits for kernels: made where they are needed, or read from a stored mask.
 
+mod blocks;
 mod list;
 mod planes;
 mod rates;

@@ -1,7 +1,7 @@
 //! The blocks of several rows as one list, for walks over thresholds that are the same everywhere.
 
+use super::blocks::{Blocks, PIECE, walk};
 use super::threshold::{MAX_BLOCKS, Single, VECTORS};
-use super::walk::{Blocks, PIECE, walk};
 use super::words::copy_bits;
 use crate::isa::Isa;
 use crate::philox::LaneBlocks;
