@@ -158,6 +158,32 @@ pub enum Error {
         col0: u64,
     },
 
+    /// Blocks of a part of a layer's units.
+    #[error(
+        "blocks of units are those of a whole layer: the key's origin must be column 0, but it is \
+         column {col0}"
+    )]
+    BlockOrigin {
+        /// The column of the key's origin.
+        col0: u64,
+    },
+
+    /// Blocks of different examples on the two sides of a layer.
+    #[error(
+        "a block of the layer's input covers {input} examples and one of its output {output}: \
+         groups of examples must be the same on both sides"
+    )]
+    BlockRows {
+        /// Examples of a block of the input.
+        input: usize,
+        /// Examples of a block of the output.
+        output: usize,
+    },
+
+    /// Packed weights of a layer that skips blocks of them.
+    #[error("the layer drops blocks, which it skips as it packs W: it cannot use packed weights")]
+    PackedBlocks,
+
     /// A parameter whose optimiser state is not what the update needs.
     #[error("the state of {of} is {state}, but {step} needs {needs}")]
     State {

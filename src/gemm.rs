@@ -23,9 +23,11 @@ mod nest;
 mod pack;
 mod scratch;
 mod skinny;
+mod spans;
 mod tile;
 
 pub(crate) use pack::{Operand, PackedPanels};
+pub(crate) use spans::{BitMatrix, Pattern};
 
 use crate::Level;
 use crate::error::Result;
@@ -62,15 +64,17 @@ pub(crate) struct ProductArgs {
 }
 
 /// A product and what becomes of it.
-pub(crate) struct Product {
+pub(crate) struct Product<'a> {
     args: ProductArgs,
+    /// What of it is computed, where that is not all.
+    pattern: Option<Pattern<'a>>,
 }
 
 // SAFETY: the pointers are borrows that live until `Product::run` returns; tasks write disjoint
 // blocks of the outputs.
-unsafe impl Send for Product {}
+unsafe impl Send for Product<'_> {}
 // SAFETY: as above.
-unsafe impl Sync for Product {}
+unsafe impl Sync for Product<'_> {}
 
 /// Columns whose mask bits are made together: a block of the mask, 8 panels of AVX2.
 const GROUP: usize = 128;
@@ -78,8 +82,8 @@ const GROUP: usize = 128;
 /// Multiply-adds that are worth a task of their own: some 20 microseconds.
 const TASK: usize = crate::threads::work::MULTIPLY_ADD;
 
-impl Product {
-    /// The product of these arguments.
+impl<'a> Product<'a> {
+    /// The product of these arguments, or the part of it that a pattern says.
     ///
     /// # Safety
     ///
@@ -92,13 +96,14 @@ impl Product {
     ///   written.
     /// - `bits` is a mask of m x n elements, if `end` has a mask.
     /// - A gather index is ascending, and lies in its matrix.
-    pub(crate) unsafe fn new(args: ProductArgs) -> Self {
+    /// - The spans of a pattern are ascending and cover m, n or k; its bits are as many as spans.
+    pub(crate) unsafe fn new(args: ProductArgs, pattern: Option<Pattern<'a>>) -> Self {
         let partial = match args.end {
             // Sums stay where they end.
             End::Store(Store { c }) => c,
             _ => args.partial,
         };
-        Self { args: ProductArgs { partial, ..args } }
+        Self { args: ProductArgs { partial, ..args }, pattern }
     }
 
     /// Computes the product.
@@ -110,7 +115,11 @@ impl Product {
         if self.args.m == 0 || self.args.n == 0 {
             return Ok(());
         }
-        let grid = self.grid(crate::threads::count());
+        let threads = crate::threads::count();
+        let grid = match &self.pattern {
+            Some(pattern) => self.grid_of(pattern, threads),
+            None => self.grid(threads),
+        };
         try_for_each(grid.len(), |i| {
             // SAFETY: the parts of the grid lie in C, and do not overlap.
             level.vectorize(unsafe { block::Block::new(&self, grid.part(i)) })
@@ -138,5 +147,18 @@ impl Product {
         };
         let (rows, cols) = (1..=tasks).map(part).min_by_key(|part| cost(*part)).unwrap_or((m, n));
         Grid::with_parts(m, n, rows, cols)
+    }
+
+    /// The grid of a product of which a part is computed: columns are cut where that leaves enough of
+    /// them, since then no task packs what another does; rows for an update, whose long rows are read.
+    fn grid_of(&self, pattern: &Pattern<'_>, threads: usize) -> Grid {
+        let ProductArgs { m, n, k, end, .. } = self.args;
+        let work = m.saturating_mul(n).saturating_mul(k.max(1));
+        let tasks = threads.min(work / TASK).max(1);
+        if end.overwrites() && n >= tasks * GROUP {
+            return Grid::with_parts(m, n, m, n.div_ceil(tasks).next_multiple_of(32));
+        }
+        let group = pattern.rows.map_or(1, |starts| starts[1] as usize);
+        Grid::with_parts(m, n, m.div_ceil(tasks).next_multiple_of(group), n)
     }
 }

@@ -72,12 +72,15 @@
 mod apply;
 mod args;
 mod backward;
+mod blocks;
 mod forward;
 mod kept;
 mod packed;
 mod parameters;
+mod pattern;
 mod product;
 mod rows;
+mod selection;
 mod step;
 mod units;
 
@@ -88,6 +91,7 @@ use crate::view::MatRef;
 pub use apply::{DenseApply, dense_apply};
 pub use args::DenseArgs;
 pub use backward::{Accumulation, Gradients, OutputGradient, dense_backward};
+pub use blocks::{BlockDeal, BlockSelection, BlockShape, KeptBlocks};
 pub use forward::dense_forward;
 pub use kept::KeptUnits;
 pub use packed::PackedWeight;
@@ -107,6 +111,10 @@ pub enum Side<'a> {
     /// Whole units: the matrix is compact and has the kept ones only. An output is scaled as it is
     /// written; an input has been scaled by what made it, a layer or [`gather_units`].
     Units(&'a KeptUnits),
+    /// Blocks of units for groups of examples: the matrix has all units, and +0.0 where they are dropped,
+    /// which is never read. An output is scaled as it is written; an input has been scaled by what made
+    /// it.
+    Blocks(&'a KeptBlocks),
 }
 
 impl From<KeyedDropout> for Side<'_> {
@@ -121,11 +129,17 @@ impl<'a> From<&'a KeptUnits> for Side<'a> {
     }
 }
 
+impl<'a> From<&'a KeptBlocks> for Side<'a> {
+    fn from(kept: &'a KeptBlocks) -> Self {
+        Side::Blocks(kept)
+    }
+}
+
 impl<'a> Side<'a> {
     /// The kept units, where they are not simply all.
     pub(crate) fn list(&self) -> Option<&'a [u32]> {
         match self {
-            Side::Whole | Side::Elements(_) => None,
+            Side::Whole | Side::Elements(_) | Side::Blocks(_) => None,
             Side::Units(kept) => kept.list(),
         }
     }
@@ -134,7 +148,7 @@ impl<'a> Side<'a> {
     pub(crate) fn elements(&self) -> KeyedDropout {
         match self {
             Side::Elements(dropout) => *dropout,
-            Side::Whole | Side::Units(_) => KeyedDropout::NONE,
+            Side::Whole | Side::Units(_) | Side::Blocks(_) => KeyedDropout::NONE,
         }
     }
 
@@ -144,6 +158,15 @@ impl<'a> Side<'a> {
             Side::Whole => (1.0, 1.0),
             Side::Elements(dropout) => (dropout.dropout().scale_f64(), dropout.dropout().unscale()),
             Side::Units(kept) => (kept.scale_f64(), kept.unscale()),
+            Side::Blocks(kept) => (kept.scale_f64(), kept.unscale()),
+        }
+    }
+
+    /// The kept blocks, where there are such.
+    pub(crate) fn blocks(&self) -> Option<&'a KeptBlocks> {
+        match self {
+            Side::Blocks(kept) => Some(kept),
+            Side::Whole | Side::Elements(_) | Side::Units(_) => None,
         }
     }
 
@@ -160,6 +183,10 @@ impl<'a> Side<'a> {
             Side::Units(kept) => {
                 check_equal("number of units to keep from", kept.units(), name, units)?;
                 Ok(kept.len())
+            }
+            Side::Blocks(kept) => {
+                check_equal("number of units in blocks", kept.units(), name, units)?;
+                Ok(units)
             }
         }
     }
@@ -222,11 +249,40 @@ impl<'a> DenseLayer<'a> {
     /// `Ok` when the mask of a pass, if it is stored or given, is that of the output.
     pub(crate) fn check_mask(&self, mask: &MaskSource<'_>, shape: &Shape) -> Result<()> {
         match (self.output, mask) {
-            (Side::Units(_), MaskSource::Store(_) | MaskSource::Given(_)) => {
+            (Side::Units(_) | Side::Blocks(_), MaskSource::Store(_) | MaskSource::Given(_)) => {
                 Err(Error::MaskOfUnits)
             }
             _ => mask.check(shape.output()),
         }
+    }
+
+    /// Where the elements that are kept of the output come from: the mask of a pass, or blocks.
+    pub(crate) fn output_mask<'m>(&'m self, mask: MaskSource<'m>) -> MaskSource<'m> {
+        match self.output {
+            Side::Blocks(kept) => MaskSource::Given(kept.mask()),
+            _ => mask,
+        }
+    }
+
+    /// Whether some of the weights are left out: kept units on a side, or kept blocks.
+    pub(crate) fn skips(&self) -> bool {
+        let skips = |side: Side<'_>| side.list().is_some() || side.blocks().is_some();
+        skips(self.input) || skips(self.output)
+    }
+
+    /// `Ok` when blocks, if there are any, are those of a batch of `batch` rows.
+    pub(crate) fn check_blocks(&self, batch: usize) -> Result<()> {
+        let (input, output) = (self.input.blocks(), self.output.blocks());
+        for kept in [input, output].into_iter().flatten() {
+            check_equal("rows in groups of blocks", kept.rows(), "rows of x", batch)?;
+        }
+        if let (Some(input), Some(output)) = (input, output)
+            && input.group_starts() != output.group_starts()
+        {
+            let (input, output) = (input.shape().rows(), output.shape().rows());
+            return Err(Error::BlockRows { input, output });
+        }
+        Ok(())
     }
 }
 

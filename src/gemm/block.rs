@@ -3,6 +3,7 @@
 
 use super::epilogue::{Activate, End, Ends, Epilogue, InMemory, Pipelined, with_activation};
 use super::nest::Nest;
+use super::spans::{Pattern, SpanNest};
 use super::{Product, ProductArgs};
 use crate::error::Result;
 use crate::isa::{Isa, Kernel, TileKernel};
@@ -12,6 +13,7 @@ use crate::threads::Part;
 #[derive(Clone, Copy)]
 pub(super) struct Block<'a> {
     product: &'a ProductArgs,
+    pattern: Option<&'a Pattern<'a>>,
     part: Part,
 }
 
@@ -20,8 +22,8 @@ impl<'a> Block<'a> {
     ///
     /// What `Product::new` was promised of the product; the part lies in C, its columns begin at a
     /// multiple of 32 and end at one or with C, and no other task has any of it.
-    pub(super) unsafe fn new(product: &'a Product, part: Part) -> Self {
-        Self { product: &product.args, part }
+    pub(super) unsafe fn new(product: &'a Product<'a>, part: Part) -> Self {
+        Self { product: &product.args, pattern: product.pattern.as_ref(), part }
     }
 }
 
@@ -72,6 +74,10 @@ impl Block<'_> {
 
     #[inline(always)]
     fn run_nest<I: Isa>(self, isa: I, ends: Ends<'_, I>) -> Result<()> {
-        Nest { isa, product: self.product, part: self.part, ends }.run()
+        let Self { product, pattern, part } = self;
+        match pattern {
+            None => Nest { isa, product, part, ends }.run(),
+            Some(pattern) => SpanNest { isa, product, pattern, part, ends }.run(),
+        }
     }
 }

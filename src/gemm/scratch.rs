@@ -1,5 +1,6 @@
 //! What a task of a product needs for itself, kept from call to call.
 
+use super::spans::Lists;
 use crate::buffers::{AlignedBuffer, Lease, Slot};
 
 /// The buffers of one thread.
@@ -13,6 +14,8 @@ pub(super) struct Scratch {
     pub(super) operand: AlignedBuffer,
     /// Mask bits: of the epilogue, and of a masked operand.
     pub(super) bits: Vec<u32>,
+    /// Pieces of a product of which a part is computed.
+    pub(super) lists: Lists,
 }
 
 /// This thread's buffers; new ones where they are taken already.

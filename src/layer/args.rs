@@ -57,13 +57,14 @@ impl<'a, T> DenseArgs<'a, T> {
         let units = layer.output.width(batch, ("columns of W", w_cols))?;
         let name = match layer.input {
             Side::Units(_) => "number of kept inputs",
-            Side::Whole | Side::Elements(_) => "rows of W",
+            Side::Whole | Side::Elements(_) | Side::Blocks(_) => "rows of W",
         };
         check_equal("columns of x", self.x.cols(), name, inputs)?;
         if let Some(bias) = self.bias {
             check_equal("length of the bias", bias.len(), "columns of W", w_cols)?;
         }
         layer.check_weight_dropout(&self.w)?;
+        layer.check_blocks(batch)?;
         let thinned = matches!(layer.output, Side::Units(_));
         let shape = Shape { batch, inputs, units, thinned };
         if let Some(residual) = &self.residual {

@@ -226,7 +226,7 @@ fn run(
         };
         let mut dx = RowsMut::new(Slot::Output, dx)?;
         let target = dx.target()?;
-        input_gradient(level, dz, w, shape, &args.layer.input.elements(), target)?;
+        input_gradient(&args.layer, level, dz, w, shape, target)?;
         dx.finish();
     }
     Ok(())
@@ -243,6 +243,7 @@ pub(super) fn output_gradient(
     buffer: &mut AlignedBuffer,
 ) -> Result<Source> {
     let (scale, unscale) = layer.output.scales();
+    let mask = layer.output_mask(mask);
     let bits = saved.bits(layer.activation, mask, &layer.output.elements());
     let scales = (scale as f32, unscale as f32);
     let in_out = match dy {
@@ -278,10 +279,10 @@ pub(super) fn weight_gradient(
     let transposed = c.col_step != 1;
     let c = if transposed { c.t() } else { c };
     let start = if accumulation.continues() { Start::Partial } else { Start::Zero };
-    let gradient = WeightGradient::new(x, dz, shape, transposed);
+    let gradient = WeightGradient::new(layer, x, dz, shape, transposed);
     let none = KeyedDropout::NONE;
     let dropout = if accumulation.completes() { &layer.weight_dropout } else { &none };
-    if !dropout.drops() || (layer.input.list(), layer.output.list()) == (None, None) {
+    if !dropout.drops() || !layer.skips() {
         return gradient.store(level, dropout, (start, c));
     }
     gradient.store(level, &none, (start, c))?;

@@ -2,7 +2,7 @@
 
 use super::product::{self, LayerBuffers, weights};
 use super::rows::{Rows, RowsMut};
-use super::{DenseArgs, Shape};
+use super::{DenseArgs, Shape, pattern};
 use crate::Level;
 use crate::buffers::Slot;
 use crate::error::Result;
@@ -94,7 +94,7 @@ fn run(
         }),
         bits: mask.bits(&args.layer.output.elements()),
     };
-    product::run(level, of_output)?;
+    product::run(level, of_output, pattern::forward(&args.layer))?;
     y.finish();
     if let Some(z) = z {
         z.finish();

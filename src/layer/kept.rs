@@ -1,12 +1,9 @@
 //! Which units of a layer are kept for a mini-batch.
 
-use rand_xoshiro::Xoshiro256PlusPlus;
-use rand_xoshiro::rand_core::{Rng, SeedableRng};
-
+use super::selection::{rounded_share, select};
 use crate::buffers;
 use crate::error::{Error, Result, as_written};
 use crate::mask::{KeyedDropout, Mask, MaskKey, Scaling};
-use crate::philox::philox4x32_10;
 
 /// The units of a layer that are kept for a mini-batch, ascending, and the scale of their outputs.
 ///
@@ -187,12 +184,10 @@ impl KeptUnits {
     pub fn redraw_exact(&mut self, dropout: &KeyedDropout) -> Result<()> {
         let (units, key, dropout) = (self.units, dropout.key(), dropout.dropout());
         check_origin(key)?;
-        // At most `units`, since T is at most 2^32.
-        let count = (u128::from(dropout.threshold()) * units as u128 + (1 << 31)) >> 32;
-        let count = count as usize;
+        let count = rounded_share(dropout, units);
         number(&mut self.indices, units)?;
         if count < units {
-            select(&mut self.indices, count, key);
+            select(&mut self.indices, count, key, 0);
         }
         let keep = share(count, units);
         (self.scale, self.unscale) = match (dropout.scaling(), count) {
@@ -278,38 +273,4 @@ fn number(indices: &mut Vec<u32>, units: usize) -> Result<()> {
 /// The share of the units that are kept; 1 where there are none.
 fn share(count: usize, units: usize) -> f64 {
     if units == 0 { 1.0 } else { count as f64 / units as f64 }
-}
-
-/// Leaves `count` of the units, chosen at random, ascending.
-fn select(units: &mut Vec<u32>, count: usize, key: &MaskKey) {
-    let mut random = Xoshiro256PlusPlus::from_seed(seed(key));
-    for i in 0..count {
-        let other = i + below(&mut random, (units.len() - i) as u64) as usize;
-        units.swap(i, other);
-    }
-    units.truncate(count);
-    units.sort_unstable();
-}
-
-/// The generator's seed: two Philox blocks of the key's domain for selections.
-fn seed(key: &MaskKey) -> [u8; 32] {
-    let mut seed = [0; 32];
-    for (block, bytes) in (0..).zip(seed.chunks_exact_mut(16)) {
-        let (counter, key) = key.selection().counter(0, block, 0);
-        for (word, bytes) in philox4x32_10(counter, key).iter().zip(bytes.chunks_exact_mut(4)) {
-            bytes.copy_from_slice(&word.to_le_bytes());
-        }
-    }
-    seed
-}
-
-/// A uniform number below `m`, which is not 0.
-fn below(random: &mut Xoshiro256PlusPlus, m: u64) -> u64 {
-    let refused = m.wrapping_neg() % m;
-    loop {
-        let product = u128::from(random.next_u64()) * u128::from(m);
-        if product as u64 >= refused {
-            return (product >> 64) as u64;
-        }
-    }
 }

@@ -121,6 +121,9 @@ impl PackedWeight {
     }
 
     fn pack(layer: &DenseLayer<'_>, w: MatRef<'_>, use_: Use) -> Result<Self> {
+        if layer.input.blocks().or(layer.output.blocks()).is_some() {
+            return Err(Error::PackedBlocks);
+        }
         // A batch of one row: keys are checked with that of each pass.
         let inputs = layer.input.width(1, ("rows of W", w.rows()))?;
         let units = layer.output.width(1, ("columns of W", w.cols()))?;
@@ -178,6 +181,9 @@ impl PackedWeight {
     }
 
     fn check_use(&self, layer: &DenseLayer<'_>, w: &MatRef<'_>, used: Use) -> Result<Level> {
+        if layer.input.blocks().or(layer.output.blocks()).is_some() {
+            return Err(Error::PackedBlocks);
+        }
         check_shape(("the packed weights", self.inputs, self.units), w.named("W"))?;
         if self.use_ != used {
             return Err(Error::PackedFor { packed: self.use_.name(), used: used.name() });

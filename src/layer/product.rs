@@ -1,13 +1,13 @@
 //! The products of a layer: its weights as a factor, the gradient of its input, and that of its weights.
 
-use super::{DenseLayer, Shape};
+use super::{DenseLayer, Shape, pattern};
 use crate::Level;
 use crate::buffers::{AlignedBuffer, Lease, Slot};
 use crate::elementwise::dropout_forward;
 use crate::error::Result;
 use crate::gather::IndexBuffers;
 use crate::gemm::epilogue::{End, MaskEnd, Store};
-use crate::gemm::{Operand, PackedPanels, Product, ProductArgs, Start};
+use crate::gemm::{Operand, PackedPanels, Pattern, Product, ProductArgs, Start};
 use crate::mask::{Bits, KeyedDropout, MaskSource};
 use crate::view::{MatMut, MatRef, Target};
 
@@ -32,12 +32,16 @@ impl LayerBuffers {
     }
 }
 
-/// Computes a product of this layer.
-pub(super) fn run(level: Level, product: ProductArgs) -> Result<()> {
+/// Computes a product of this layer, or what of it a pattern says.
+pub(super) fn run(
+    level: Level,
+    product: ProductArgs,
+    pattern: Option<Pattern<'_>>,
+) -> Result<()> {
     // SAFETY: only the passes of a layer come here, with operands and outputs whose shapes they have
     // checked, by rows, from views that are borrowed until they return. Lists of kept units are ascending and
-    // below the number of units, which `KeptUnits` sees to.
-    unsafe { Product::new(product) }.run(level)
+    // below the number of units, which `KeptUnits` sees to. Patterns are those of blocks of the same sizes.
+    unsafe { Product::new(product, pattern) }.run(level)
 }
 
 /// Packs a factor of this layer, which has `k` rows and `n` columns.
@@ -68,7 +72,7 @@ pub(super) fn weights(
     masked: &mut AlignedBuffer,
 ) -> Result<Operand> {
     let (rows, cols) = (layer.input.list(), layer.output.list());
-    if rows.is_none() && cols.is_none() {
+    if !layer.skips() {
         return Ok(Operand::masked(w.source(), &layer.weight_dropout));
     }
     let mut w = w;
@@ -87,13 +91,14 @@ pub(super) fn weights(
 
 /// `dx = dz · W~ᵀ`, through the input's dropout.
 pub(super) fn input_gradient(
+    layer: &DenseLayer<'_>,
     level: Level,
     dz: Operand,
     w: Operand,
     shape: Shape,
-    dropout: &KeyedDropout,
     dx: Target,
 ) -> Result<()> {
+    let dropout = &layer.input.elements();
     let end = match dropout.drops() {
         true => End::Mask(MaskEnd { c: dx, scale: dropout.dropout().scale() }),
         false => End::Store(Store { c: dx }),
@@ -109,30 +114,39 @@ pub(super) fn input_gradient(
         end,
         bits: Bits::generate(dropout, None),
     };
-    run(level, product)
+    run(level, product, pattern::input_gradient(layer))
 }
 
 /// `x~ᵀ · dz` as a product whose output has contiguous rows: dW, or where the columns of dW are
 /// contiguous `dWᵀ = dzᵀ · x~`. Both are the same chains, since a product does not depend on the order of
 /// its factors.
 #[derive(Clone, Copy)]
-pub(super) struct WeightGradient {
+pub(super) struct WeightGradient<'a> {
     a: Operand,
     b: Operand,
     m: usize,
     n: usize,
     k: usize,
     transposed: bool,
+    pattern: Option<Pattern<'a>>,
 }
 
-impl WeightGradient {
-    pub(super) fn new(x: Operand, dz: Operand, shape: Shape, transposed: bool) -> Self {
+impl<'a> WeightGradient<'a> {
+    pub(super) fn new(
+        layer: &DenseLayer<'a>,
+        x: Operand,
+        dz: Operand,
+        shape: Shape,
+        transposed: bool,
+    ) -> Self {
+        let pattern = pattern::weight_gradient(layer);
+        let pattern = if transposed { pattern.map(Pattern::t) } else { pattern };
         let Shape { batch: k, inputs, units, .. } = shape;
         let (a, b, m, n) = match transposed {
             true => (dz.t(), x, units, inputs),
             false => (x.t(), dz, inputs, units),
         };
-        Self { a, b, m, n, k, transposed }
+        Self { a, b, m, n, k, transposed, pattern }
     }
 
     /// Stores the gradient, whose sums start from `start`, in `c`, masked and scaled as the weights
@@ -166,8 +180,8 @@ impl WeightGradient {
         bits: Bits,
         (start, partial): (Start, Target),
     ) -> Result<()> {
-        let Self { a, b, m, n, k, .. } = *self;
+        let Self { a, b, m, n, k, pattern, .. } = *self;
         let product = ProductArgs { m, n, k, a, b, start, partial, end, bits };
-        run(level, product)
+        run(level, product, pattern)
     }
 }

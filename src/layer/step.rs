@@ -182,7 +182,7 @@ impl Pass<'_> {
             };
             let mut dx = RowsMut::new(Slot::Output, dx)?;
             let target = dx.target()?;
-            input_gradient(level, dz, w, shape, &layer.input.elements(), target)?;
+            input_gradient(layer, level, dz, w, shape, target)?;
             dx.finish();
         }
         if shape.inputs > 0 && shape.units > 0 {
@@ -209,7 +209,7 @@ impl Pass<'_> {
         let x = Operand::masked(args.x.source(), &args.layer.input.elements());
         let transposed = w.target().col_step != 1;
         let same = w_state.targets().iter().all(|state| (state.col_step != 1) == transposed);
-        let masked_and_thinned = args.layer.weight_dropout.drops() && !index.is_all();
+        let masked_and_thinned = args.layer.weight_dropout.drops() && args.layer.skips();
         if same && shape.batch <= FUSED_ROWS && !masked_and_thinned {
             self.fused(x, dz, w, w_state, index)?;
         } else {
@@ -242,7 +242,7 @@ impl Pass<'_> {
         if transposed {
             (w, state) = (w.t(), state.t());
         }
-        let gradient = WeightGradient::new(x, dz, shape, transposed);
+        let gradient = WeightGradient::new(&args.layer, x, dz, shape, transposed);
         let update = Update { w, state, step: args.step.ready() };
         let dropout = &args.layer.weight_dropout;
         let end = match (dropout.drops(), index.is_all()) {

@@ -11,13 +11,28 @@ const COLS: u64 = 1 << 39;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Domain {
     /// One decision for each element.
-    Elements = 0,
+    Elements,
     /// One decision for each column.
-    Units = 1,
-    /// The seed of a generator that selects an exact number of units.
-    Selection = 2,
+    Units,
+    /// One decision for a group of rows and a block of columns, addressed by both: units are group 0,
+    /// one column a block.
+    Blocks,
+    /// The seed of a generator that selects an exact number of units or blocks.
+    Selection,
     /// A word for each element, of which noise is made.
-    Noise = 3,
+    Noise,
+}
+
+impl Domain {
+    /// Its two bits of the last counter word.
+    const fn number(self) -> u32 {
+        match self {
+            Domain::Elements => 0,
+            Domain::Units | Domain::Blocks => 1,
+            Domain::Selection => 2,
+            Domain::Noise => 3,
+        }
+    }
 }
 
 /// The address of one mask: (seed, layer, step), and the origin of a part of it.
@@ -121,12 +136,17 @@ impl MaskKey {
         ([block, row, self.step, self.last_word() | (plane & 31)], self.philox_key())
     }
 
+    /// The mask of blocks: its rows are groups of rows, its columns blocks of columns.
+    pub(crate) const fn blocks(self) -> Self {
+        Self { domain: Domain::Blocks, ..self }
+    }
+
     /// The counters that continuous noise of this address is made of.
     pub(crate) fn noise(self) -> Self {
         Self { domain: Domain::Noise, ..self }
     }
 
-    /// Where the generator that selects an exact number of units gets its seed from.
+    /// Where the generators of selections get their seeds from.
     pub(crate) fn selection(self) -> Self {
         Self { domain: Domain::Selection, ..self }
     }
@@ -138,7 +158,7 @@ impl MaskKey {
 
     /// The last counter word for plane 0.
     pub(crate) const fn last_word(&self) -> u32 {
-        self.layer << 7 | (self.domain as u32) << 5
+        self.layer << 7 | self.domain.number() << 5
     }
 
     /// `Ok` when `rows` x `cols` elements from the origin on can be addressed.

@@ -85,6 +85,44 @@ impl Mask {
         Ok(())
     }
 
+    /// Another size, with arbitrary bits; the memory never shrinks.
+    pub(crate) fn resize(&mut self, rows: usize, cols: usize) -> Result<()> {
+        let words = Self::words_of(rows, cols)?;
+        self.words.truncate(words);
+        buffers::resize(&mut self.words, words)?;
+        (self.rows, self.cols) = (rows, cols);
+        Ok(())
+    }
+
+    /// Drops everything.
+    pub(crate) fn clear(&mut self) {
+        self.words.fill(0);
+    }
+
+    /// Keeps an element, which the matrix has.
+    pub(crate) fn set(&mut self, row: usize, col: usize) {
+        let at = row * self.words_per_row() + col / 32;
+        self.words[at] |= 1 << (col % 32);
+    }
+
+    /// Keeps the elements of a row from `start` to `end`, which the matrix has.
+    pub(crate) fn set_run(&mut self, row: usize, (start, end): (usize, usize)) {
+        let words = row * self.words_per_row();
+        for word in start / 32..end.div_ceil(32) {
+            let from = start.saturating_sub(32 * word);
+            let to = (end - 32 * word).min(32);
+            self.words[words + word] |= (u32::MAX >> (32 - (to - from))) << from;
+        }
+    }
+
+    /// Copies row `from` to all rows after it, up to `end`.
+    pub(crate) fn repeat_row(&mut self, from: usize, end: usize) {
+        let per_row = self.words_per_row();
+        for row in from + 1..end {
+            self.words.copy_within(from * per_row..(from + 1) * per_row, row * per_row);
+        }
+    }
+
     /// Number of rows.
     pub fn rows(&self) -> usize {
         self.rows

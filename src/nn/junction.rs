@@ -2,19 +2,24 @@
 
 use super::room;
 use super::spec::{Granularity, MlpSpec, Noise, StepRate};
+use crate::activation::Activation;
 use crate::buffers::AlignedBuffer;
 use crate::elementwise::{
     GaussianDropout, dropout_forward, gaussian_dropout_backward, gaussian_dropout_forward,
+    layer_gradient,
 };
 use crate::error::{Error, Result};
-use crate::layer::{KeptUnits, Side, gather_units};
-use crate::mask::{Dropout, MaskKey, MaskSource, Scaling};
-use crate::view::{MatMut, MatRef};
+use crate::layer::{BlockShape, KeptBlocks, KeptUnits, Side, gather_units};
+use crate::mask::{Dropout, KeyedDropout, MaskKey, MaskSource, Scaling};
+use crate::saved::Saved;
+use crate::view::{InOut, MatMut, MatRef};
 
 /// The noise before the first layer (junction 0) or after a hidden one.
 #[derive(Clone, Debug)]
 pub(super) struct Junction {
     first: bool,
+    /// Whether the layer before adds its input to what is dropped.
+    adds_residual: bool,
     units: usize,
     /// The rate that schedules lead to.
     rate: f64,
@@ -31,6 +36,7 @@ enum Drawn {
     Elements(Dropout),
     /// The kept units, and how they are selected.
     Units(KeptUnits, Granularity),
+    Blocks(KeptBlocks),
     Gaussian(GaussianDropout),
 }
 
@@ -46,6 +52,14 @@ impl Junction {
         let mut keep = dropout.keep();
         let noise = match (spec.noise.get(l).copied().unwrap_or_default(), granularity) {
             (Noise::Dropout, Granularity::Element) => Drawn::Elements(dropout),
+            (Noise::Dropout, Granularity::Block { rows, units: of_block }) => {
+                let shape = BlockShape::new(rows, of_block)?;
+                let mut kept = KeptBlocks::empty(units, shape)?;
+                // The share of the kept blocks is known before a step.
+                kept.redraw(0, &dropout.with_key(MaskKey::FIRST))?;
+                keep = kept.keep();
+                Drawn::Blocks(kept)
+            }
             (Noise::Dropout, _) => {
                 let mut kept = KeptUnits::all(units)?;
                 if granularity == Granularity::UnitExact {
@@ -63,11 +77,13 @@ impl Junction {
             }
             (Noise::Gaussian, _) => return Err(Error::NoiseOfUnits { position: l }),
         };
-        Ok(Self { first: l == 0, units, rate, schedule, scaling, noise, keep })
+        let adds_residual = l > 0 && spec.is_residual(l - 1);
+        Ok(Self { first: l == 0, adds_residual, units, rate, schedule, scaling, noise, keep })
     }
 
-    /// Sets the rate of the step with this key, and selects its units.
-    pub(super) fn draw(&mut self, key: &MaskKey) -> Result<()> {
+    /// Sets the rate of the step with this key, and selects its units, or its blocks for `rows` rows of
+    /// the mini-batch from row `first_row` on.
+    pub(super) fn draw(&mut self, key: &MaskKey, first_row: u64, rows: usize) -> Result<()> {
         let rate = self.schedule.rate_at(self.rate, key)?;
         let dropout = Dropout::with_scaling(rate, self.scaling)?;
         match &mut self.noise {
@@ -76,6 +92,9 @@ impl Junction {
                 kept.redraw_exact(&dropout.with_key(*key))?
             }
             Drawn::Units(kept, _) => kept.redraw_bernoulli(&dropout.with_key(*key))?,
+            Drawn::Blocks(kept) => {
+                kept.redraw(rows, &dropout.with_key(key.with_origin(first_row, 0)))?;
+            }
             Drawn::Gaussian(drawn) => *drawn = GaussianDropout::new(rate)?,
         }
         Ok(())
@@ -93,7 +112,7 @@ impl Junction {
 
     /// Whether the layer before applies the noise, to what it adds to a residual.
     pub(super) fn is_in_layer(&self) -> bool {
-        matches!(self.noise, Drawn::Elements(_))
+        matches!(self.noise, Drawn::Elements(_) | Drawn::Blocks(_))
     }
 
     /// Whether the next layer is thinned.
@@ -105,7 +124,7 @@ impl Junction {
     pub(super) fn may_copy(&self) -> bool {
         match &self.noise {
             Drawn::Elements(_) => false,
-            Drawn::Units(..) => self.first,
+            Drawn::Units(..) | Drawn::Blocks(_) => self.first,
             Drawn::Gaussian(_) => true,
         }
     }
@@ -129,6 +148,9 @@ impl Junction {
             Drawn::Units(kept, _) if self.first => {
                 gather_units(x, kept, room(copy, x.rows(), kept.len())?)
             }
+            Drawn::Blocks(kept) if self.first => {
+                through_blocks((x, room(copy, x.rows(), x.cols())?), kept)
+            }
             Drawn::Gaussian(noise) if noise.sigma() > 0.0 => gaussian_dropout_forward(
                 (x, room(copy, x.rows(), x.cols())?),
                 &noise.with_key(*key),
@@ -141,6 +163,7 @@ impl Junction {
     pub(super) fn input<'a>(&self, x: MatRef<'a>, copy: &'a [f32]) -> Result<MatRef<'a>> {
         match &self.noise {
             Drawn::Units(kept, _) if self.first => MatRef::new(copy, x.rows(), kept.len()),
+            Drawn::Blocks(_) if self.first => MatRef::new(copy, x.rows(), x.cols()),
             Drawn::Gaussian(noise) if noise.sigma() > 0.0 => MatRef::new(copy, x.rows(), x.cols()),
             _ => Ok(x),
         }
@@ -154,6 +177,7 @@ impl Junction {
                 dropout_forward((x, y), &dropout.with_key(*key), MaskSource::Key)
             }
             Drawn::Units(kept, _) => gather_units(x, kept, y),
+            Drawn::Blocks(kept) => through_blocks((x, y), kept),
             Drawn::Gaussian(noise) => gaussian_dropout_forward((x, y), &noise.with_key(*key)),
         }
     }
@@ -170,6 +194,11 @@ impl Junction {
             // It is a part of the layer, to whose kept elements the residual is added.
             Drawn::Elements(dropout) => {
                 dropout_forward(y.reborrow(), &dropout.with_key(*key), MaskSource::Key)?;
+                add(&mut y, residual);
+                Ok(())
+            }
+            Drawn::Blocks(kept) => {
+                through_blocks(y.reborrow(), kept)?;
                 add(&mut y, residual);
                 Ok(())
             }
@@ -195,17 +224,34 @@ impl Junction {
         match &self.noise {
             Drawn::Elements(dropout) => Side::Elements(dropout.with_key(key)),
             Drawn::Units(kept, _) => Side::Units(kept),
+            Drawn::Blocks(kept) => Side::Blocks(kept),
             Drawn::Gaussian(_) => Side::Whole,
         }
     }
 
-    /// This junction as the side of the layer after it, which finds its dropout applied.
+    /// This junction as the side of the layer after it, which finds its dropout applied. Where the layer
+    /// before adds a residual, nothing is 0 that is dropped.
     pub(super) fn side_after(&self) -> Side<'_> {
+        match &self.noise {
+            Drawn::Units(kept, _) => Side::Units(kept),
+            Drawn::Blocks(kept) if !self.adds_residual => Side::Blocks(kept),
+            _ => Side::Whole,
+        }
+    }
+    /// The kept units, where matrices have these only.
+    pub(super) fn thinned_side(&self) -> Side<'_> {
         match &self.noise {
             Drawn::Units(kept, _) => Side::Units(kept),
             _ => Side::Whole,
         }
     }
+}
+
+/// `y = keep ? x · scale : 0`.
+fn through_blocks<'a>(xy: impl Into<InOut<'a>>, kept: &KeptBlocks) -> Result<()> {
+    let bits = MaskSource::Given(kept.mask()).bits(&KeyedDropout::NONE);
+    let scales = (kept.scale(), 1.0);
+    layer_gradient(Activation::Identity, scales, bits, &Saved::Nothing, xy.into(), None)
 }
 
 /// `y = x + y`, where there is an x.

@@ -171,7 +171,7 @@ impl<'a> Passes<'a> {
         let x = before(mlp, *first, x, shared)?;
         let mut stack = room(input, all_rows, x.cols())?;
         for (pass, step) in steps.clone().enumerate() {
-            let key = draw(mlp, junctions, *first, step, row)?;
+            let key = draw(mlp, junctions, *first, step, (row, rows))?;
             junctions[*first].forward(x, stack.reborrow().rows_from(pass * rows, rows)?, &key)?;
         }
         for (l, w) in (*first..).zip(packed) {
@@ -181,7 +181,7 @@ impl<'a> Passes<'a> {
             dense_forward(&args, y.reborrow(), None, MaskSource::Key)?;
             if l + 1 < junctions.len() {
                 for (pass, step) in steps.clone().enumerate() {
-                    let key = draw(mlp, junctions, l + 1, step, row)?;
+                    let key = draw(mlp, junctions, l + 1, step, (row, rows))?;
                     let y = y.reborrow().rows_from(pass * rows, rows)?;
                     let x = residual(mlp, l, x.rows_from(pass * rows, rows)?);
                     junctions[l + 1].forward_in_place(y, x, &key)?;
@@ -198,17 +198,17 @@ impl<'a> Passes<'a> {
         let Buffers { input, output, .. } = buffers;
         let rows = x.rows();
         let x = before(mlp, *first, x, shared)?;
-        let key = draw(mlp, junctions, *first, step, row)?;
+        let key = draw(mlp, junctions, *first, step, (row, rows))?;
         let noise = &junctions[*first];
-        let width = noise.side_after().width(rows, ("inputs", x.cols()))?;
+        let width = noise.thinned_side().width(rows, ("inputs", x.cols()))?;
         noise.forward(x, room(input, rows, width)?, &key)?;
         for (l, layer) in mlp.layers().iter().enumerate().skip(*first) {
             let key = match junctions.len() {
-                count if l + 1 < count => Some(draw(mlp, junctions, l + 1, step, row)?),
+                count if l + 1 < count => Some(draw(mlp, junctions, l + 1, step, (row, rows))?),
                 _ => None,
             };
-            let from = junctions[l].side_after();
-            let to = junctions.get(l + 1).map_or(Side::Whole, Junction::side_after);
+            let from = junctions[l].thinned_side();
+            let to = junctions.get(l + 1).map_or(Side::Whole, Junction::thinned_side);
             let inputs = from.width(rows, ("inputs", layer.inputs()))?;
             let units = to.width(rows, ("units", layer.units()))?;
             let x = MatRef::new(input, rows, inputs)?;
@@ -243,9 +243,15 @@ fn args<'a>(mlp: &'a Mlp, l: usize, x: MatRef<'a>) -> Result<DenseArgs<'a>> {
     Ok(DenseArgs::new(does, x, w).with_bias(layer.bias()))
 }
 
-/// Draws the noise of junction `l` in a step. Returns its key, for rows from `row` on.
-fn draw(mlp: &Mlp, junctions: &mut [Junction], l: usize, step: u32, row: usize) -> Result<MaskKey> {
+/// Draws the noise of junction `l` in a step, for so many rows from a first one on. Returns its key.
+fn draw(
+    mlp: &Mlp,
+    junctions: &mut [Junction],
+    l: usize,
+    step: u32,
+    (row, rows): (usize, usize),
+) -> Result<MaskKey> {
     let mode = Mode { step, first_row: row as u64, ..mlp.mode() };
-    junctions[l].draw(&mode.step_key(l)?)?;
+    junctions[l].draw(&mode.step_key(l)?, row as u64, rows)?;
     mode.key(l)
 }

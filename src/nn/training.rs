@@ -269,7 +269,7 @@ impl Mlp {
     ) -> Result<f64> {
         let mode = Mode { spec: &self.spec, step: self.steps, first_row };
         for (l, junction) in self.junctions.iter_mut().enumerate() {
-            junction.draw(&mode.step_key(l)?)?;
+            junction.draw(&mode.step_key(l)?, first_row, x.rows())?;
         }
         self.forward(x, first_row)?;
         let (rows, classes, widest) = (x.rows(), self.classes(), self.widest());

@@ -65,7 +65,7 @@ pub fn dense_forward<'m, T: Real>(
     let shape = args.check_forward(&y, z.as_ref(), &mask)?;
     let whole = Whole::new(args);
     let dropout = args.layer.output.elements();
-    let given = given_mask(mask, shape.output(), &dropout)?;
+    let given = given_mask(args.layer.output_mask(mask), shape.output(), &dropout)?;
     let scale = T::from_f64(args.layer.output.scales().0);
     for_each(shape.batch, shape.units, |r, c| {
         let unit = whole.output[c];
@@ -73,10 +73,11 @@ pub fn dense_forward<'m, T: Real>(
         for p in 0..whole.inputs {
             sum = whole.x[r * whole.inputs + p].mul_add(whole.w[p * whole.units + unit], sum);
         }
-        if let Some(z) = &mut z {
-            z.put(r, c, sum);
-        }
         let kept = decides(given, &dropout, r, c);
+        if let Some(z) = &mut z {
+            let computed = kept || args.layer.output.blocks().is_none();
+            z.put(r, c, if computed { sum } else { T::ZERO });
+        }
         let value = if kept { T::value(args.layer.activation, sum) * scale } else { T::ZERO };
         y.put(r, c, args.residual.map_or(value, |residual| at(&residual, r, c) + value));
     });
@@ -138,7 +139,7 @@ pub fn dense_backward<'d, 'm, T: Real>(
                 let w = whole.w[whole.input[i] * whole.units + j];
                 sum = dz_whole[r * whole.units + j].mul_add(w, sum);
             }
-            dx.put(r, i, masked(&args.layer.input.elements(), r, i, sum));
+            dx.put(r, i, through(&args.layer.input, r, i, sum));
         });
     }
     Ok(())
@@ -221,7 +222,7 @@ impl<T: Real> Whole<T> {
         let input = positions(*side, inputs);
         let mut x = vec![T::ZERO; args.x.rows() * inputs];
         for_each(args.x.rows(), args.x.cols(), |r, c| {
-            x[r * inputs + input[c]] = masked(&side.elements(), r, c, at(&args.x, r, c));
+            x[r * inputs + input[c]] = through(side, r, c, at(&args.x, r, c));
         });
         let mut w = Vec::new();
         for_each(inputs, units, |r, c| w.push(masked(weight_dropout, r, c, at(&args.w, r, c))));
@@ -241,7 +242,7 @@ fn output_gradient<T: Real>(
     let (scale, unscale) = args.layer.output.scales();
     let (scale, unscale) = (T::from_f64(scale), T::from_f64(unscale));
     let dropout = args.layer.output.elements();
-    let given = given_mask(mask, ("dy", rows, cols), &dropout)?;
+    let given = given_mask(args.layer.output_mask(mask), ("dy", rows, cols), &dropout)?;
     let mut dz = Vec::new();
     for_each(rows, cols, |r, c| {
         let g = at(dy, r, c) * scale;
@@ -258,7 +259,7 @@ fn output_gradient<T: Real>(
 /// The unit of each column of a compact matrix.
 fn positions(side: Side<'_>, units: usize) -> Vec<usize> {
     match side {
-        Side::Whole | Side::Elements(_) => (0..units).collect(),
+        Side::Whole | Side::Elements(_) | Side::Blocks(_) => (0..units).collect(),
         Side::Units(kept) => kept.indices().iter().map(|unit| *unit as usize).collect(),
     }
 }
@@ -269,5 +270,13 @@ fn masked<T: Real>(dropout: &KeyedDropout, row: usize, col: usize, value: T) -> 
         false => value,
         true if keeps(dropout, row, col) => value * T::scale(dropout.dropout()),
         true => T::ZERO,
+    }
+}
+
+/// An element of an input, or of its gradient, as the layer's input side lets it through.
+fn through<T: Real>(side: &Side<'_>, row: usize, col: usize, value: T) -> T {
+    match side {
+        Side::Blocks(kept) if kept.mask().get(row, col) != Some(true) => T::ZERO,
+        side => masked(&side.elements(), row, col, value),
     }
 }

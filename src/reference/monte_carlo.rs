@@ -8,7 +8,7 @@ use super::{
 use crate::activation::Activation;
 use crate::elementwise::GaussianDropout;
 use crate::error::{Result, check_equal};
-use crate::layer::{DenseArgs, DenseLayer, KeptUnits};
+use crate::layer::{BlockShape, DenseArgs, DenseLayer, KeptBlocks, KeptUnits};
 use crate::mask::{Dropout, KeyedDropout, MaskKey, MaskSource};
 use crate::nn::{Granularity, Mlp, Noise, StepRate};
 use crate::softmax::SoftmaxDropout;
@@ -103,17 +103,27 @@ fn add_noise<T: Real>(mlp: &Mlp, l: usize, step: u32, values: &mut [T]) -> Resul
         return Ok(());
     }
     let dropout = Dropout::with_scaling(rate, spec.scaling)?.with_key(key);
-    let kept = match spec.granularity.get(l).copied().unwrap_or_default() {
-        Granularity::Element => None,
-        Granularity::Unit => Some(KeptUnits::bernoulli(units, &dropout)?),
-        Granularity::UnitExact => Some(KeptUnits::exact(units, &dropout)?),
+    let (mut kept, mut blocks) = (None, None);
+    match spec.granularity.get(l).copied().unwrap_or_default() {
+        Granularity::Element => {}
+        Granularity::Unit => kept = Some(KeptUnits::bernoulli(units, &dropout)?),
+        Granularity::UnitExact => kept = Some(KeptUnits::exact(units, &dropout)?),
+        Granularity::Block { rows, units: of_block } => {
+            let (rows, shape) = (values.len() / units, BlockShape::new(rows, of_block)?);
+            blocks = Some(KeptBlocks::draw((rows, units), shape, &dropout)?);
+        }
+    }
+    let scale = match (&kept, &blocks) {
+        (Some(kept), _) => kept.scale_f64(),
+        (_, Some(blocks)) => blocks.scale_f64(),
+        (None, None) => dropout.dropout().scale_f64(),
     };
-    let scale = kept.as_ref().map_or(dropout.dropout().scale_f64(), KeptUnits::scale_f64);
     for (i, value) in values.iter_mut().enumerate() {
         let (r, c) = (i / units, i % units);
-        let stays = match &kept {
-            None => keeps(&dropout, r, c),
-            Some(kept) => kept.indices().contains(&(c as u32)),
+        let stays = match (&kept, &blocks) {
+            (Some(kept), _) => kept.indices().contains(&(c as u32)),
+            (_, Some(blocks)) => matches!(blocks.mask().get(r, c), Some(true)),
+            (None, None) => keeps(&dropout, r, c),
         };
         *value = if stays { *value * T::from_f64(scale) } else { T::ZERO };
     }

@@ -2,8 +2,8 @@
 //! functions.
 
 use fused_dropout::layer::{
-    DenseArgs, DenseLayer, DenseUpdate, Gradients, KeptUnits, OutputGradient, PackedWeight,
-    Parameters, Side, dense_backward, dense_forward, dense_update,
+    BlockDeal, BlockSelection, BlockShape, DenseArgs, DenseLayer, DenseUpdate, Gradients,
+    KeptBlocks, KeptUnits, OutputGradient, PackedWeight, Parameters, Side, dense_backward, dense_forward, dense_update,
 };
 use fused_dropout::update::SgdStep;
 use fused_dropout::{
@@ -33,13 +33,14 @@ pub(crate) enum Drop {
     Exact(f64),
     /// Every third unit, and those of a stretch.
     List,
+    Blocks(BlockShape, f64),
 }
 
 impl Drop {
     pub(crate) fn kept(self, units: usize, layer: u32) -> Option<KeptUnits> {
         let dropout = |rate, key| Dropout::new(rate).unwrap().with_key(key);
         Some(match self {
-            Drop::Elements(_) => return None,
+            Drop::Elements(_) | Drop::Blocks(..) => return None,
             Drop::Bernoulli(rate) => {
                 let dropout = dropout(rate, key(layer).with_origin(0, 77));
                 KeptUnits::bernoulli(units, &dropout).unwrap()
@@ -53,11 +54,24 @@ impl Drop {
         })
     }
 
-    pub(crate) fn side(self, kept: &Option<KeptUnits>, layer: u32) -> Side<'_> {
-        match (self, kept) {
-            (Drop::Elements(rate), _) => Side::Elements(elements(rate, layer)),
-            (_, Some(kept)) => Side::Units(kept),
-            (_, None) => Side::Whole,
+    /// The kept blocks for so many rows, which are those of the logical matrix from row 5 on.
+    pub(crate) fn blocks(self, rows: usize, units: usize, layer: u32) -> Option<KeptBlocks> {
+        let Drop::Blocks(shape, rate) = self else { return None };
+        let dropout = Dropout::new(rate).unwrap().with_key(key(layer).with_origin(5, 0));
+        Some(KeptBlocks::draw((rows, units), shape, &dropout).unwrap())
+    }
+
+    pub(crate) fn side<'a>(
+        self,
+        kept: &'a Option<KeptUnits>,
+        blocks: &'a Option<KeptBlocks>,
+        layer: u32,
+    ) -> Side<'a> {
+        match (self, kept, blocks) {
+            (Drop::Elements(rate), ..) => Side::Elements(elements(rate, layer)),
+            (_, Some(kept), _) => Side::Units(kept),
+            (_, _, Some(kept)) => Side::Blocks(kept),
+            (_, None, None) => Side::Whole,
         }
     }
 }
@@ -95,8 +109,8 @@ pub(crate) struct Case {
     pub(crate) overwrite: bool,
 }
 
-/// The kept inputs and units, where units are dropped.
-pub(crate) type Kept = (Option<KeptUnits>, Option<KeptUnits>);
+/// The kept inputs and units, where units are dropped, and the kept blocks of both, where blocks are.
+pub(crate) type Kept = (Option<KeptUnits>, Option<KeptUnits>, [Option<KeptBlocks>; 2]);
 
 /// Everything that the three operations write.
 pub(crate) struct State {
@@ -159,7 +173,11 @@ impl Case {
     }
 
     pub(crate) fn kept(&self) -> Kept {
-        (self.input.kept(self.inputs, 1), self.output.kept(self.units, 2))
+        let blocks = [
+            self.input.blocks(self.batch, self.inputs, 1),
+            self.output.blocks(self.batch, self.units, 2),
+        ];
+        (self.input.kept(self.inputs, 1), self.output.kept(self.units, 2), blocks)
     }
 
     /// Columns of x and of y.
@@ -170,8 +188,8 @@ impl Case {
 
     fn layer<'a>(&self, kept: &'a Kept) -> DenseLayer<'a> {
         let layer = DenseLayer::new(self.activation)
-            .with_input(self.input.side(&kept.0, 1))
-            .with_output(self.output.side(&kept.1, 2));
+            .with_input(self.input.side(&kept.0, &kept.2[0], 1))
+            .with_output(self.output.side(&kept.1, &kept.2[1], 2));
         self.with_weight_dropout(layer)
     }
 
@@ -254,7 +272,8 @@ impl Case {
         let x = Padded::new(&numbers(batch * m, 7), batch, m, extra, transposed.1);
         let residual = Padded::new(&numbers(batch * n, 6), batch, n, extra, transposed.1);
         let residual = self.residual.then(|| residual.view());
-        let packed = (fast && self.packed).then(|| {
+        let blocks = kept.2.iter().any(Option::is_some);
+        let packed = (fast && self.packed && !blocks).then(|| {
             let forward = PackedWeight::for_layer(&layer, s.w.view()).unwrap();
             (forward, PackedWeight::for_input_gradient(&layer, s.w.view()).unwrap())
         });
@@ -378,6 +397,34 @@ pub(crate) fn drops() -> impl Strategy<Value = Drop> {
         Drop::Exact(1.0),
         Drop::List,
     ])
+}
+
+/// Blocks of every kind: of single rows and units, of what fills vectors and what does not, and of more
+/// than there are.
+pub(crate) fn blocks(rows: usize) -> impl Strategy<Value = Drop> {
+    let units = select(vec![1, 3, 8, 16, 24, 32, 48, 1000]);
+    let selection = select(vec![BlockSelection::Exact, BlockSelection::Bernoulli]);
+    let deal = select(vec![BlockDeal::Fixed, BlockDeal::Shifted, BlockDeal::Permuted]);
+    let rate = select(vec![0.0, 0.25, 0.5, 0.9, 1.0]);
+    (units, selection, deal, rate).prop_map(move |(units, selection, deal, rate)| {
+        let shape = BlockShape::new(rows, units).unwrap();
+        Drop::Blocks(shape.with_selection(selection).with_deal(deal), rate)
+    })
+}
+
+/// [`combinations`] with blocks dropped on one side or both.
+pub(crate) fn with_blocks(sizes: (usize, usize, usize)) -> impl Strategy<Value = Case> {
+    let sides = select(vec![1usize, 4, 10, 16, 33])
+        .prop_flat_map(|rows| (blocks(rows), blocks(rows), select(vec![0, 1, 2, 2])));
+    (combinations(sizes), sides).prop_map(|(mut case, (input, output, sides))| {
+        if sides != 1 {
+            case.input = input;
+        }
+        if sides != 0 {
+            case.output = output;
+        }
+        case
+    })
 }
 
 /// Layers that drop something on either side, with all their weights, without a residual.

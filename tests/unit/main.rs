@@ -7,7 +7,7 @@ mod common;
 mod masked;
 mod selection;
 
-use case::{Case, Drop, Masking, cases, combinations, key};
+use case::{Case, Drop, Masking, cases, combinations, key, with_blocks};
 use common::{bits, for_each_level, matrix, matrix_mut, numbers, sgd_step};
 use fused_dropout::layer::{
     DenseArgs, DenseLayer, DenseUpdate, Gradients, KeptUnits, Parameters, Side, dense_backward,
@@ -27,6 +27,11 @@ proptest! {
 
     #[test]
     fn combinations_equal_the_reference(case in combinations((40, 100, 150))) {
+        case.check(&[1, 3]);
+    }
+
+    #[test]
+    fn blocks_equal_the_reference(case in with_blocks((70, 100, 150))) {
         case.check(&[1, 3]);
     }
 }

@@ -21,7 +21,7 @@ fn drops_like_elements() -> impl Strategy<Value = Drop> {
 fn dropout(drop: Drop) -> KeyedDropout {
     match drop {
         Drop::Elements(rate) => elements(rate, 2),
-        Drop::Bernoulli(rate) | Drop::Exact(rate) => Dropout::new(rate).unwrap().with_key(key(8)),
+        Drop::Bernoulli(rate) | Drop::Exact(rate) | Drop::Blocks(_, rate) => Dropout::new(rate).unwrap().with_key(key(8)),
         Drop::List => Dropout::new(1.0 / 3.0).unwrap().with_key(key(8)),
     }
 }
@@ -52,7 +52,7 @@ struct Places {
 impl Places {
     fn new(case: &Case) -> Self {
         let Case { batch, inputs, units, .. } = *case;
-        let (input, output) = case.kept();
+        let (input, output, _) = case.kept();
         let (rows, cols) = (columns(&input, inputs), columns(&output, units));
         Self { batch, inputs, units, rows, cols }
     }
@@ -101,7 +101,7 @@ fn masked(case: &Case, places: &Places) -> State {
     let Places { rows, cols, .. } = places;
     // Other layouts than those of the thinned layer.
     let whole = Case { extra: 2 - extra, transposed: (transposed.1, transposed.0), ..case.clone() };
-    let mut s = whole.start(&(None, None));
+    let mut s = whole.start(&(None, None, [None, None]));
     let x = spread(&numbers(batch * rows.len(), 7), rows, inputs, vec![0.0; batch * inputs]);
     let x = Padded::new(&x, batch, inputs, 1, transposed.0);
     let any = |seed| {
