@@ -12,6 +12,8 @@ pub(super) struct Scratch {
     pub(super) b: AlignedBuffer,
     /// Elements of an operand that are computed before they are packed.
     pub(super) operand: AlignedBuffer,
+    /// Sums of a strip of rows.
+    pub(super) strip: AlignedBuffer,
     /// Mask bits: of the epilogue, and of a masked operand.
     pub(super) bits: Vec<u32>,
     /// Pieces of a product of which a part is computed.

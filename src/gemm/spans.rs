@@ -10,6 +10,7 @@
 //! The chain of an element has the steps of k whose span its row and its column both use. Those left
 //! out would add a product with 0.
 
+mod ahead;
 mod nest;
 mod tile;
 
@@ -80,37 +81,30 @@ impl<'a> Pattern<'a> {
         self.computed.is_none_or(|bits| bits.get(row, col))
     }
 
-    /// Calls `each` with the runs of k, first and length, that a span of rows and a span of columns both
-    /// use, ascending; spans that follow each other are one run.
-    fn runs(&self, (row, col): (usize, usize), k: usize, mut each: impl FnMut(Run)) {
+    /// Adds the runs of k that a span of rows and a span of columns both use, ascending; spans that follow
+    /// each other are one run. There is room for as many as there are spans.
+    fn add_runs(&self, (row, col): (usize, usize), k: usize, to: &mut Vec<Run>) {
         let Some(starts) = self.depth else {
-            return each(Run { first: 0, len: k });
+            to.push(Run { first: 0, len: k });
+            return;
         };
         let rows = self.of_rows.map(|bits| bits.row(row));
         let cols = self.of_cols.map(|bits| bits.row(col));
-        let mut run = Run { first: 0, len: 0 };
-        for word in 0..(starts.len() - 1).div_ceil(64) {
+        let before = to.len();
+        let spans = starts.len() - 1;
+        for word in 0..spans.div_ceil(64) {
             let of = |bits: Option<&[u64]>| bits.map_or(u64::MAX, |bits| bits[word]);
-            let mut left = of(rows) & of(cols);
+            let there = u64::MAX >> (64 - (spans - 64 * word).min(64));
+            let mut left = of(rows) & of(cols) & there;
             while left != 0 {
                 let span = 64 * word + left.trailing_zeros() as usize;
                 left &= left - 1;
-                if span + 1 >= starts.len() {
-                    break;
-                }
                 let (first, end) = (starts[span] as usize, starts[span + 1] as usize);
-                if run.first + run.len == first {
-                    run.len = end - run.first;
-                    continue;
+                match to[before..].last_mut() {
+                    Some(run) if run.first + run.len == first => run.len = end - run.first,
+                    _ => to.push(Run { first, len: end - first }),
                 }
-                if run.len > 0 {
-                    each(run);
-                }
-                run = Run { first, len: end - first };
             }
-        }
-        if run.len > 0 {
-            each(run);
         }
     }
 }
@@ -120,6 +114,41 @@ impl<'a> Pattern<'a> {
 struct Run {
     first: usize,
     len: usize,
+}
+
+/// The runs of several pairs of spans.
+#[derive(Debug, Default)]
+struct RunTable {
+    runs: Vec<Run>,
+    /// Where those of each pair end.
+    ends: Vec<usize>,
+}
+
+impl RunTable {
+    /// The runs of these pairs of a span of rows and one of columns, in a product of depth `k`.
+    fn fill(
+        &mut self,
+        pattern: &Pattern<'_>,
+        k: usize,
+        pairs: impl ExactSizeIterator<Item = (usize, usize)>,
+    ) -> Result<()> {
+        let most = pattern.depth.map_or(1, |starts| starts.len() - 1);
+        self.runs.clear();
+        self.ends.clear();
+        buffers::reserve(&mut self.runs, most.saturating_mul(pairs.len()))?;
+        buffers::reserve(&mut self.ends, pairs.len())?;
+        for pair in pairs {
+            pattern.add_runs(pair, k, &mut self.runs);
+            self.ends.push(self.runs.len());
+        }
+        Ok(())
+    }
+
+    /// The runs of the pair with this number.
+    fn of(&self, pair: usize) -> &[Run] {
+        let first = if pair == 0 { 0 } else { self.ends[pair - 1] };
+        &self.runs[first..self.ends[pair]]
+    }
 }
 
 /// A piece of a span: where it starts, how long it is, and the span's number.

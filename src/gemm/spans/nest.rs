@@ -22,8 +22,9 @@ use super::super::pack::{AheadRows, PackA, PackAhead, PackB};
 use super::super::scratch::{self, Scratch};
 use super::super::tile::{Area, Sums};
 use super::super::{GROUP, Operand, ProductArgs, Start};
+use super::ahead::Ahead;
 use super::tile::{SpanTile, TileStart, most_rows};
-use super::{Pattern, Piece, Run, spans};
+use super::{Pattern, Piece, RunTable, spans};
 use crate::buffers::{grow, reserve};
 use crate::error::Result;
 use crate::isa::{Isa, caches};
@@ -58,18 +59,24 @@ struct PanelOfA {
 #[derive(Debug, Default)]
 pub(in crate::gemm) struct Lists {
     panels: Vec<PanelOfB>,
-    runs: Vec<Run>,
+    runs: RunTable,
 }
 
 /// What the tiles of a block share.
 struct Work<'a> {
-    runs: &'a mut Vec<Run>,
+    runs: &'a mut RunTable,
     bits: &'a mut [u32],
     /// The group of columns that bits were made for, and these.
     made: Option<(usize, Tile)>,
+    ahead: &'a mut Ahead,
     idle: AheadRows,
+    /// Room for the sums of a tile, and for an update for those of a panel of A and some of B.
     sums: *mut f32,
+    strip: *mut f32,
 }
+
+/// Rows of the highest tile of any instruction set.
+const MOST_ROWS: usize = 16;
 
 /// Words of mask bits of blocks: all kept, or all dropped.
 static KEPT: [u32; 2] = [u32::MAX; 2];
@@ -82,7 +89,7 @@ impl<I: Isa> SpanNest<'_, I> {
     #[inline(never)]
     pub(in crate::gemm) fn run(&self) -> Result<()> {
         let mut scratch = scratch::take();
-        let Scratch { a, b, operand, bits, lists: Lists { panels, runs } } = &mut *scratch;
+        let Scratch { a, b, operand, strip, bits, lists: Lists { panels, runs } } = &mut *scratch;
         let Part { row, rows, col, cols } = self.part;
         let (k, (mc, nc)) = (self.product.k, self.block_sizes());
         let computed = |of: &Operand, n: usize| if of.is_computed() { n * k } else { 0 };
@@ -90,20 +97,61 @@ impl<I: Isa> SpanNest<'_, I> {
         let buffer = operand.grow(elements)?.as_mut_ptr();
         let bits = grow(bits, if self.has_bits() { mc * GROUP / 32 } else { 0 })?;
         let mut sums = Sums::UNINIT;
-        reserve(runs, self.pattern.depth.map_or(1, <[u32]>::len))?;
         // A row that is copied to itself, and panels.
         let (idle, packed_b) = b.grow(Self::NR + nc * k)?.split_at_mut(Self::NR);
         let packed_a = a.grow(mc * k)?.as_mut_ptr();
+        let rows_of_strip = if self.product.end.overwrites() { 0 } else { MOST_ROWS };
+        let strip = strip.grow(rows_of_strip * cols.min(nc))?.as_mut_ptr();
         let idle = PackAhead::nothing(idle.as_mut_ptr()).next_tile();
         for ic in (row..row + rows).step_by(mc) {
             let block = Part { row: ic, rows: mc.min(row + rows - ic), col, cols };
             self.pack_a(block, (buffer, packed_a));
             let sums = sums.as_mut_ptr();
-            let mut work = Work { runs, bits, made: None, idle, sums };
+            let mut ahead = Ahead::NOTHING;
+            let mut work = Work { runs, bits, made: None, ahead: &mut ahead, idle, sums, strip };
+            if self.product.end.overwrites() {
+                self.panel_by_panel(block, (buffer, packed_a, packed_b), &mut work)?;
+                continue;
+            }
             let mut jc = col;
             while jc < col + cols {
                 jc = self.pack_b(jc, (buffer, packed_b.as_mut_ptr(), nc), panels)?;
-                self.tiles(block, packed_a, panels, &mut work);
+                self.strips(block, packed_a, panels, &mut work)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// All tiles of a block of A, for which there is room for two panels of B.
+    fn panel_by_panel(
+        &self,
+        block: Part,
+        (buffer, packed_a, packed_b): (*mut f32, *mut f32, &mut [f32]),
+        work: &mut Work<'_>,
+    ) -> Result<()> {
+        let row_spans = spans(self.pattern.rows, (block.row, block.row + block.rows));
+        let (first, count) = row_spans.fold((usize::MAX, 0), |(first, n), s| (first.min(s.span), n + 1));
+        let mut filled = None;
+        let (these, others) = packed_b.split_at_mut(packed_b.len() / 2);
+        let (mut to, mut other) = (these.as_mut_ptr(), others.as_mut_ptr());
+        let mut next = self.panel_of_b(block.col, to);
+        while let Some(b) = next {
+            self.pack_panel(&b, work.ahead.rows(), buffer);
+            std::mem::swap(&mut to, &mut other);
+            next = self.panel_of_b(b.piece.first + b.piece.len, to);
+            *work.ahead = next.map_or(Ahead::NOTHING, |next| {
+                let part = Part { row: 0, rows: self.product.k, ..part_of(next.piece, next.piece) };
+                // SAFETY: the part lies in B, and there is room for two panels.
+                unsafe { Ahead::new(self.product.b, part, next.vectors * I::LANES, to) }
+            });
+            let of_cols = self.pattern.of_cols.map_or(0, |_| b.piece.span);
+            if filled != Some(of_cols) {
+                let pairs = (first..first + count).map(|span| (span, of_cols));
+                work.runs.fill(self.pattern, self.product.k, pairs)?;
+                filled = Some(of_cols);
+            }
+            for a in self.panels_of_a(block, packed_a) {
+                self.tile(block, (a, b), a.piece.span - first, work);
             }
         }
         Ok(())
@@ -114,7 +162,7 @@ impl<I: Isa> SpanNest<'_, I> {
         let half = caches().level_2 / 8 / self.product.k.max(1);
         let group = self.pattern.rows.map_or(1, |starts| starts[1] as usize).min(half.max(1));
         let mc = (half / group * group).max(16).min(self.part.rows);
-        let nc = if self.product.end.overwrites() { Self::NR } else { (half / 2).max(Self::NR) };
+        let nc = if self.product.end.overwrites() { 2 * Self::NR } else { (half / 2).max(Self::NR) };
         (mc, nc)
     }
 
@@ -158,100 +206,141 @@ impl<I: Isa> SpanNest<'_, I> {
         }
     }
 
+    /// The panel of B from column `col` on, if there is one, to be packed at `to`.
+    fn panel_of_b(&self, col: usize, to: *mut f32) -> Option<PanelOfB> {
+        let end = self.part.col + self.part.cols;
+        let span = spans(self.pattern.cols, (col, end)).next()?;
+        let piece = Piece { len: span.len.min(Self::NR), ..span };
+        let vectors = if piece.len <= I::LANES { 1 } else { I::NV };
+        Some(PanelOfB { piece, vectors, at: to })
+    }
+
+    /// Packs a panel of B from row `packed` on.
+    fn pack_panel(&self, panel: &PanelOfB, packed: usize, buffer: *mut f32) {
+        let PanelOfB { piece, vectors, at } = *panel;
+        let (rows, nr) = (self.product.k - packed, vectors * I::LANES);
+        if rows > 0 {
+            let part = Part { row: packed, rows, col: piece.first, cols: piece.len };
+            let to = at.cast_mut().wrapping_add(packed * nr);
+            // SAFETY: the part lies in B; the buffers have room for a panel of `nr` columns.
+            self.isa.vectorize(unsafe { PackB::new(self.product.b, part, buffer, (to, nr)) });
+        }
+    }
+
     /// Packs panels of B from column `col` on: one at least, and as many as `nc` columns have room for.
     /// Returns the column after them.
     fn pack_b(
         &self,
-        col: usize,
+        mut col: usize,
         (buffer, packed, nc): (*mut f32, *mut f32, usize),
         list: &mut Vec<PanelOfB>,
     ) -> Result<usize> {
-        let (k, end) = (self.product.k, self.part.col + self.part.cols);
         list.clear();
-        let (mut used, mut next) = (0, col);
-        for span in spans(self.pattern.cols, (col, end)) {
-            for at in (0..span.len).step_by(Self::NR) {
-                let piece = Piece { first: span.first + at, len: Self::NR.min(span.len - at), ..span };
-                let vectors = if piece.len <= I::LANES { 1 } else { I::NV };
-                let nr = vectors * I::LANES;
-                if used + nr > nc {
-                    return Ok(next);
-                }
-                let at = packed.wrapping_add(used * k);
-                if k > 0 {
-                    let part = Part { row: 0, rows: k, col: piece.first, cols: piece.len };
-                    // SAFETY: the part lies in B; the buffers have room for a panel of `nr` columns.
-                    let pack = unsafe { PackB::new(self.product.b, part, buffer, (at, nr)) };
-                    self.isa.vectorize(pack);
-                }
-                reserve(list, list.len() + 1)?;
-                list.push(PanelOfB { piece, vectors, at });
-                (used, next) = (used + nr, piece.first + piece.len);
+        let mut used = 0;
+        while let Some(panel) = self.panel_of_b(col, packed.wrapping_add(used * self.product.k)) {
+            let nr = panel.vectors * I::LANES;
+            if used + nr > nc {
+                break;
             }
+            self.pack_panel(&panel, 0, buffer);
+            reserve(list, list.len() + 1)?;
+            list.push(panel);
+            (used, col) = (used + nr, panel.piece.first + panel.piece.len);
         }
-        Ok(next)
+        Ok(col)
     }
 
-    /// All tiles of a block of A and some panels of B.
-    fn tiles(&self, block: Part, packed: *mut f32, list: &[PanelOfB], work: &mut Work<'_>) {
-        if self.product.end.overwrites() {
-            for b in list {
-                for a in self.panels_of_a(block, packed) {
-                    self.tile(block, a, *b, work);
-                }
+    /// All tiles of a block of A and some panels of B, for an update: strips of rows, whose sums are
+    /// finished together.
+    fn strips(
+        &self,
+        block: Part,
+        packed: *mut f32,
+        list: &[PanelOfB],
+        work: &mut Work<'_>,
+    ) -> Result<()> {
+        let (Some(first), Some(last), Some(end)) = (list.first(), list.last(), self.ends.memory) else {
+            return Ok(());
+        };
+        let mut filled = None;
+        let col = first.piece.first;
+        let cols = last.piece.first + last.piece.len - col;
+        for a in self.panels_of_a(block, packed) {
+            if filled != Some(a.piece.span) {
+                let pairs = list.iter().map(|b| (a.piece.span, b.piece.span));
+                work.runs.fill(self.pattern, self.product.k, pairs)?;
+                filled = Some(a.piece.span);
+            }
+            for (pair, b) in list.iter().enumerate() {
+                let to = work.strip.wrapping_add(b.piece.first - col);
+                // SAFETY: the strip has room for the rows of any panel.
+                unsafe { self.sums((a, *b), Some(pair), (to, cols, false), work) };
+            }
+            let part = Part { row: a.piece.first, rows: a.piece.len, col, cols };
+            let bits = Tile { words: KEPT.as_ptr(), stride: 0 };
+            // SAFETY: the part lies in this task's block, and the sums are there; no update of a product of
+            // which a part is computed has a mask.
+            unsafe { end.finish(self.isa, &Area { part, bits, shift: 0 }, work.strip, cols) };
+        }
+        Ok(())
+    }
+
+    /// A tile, whose runs are those of the pair with this number, and what becomes of its sums.
+    fn tile(&self, block: Part, panels: (PanelOfA, PanelOfB), pair: usize, work: &mut Work<'_>) {
+        let (a, b) = panels;
+        let part = part_of(a.piece, b.piece);
+        let computed = self.pattern.computes(a.piece.span, b.piece.span);
+        let pair = computed.then_some(pair);
+        if let End::Store(Store { c }) = self.product.end {
+            // SAFETY: the part lies in C, where the sums end.
+            unsafe {
+                let to = c.in_row(part.row, part.col, part.cols);
+                self.sums(panels, pair, (to, c.row_step, false), work);
             }
             return;
         }
-        for a in self.panels_of_a(block, packed) {
-            for (i, b) in list.iter().enumerate() {
-                if let (Some(next), Some(end)) = (list.get(i + 1), self.ends.memory) {
-                    // SAFETY: the part lies in C.
-                    unsafe { end.prefetch(self.isa, part_of(a.piece, next.piece)) };
-                }
-                self.tile(block, a, *b, work);
-            }
-        }
-    }
-
-    /// A tile, and what becomes of its sums.
-    fn tile(&self, block: Part, a: PanelOfA, b: PanelOfB, work: &mut Work<'_>) {
-        let part = part_of(a.piece, b.piece);
         let nr = b.vectors * I::LANES;
-        let computed = self.pattern.computes(a.piece.span, b.piece.span);
-        work.runs.clear();
-        if computed {
-            let spans = (a.piece.span, b.piece.span);
-            self.pattern.runs(spans, self.product.k, |run| work.runs.push(run));
-        }
-        let (start, ended) = (self.start(part, computed), self.ends.memory);
-        let (to, to_step) = match (self.product.end, ended) {
-            // SAFETY: the part lies in C.
-            (End::Store(Store { c }), _) => {
-                (unsafe { c.in_row(part.row, part.col, part.cols) }, c.row_step)
-            }
-            _ => (work.sums, nr),
-        };
-        let tile = SpanTile {
-            a: a.at,
-            b: b.at,
-            runs: work.runs,
-            idle: work.idle,
-            rows: part.rows,
-            vectors: b.vectors,
-            cols: part.cols,
-            start,
-            to,
-            to_step,
-            padded: ended.is_some(),
-        };
-        // SAFETY: panels have the rows and columns of their pieces and all of k; sums end in C, or in a
-        // buffer that any tile fits; a bias has a value for each column.
-        unsafe { tile.run(self.isa) };
-        if let Some(end) = ended {
+        // SAFETY: a buffer has room for any tile.
+        unsafe { self.sums(panels, pair, (work.sums, nr, true), work) };
+        if let Some(end) = self.ends.memory {
             let (bits, shift) = self.bits(block, part, computed, work);
             // SAFETY: the part lies in this task's block, and the sums are there.
             unsafe { end.finish(self.isa, &Area { part, bits, shift }, work.sums, nr) };
         }
+    }
+
+    /// The sums of a tile with the runs of a pair; 0 where there is none.
+    ///
+    /// # Safety
+    ///
+    /// `to` is valid for writes of the tile's columns, with so many floats from row to row: of all lanes
+    /// if it is padded.
+    #[inline(always)]
+    unsafe fn sums(
+        &self,
+        (a, b): (PanelOfA, PanelOfB),
+        pair: Option<usize>,
+        (to, to_step, padded): (*mut f32, usize, bool),
+        work: &mut Work<'_>,
+    ) {
+        let part = part_of(a.piece, b.piece);
+        let tile = SpanTile {
+            a: a.at,
+            b: b.at,
+            runs: pair.map_or(&[], |pair| work.runs.of(pair)),
+            ahead: work.ahead,
+            idle: work.idle,
+            rows: part.rows,
+            vectors: b.vectors,
+            cols: part.cols,
+            start: self.start(part, pair.is_some()),
+            to,
+            to_step,
+            padded,
+        };
+        // SAFETY: panels have the rows and columns of their pieces and all of k; a bias has a value for
+        // each column; and the caller's promise.
+        unsafe { tile.run(self.isa) };
     }
 
     /// Where the sums of a part of C start.

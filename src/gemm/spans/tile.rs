@@ -1,8 +1,9 @@
 //! A tile whose chains skip steps of k.
 
-use super::super::microkernel::{NoHook, Panels, accumulate};
+use super::super::microkernel::{Panels, accumulate};
 use super::super::pack::AheadRows;
 use super::Run;
+use super::ahead::Ahead;
 use crate::isa::{Isa, Kernel, TileKernel, load, store};
 
 /// Rows of the highest tile of one vector: it has about as many chains as a tile of `MR` rows and `NV`
@@ -20,14 +21,14 @@ pub(super) enum TileStart {
 }
 
 /// A tile of some rows and one or `NV` vectors.
-#[derive(Clone, Copy)]
 pub(super) struct SpanTile<'a> {
     /// Panels of A and B with all steps of k.
     pub(super) a: *const f32,
     pub(super) b: *const f32,
     /// The steps that are done.
     pub(super) runs: &'a [Run],
-    /// Copies nothing.
+    /// What is done between steps, and a copy of nothing.
+    pub(super) ahead: &'a mut Ahead,
     pub(super) idle: AheadRows,
     pub(super) rows: usize,
     pub(super) vectors: usize,
@@ -49,8 +50,8 @@ impl SpanTile<'_> {
     /// - There are 1 to [`most_rows`] rows of one vector, or 1 to `MR` of `NV`.
     /// - The panels have this shape and are valid for the runs; `idle` may be copied.
     /// - `start` is valid for reads of the columns, and `to` for writes: of all lanes if it is `padded`.
-    pub(super) unsafe fn run<I: Isa>(&self, isa: I) {
-        isa.tile(*self);
+    pub(super) unsafe fn run<I: Isa>(self, isa: I) {
+        isa.tile(self);
     }
 }
 
@@ -94,6 +95,8 @@ impl<const R: usize, const V: usize> Kernel for SpanRows<'_, R, V> {
     #[inline(always)]
     fn run<I: Isa>(self, isa: I) {
         let SpanTile { a, b, runs, idle, start, to, to_step, padded, .. } = self.0;
+        // A copy can be in registers.
+        let mut ahead = *self.0.ahead;
         let nr = V * I::LANES;
         let mut acc = [[isa.splat(0.0); V]; R];
         // SAFETY: `SpanTile::run`.
@@ -109,8 +112,9 @@ impl<const R: usize, const V: usize> Kernel for SpanRows<'_, R, V> {
             for run in runs {
                 let (a, b) = (a.add(run.first * R), b.add(run.first * nr));
                 let panels = Panels { a, b, k: run.len, ahead: idle };
-                accumulate(isa, &panels, nr, &mut acc, &mut NoHook);
+                accumulate(isa, &panels, nr, &mut acc, &mut ahead);
             }
+            *self.0.ahead = ahead;
             for (r, sums) in acc.into_iter().enumerate() {
                 for (v, sum) in sums.into_iter().enumerate() {
                     let to = to.wrapping_add(r * to_step + v * I::LANES);
