@@ -126,6 +126,7 @@ fn training_steps() {
                 Noise::Dropout,
                 constant,
             ),
+            (Activation::Relu, vec![Granularity::BLOCK; 3], Noise::Dropout, constant),
             (Activation::Relu, vec![], Noise::Gaussian, StepRate::Drawn),
         ] {
             let mut spec = MlpSpec::new(&[300, 200, 150, 10])

@@ -12,8 +12,8 @@ use fused_dropout::elementwise::{
     standard_normal,
 };
 use fused_dropout::layer::{
-    DenseArgs, DenseLayer, DenseUpdate, Gradients, KeptUnits, Parameters, dense_backward,
-    dense_forward, dense_update, gather_units,
+    BlockShape, DenseArgs, DenseLayer, DenseUpdate, Gradients, KeptBlocks, KeptUnits, Parameters,
+    dense_backward, dense_forward, dense_update, gather_units,
 };
 use fused_dropout::loss::{
     CrossEntropy, Huber, MeanSquaredError, cross_entropy, huber, mean_squared_error,
@@ -249,9 +249,20 @@ fn elementwise() {
 /// matrices in one layout.
 fn dense(
     sizes: (usize, usize, usize),
+    layout: (usize, bool),
+    activation: Activation,
+    rates: [Option<f64>; 2],
+) {
+    dense_of_blocks(sizes, layout, activation, rates, None);
+}
+
+/// The same, or with blocks of a shape dropped on both sides, and the update too.
+fn dense_of_blocks(
+    sizes: (usize, usize, usize),
     (extra, transposed): (usize, bool),
     activation: Activation,
     [input_rate, weight_rate]: [Option<f64>; 2],
+    blocks: Option<BlockShape>,
 ) {
     let (batch, inputs, units) = sizes;
     let layout = |rows, cols| Layout::new(rows, cols, extra, transposed);
@@ -268,8 +279,12 @@ fn dense(
         numbers(units, 9),
     ];
     let what = format!(
-        "{sizes:?}, {activation}, {extra} extra, transposed: {transposed}, {input_rate:?}, {weight_rate:?}"
+        "{sizes:?}, {activation}, {extra} extra, transposed: {transposed}, {input_rate:?}, \
+         {weight_rate:?}, {blocks:?}"
     );
+    let kept = blocks.map(|shape| {
+        [inputs, units].map(|n| KeptBlocks::draw((batch, n), shape, &dropout_of_blocks()).unwrap())
+    });
     check(&buffers, &what, |buffers| {
         let [x_data, w_data, bias, y_data, z_data, dy, dx, dw, db] = buffers else { panic!() };
         let mut layer = DenseLayer::new(activation).with_output(dropout(0.4));
@@ -279,6 +294,9 @@ fn dense(
         if let Some(rate) = weight_rate {
             layer = layer.with_weight_dropout(dropout(rate));
         }
+        if let Some([input, output]) = &kept {
+            layer = layer.with_input(input).with_output(output);
+        }
         let args = DenseArgs::new(layer, x.view(x_data), w.view(w_data)).with_bias(bias);
         let (y_to, z_to) = (y.view_mut(y_data), Some(y.view_mut(z_data)));
         dense_forward(&args, y_to, z_to, MaskSource::Key).unwrap();
@@ -286,7 +304,7 @@ fn dense(
         let gradients =
             Gradients::default().with_dx(x.view_mut(dx)).with_dw(w.view_mut(dw)).with_db(db);
         dense_backward(&args, &saved, y.view(dy), gradients, MaskSource::Key).unwrap();
-        if weight_rate.is_none() {
+        if weight_rate.is_none() && kept.is_none() {
             return;
         }
         let update = DenseUpdate::new(layer, x.view(x_data), sgd_step(0.1, 0.0, 0.01, 0.0));
@@ -347,6 +365,32 @@ fn dense_layers() {
             dense((m, 9, n), LAYOUTS[(m + n) % 4], Activation::Silu, [Some(0.3), None]);
             dense((m, 9, n), LAYOUTS[(m + n) / 2 % 4], Activation::Relu, [None, Some(0.3)]);
             dense((m, 16, n), (0, false), Activation::Identity, [None; 2]);
+        }
+    }
+}
+
+fn dropout_of_blocks() -> KeyedDropout {
+    Dropout::new(0.5).unwrap().with_key(key().with_origin(3, 0))
+}
+
+/// Blocks that fill vectors and blocks that do not, at both ends of layers that they do not fill.
+#[test]
+fn layers_of_blocks() {
+    for (i, (g, c)) in
+        [(1, 1), (4, 3), (10, 8), (16, 16), (16, 17), (32, 32)].into_iter().enumerate()
+    {
+        let shape = BlockShape::new(g, c).unwrap();
+        for (m, k, n) in [(1, 5, 7), (17, 33, 31), (40, 50, 97), (33, 129, 64)] {
+            let layout = LAYOUTS[(i + m) % 4];
+            let activation = ACTIVATIONS[(i + n) % 9];
+            dense_of_blocks((m, k, n), layout, activation, [None; 2], Some(shape));
+            dense_of_blocks(
+                (m, k, n),
+                (0, false),
+                Activation::Relu,
+                [None, Some(0.3)],
+                Some(shape),
+            );
         }
     }
 }

@@ -155,6 +155,7 @@ fn inference_is_without_dropout() {
 #[test]
 fn granularities_by_layer() {
     use Granularity::{Element, Unit, UnitExact};
+    const BLOCK: Granularity = Granularity::BLOCK;
     let digits = Digits::all();
     let mixtures = [
         vec![Unit, Unit, Unit],
@@ -162,6 +163,8 @@ fn granularities_by_layer() {
         vec![Element, Unit],
         vec![UnitExact, Element, Unit],
         vec![Unit, UnitExact, Element],
+        vec![Element, BLOCK, BLOCK],
+        vec![BLOCK, Granularity::Block { rows: 16, units: 24 }, UnitExact],
     ];
     for granularity in mixtures {
         for activation in [Activation::Relu, Activation::Silu] {
@@ -183,6 +186,12 @@ fn granularities_by_layer() {
             }
         }
     }
+    let ten = Granularity::Block { rows: 10, units: 24 };
+    let error = Mlp::new(&with_granularities(spec(Activation::Relu), &[Element, BLOCK, ten]));
+    assert_eq!(error.unwrap_err(), Error::BlockRows { input: 16, output: 10 });
+    let nothing = Granularity::Block { rows: 0, units: 24 };
+    let error = Mlp::new(&with_granularities(spec(Activation::Relu), &[nothing]));
+    assert!(matches!(error, Err(Error::Parameter { name: "rows of a block", .. })));
     let too_many = with_granularities(spec(Activation::Relu), &[Unit; 4]);
     assert!(matches!(Mlp::new(&too_many), Err(Error::Parameter { .. })));
 }
@@ -415,15 +424,16 @@ fn schedules() {
     assert_eq!(at(Linear { steps: 0 }, 0), 0.5);
 }
 
-/// Test errors in percent: 300 training images, 1,497 test images.
-fn error_of(digits: &Digits, seed: u64, hidden_rate: f64, input_rate: f64) -> f64 {
+/// Test errors in percent: 300 training images, 1,497 test images; rates of hidden units and of inputs.
+fn error_of(digits: &Digits, seed: u64, rates: (f64, f64), granularity: Granularity) -> f64 {
     const EPOCHS: u32 = 100;
     let mut random = random(seed);
     let order = shuffled(digits.len(), &mut random);
     let (train, test) = (digits.pick(&order[..300]), digits.pick(&order[300..]));
     let spec = MlpSpec::new(&[PIXELS, 256, 256, CLASSES])
-        .with_hidden_rate(hidden_rate)
-        .with_input_rate(input_rate)
+        .with_hidden_rate(rates.0)
+        .with_input_rate(rates.1)
+        .with_granularity(granularity)
         .with_seed(seed);
     let schedule = LearningRateSchedule::Linear { steps: 6 * EPOCHS };
     let sgd = Optimiser::new(SgdStep::new(0.05).with_momentum(0.9)).with_schedule(schedule);
@@ -440,10 +450,23 @@ fn error_of(digits: &Digits, seed: u64, hidden_rate: f64, input_rate: f64) -> f6
 #[test]
 fn dropout_lowers_the_test_error() {
     let digits = Digits::all();
-    let means = [(0.0, 0.0), (0.5, 0.1)].map(|(hidden, input)| {
-        let errors = [1, 2, 3].map(|seed| error_of(&digits, seed, hidden, input));
-        println!("rates {input} and {hidden}: {errors:.2?}");
-        errors.iter().sum::<f64>() / 3.0
-    });
-    assert!(means[1] <= means[0] - 0.5, "without and with dropout: {means:?} percent of errors");
+    let errors = |rates, granularity| {
+        let errors = [1, 2, 3, 4, 5].map(|seed| error_of(&digits, seed, rates, granularity));
+        println!("rates {rates:?}, {granularity:?}: {errors:.2?}");
+        errors
+    };
+    let mean = |errors: [f64; 5]| errors.iter().sum::<f64>() / 5.0;
+    let none = errors((0.0, 0.0), Granularity::Element);
+    let elements = errors((0.5, 0.1), Granularity::Element);
+    let blocks = errors((0.5, 0.1), Granularity::BLOCK);
+    for with in [elements, blocks] {
+        assert!(mean(with) <= mean(none) - 0.5, "{none:?} without dropout, {with:?} with it");
+    }
+    // As accurate: less than 0.15 points apart, or not significantly (2.8 of Student's t with 4
+    // degrees of freedom is a chance of 5 %).
+    let changes: [f64; 5] = std::array::from_fn(|i| blocks[i] - elements[i]);
+    let variance = changes.map(|change| (change - mean(changes)).powi(2)).iter().sum::<f64>() / 4.0;
+    let t = mean(changes) / (variance / 5.0).sqrt();
+    println!("blocks less elements: {:.2}, t = {t:.1}", mean(changes));
+    assert!(mean(changes) < 0.15 || t < 2.8, "{blocks:?} with blocks, {elements:?} with elements");
 }

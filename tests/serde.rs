@@ -51,6 +51,7 @@ fn every_variant_has_a_name() {
     is_called(Granularity::Element, r#""element""#);
     is_called(Granularity::Unit, r#""unit""#);
     is_called(Granularity::UnitExact, r#""unit-exact""#);
+    is_called(Granularity::Block { rows: 16, units: 8 }, r#"{"block":{"rows":16,"units":8}}"#);
     is_called(Noise::Dropout, r#""dropout""#);
     is_called(Noise::Gaussian, r#""gaussian""#);
     is_called(StepRate::Drawn, r#""drawn""#);

@@ -6,6 +6,7 @@
 //! that AddressSanitizer, which `cargo fuzz` switches on, sees every access beyond. `checkpoint` has no
 //! reference: what is read must be a network, which is written and read again unchanged.
 
+mod blocks;
 mod broadcast;
 mod checkpoint;
 mod dense;
@@ -18,6 +19,7 @@ mod rates;
 mod softmax;
 mod update;
 
+pub use blocks::blocks;
 pub use broadcast::broadcast;
 pub use checkpoint::checkpoint;
 pub use dense::dense;

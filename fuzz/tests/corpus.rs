@@ -86,6 +86,11 @@ fn softmax() {
 }
 
 #[test]
+fn blocks() {
+    run("blocks", fused_dropout_fuzz::blocks);
+}
+
+#[test]
 fn update() {
     run("update", fused_dropout_fuzz::update);
 }

@@ -9,5 +9,5 @@ mod prepacked;
 pub(super) use ahead::{AheadRows, PackAhead};
 pub(super) use masked::MaskedOperand;
 pub(crate) use operand::Operand;
-pub(super) use panel::{PackA, PackB, padded};
+pub(super) use panel::{PackA, PackB, PackPanel, padded};
 pub(crate) use prepacked::PackedPanels;

@@ -192,11 +192,11 @@ impl KeptBlocks {
             return Err(Error::BlockOrigin { col0: key.col0() });
         }
         key.check(rows, self.units)?;
-        u32::try_from(self.units).map_err(|_| Error::Parameter {
-            name: "number of units",
-            value: self.units as f64,
-            expected: "at most 2^32 - 1",
-        })?;
+        let elements = |n: usize| if self.units == 0 { 0 } else { n };
+        for (name, count) in [("number of units", self.units), ("number of rows", elements(rows))] {
+            let (value, expected) = (count as f64, "at most 2^32 - 1");
+            u32::try_from(count).map_err(|_| Error::Parameter { name, value, expected })?;
+        }
         self.cut_rows(rows, key.row0())?;
         self.decide(dropout)?;
         self.set_scale(dropout.dropout());
@@ -208,7 +208,11 @@ impl KeptBlocks {
     fn cut_rows(&mut self, rows: usize, row0: u64) -> Result<()> {
         let g = self.shape.rows as u64;
         let first = (g - row0 % g).min(rows as u64) as usize;
-        let count = if rows == 0 { 0 } else { 1 + (rows - first).div_ceil(self.shape.rows) };
+        let count = if rows == 0 || self.units == 0 {
+            0
+        } else {
+            1 + (rows - first).div_ceil(self.shape.rows)
+        };
         buffers::reserve(&mut self.groups, count + 1)?;
         self.groups.clear();
         self.groups.push(0);
@@ -247,9 +251,7 @@ impl KeptBlocks {
     fn set_scale(&mut self, dropout: &Dropout) {
         let blocks = self.blocks();
         let (scale, unscale, keep) = match self.shape.selection {
-            BlockSelection::Bernoulli => {
-                (dropout.scale_f64(), dropout.unscale(), dropout.keep())
-            }
+            BlockSelection::Bernoulli => (dropout.scale_f64(), dropout.unscale(), dropout.keep()),
             BlockSelection::Exact => {
                 let count = rounded_share(dropout, blocks);
                 let keep = if blocks == 0 { 1.0 } else { count as f64 / blocks as f64 };

@@ -33,11 +33,7 @@ impl LayerBuffers {
 }
 
 /// Computes a product of this layer, or what of it a pattern says.
-pub(super) fn run(
-    level: Level,
-    product: ProductArgs,
-    pattern: Option<Pattern<'_>>,
-) -> Result<()> {
+pub(super) fn run(level: Level, product: ProductArgs, pattern: Option<Pattern<'_>>) -> Result<()> {
     // SAFETY: only the passes of a layer come here, with operands and outputs whose shapes they have
     // checked, by rows, from views that are borrowed until they return. Lists of kept units are ascending and
     // below the number of units, which `KeptUnits` sees to. Patterns are those of blocks of the same sizes.

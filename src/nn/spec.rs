@@ -204,7 +204,26 @@ impl MlpSpec {
                 return parameter(name, count, "at most one for each hidden layer");
             }
         }
-        (0..self.junctions()).try_for_each(|l| self.check_residual(l))
+        (0..self.junctions()).try_for_each(|l| {
+            self.check_residual(l)?;
+            self.check_blocks(l)
+        })
+    }
+
+    /// `Ok` when the blocks on both sides of layer `l`, if there are any, are of the same examples.
+    fn check_blocks(&self, l: usize) -> Result<()> {
+        let rows = |junction: usize| match self.granularity.get(junction) {
+            Some(Granularity::Block { rows, .. }) => Some(*rows),
+            _ => None,
+        };
+        // After a residual nothing is left out of the input.
+        let input = rows(l).filter(|_| l == 0 || !self.is_residual(l - 1));
+        match (input, rows(l + 1)) {
+            (Some(input), Some(output)) if input != output => {
+                Err(Error::BlockRows { input, output })
+            }
+            _ => Ok(()),
+        }
     }
 
     /// `Ok` when layer `l` can add its input to its output, or need not.

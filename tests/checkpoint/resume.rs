@@ -54,6 +54,7 @@ fn specs() -> Vec<MlpSpec> {
                 Activation::Selu,
             ])
             .with_rates(&[0.1, 0.0, 0.4, 0.6]),
+        spec.clone().with_granularity(Granularity::Block { rows: 4, units: 6 }),
         spec.with_activation(Activation::Tanh).with_residual(&[false, true, true]),
     ]
 }

@@ -13,10 +13,11 @@ use crate::common::{ACTIVATIONS, bits, matrix, matrix_mut, numbers};
 /// A name, and what computes the bits.
 type Operation = (&'static str, fn() -> Vec<u32>);
 
-pub(crate) const OPERATIONS: [Operation; 13] = [
+pub(crate) const OPERATIONS: [Operation; 14] = [
     ("dense forward", forward),
     ("dense layers", dense_layers),
     ("kept units", kept_units),
+    ("kept blocks", kept_blocks),
     ("DropConnect", drop_connect),
     ("packed weights", packed_weights),
     ("element-wise", element_wise),
@@ -103,6 +104,17 @@ fn kept_units() -> Vec<u32> {
     let does = DenseLayer::new(Activation::Silu).with_input(&inputs).with_output(&units);
     let mut results = layer(does, (inputs.len(), units.len()));
     results.extend(layer(does.with_output(dropout(0.4)), (inputs.len(), UNITS)));
+    results
+}
+
+fn kept_blocks() -> Vec<u32> {
+    let shape = BlockShape::new(16, 24).unwrap();
+    let half = dropout(0.5);
+    let inputs = KeptBlocks::draw((BATCH, INPUTS), shape, &half).unwrap();
+    let units = KeptBlocks::draw((BATCH, UNITS), shape, &half).unwrap();
+    let does = DenseLayer::new(Activation::Silu).with_input(&inputs).with_output(&units);
+    let mut results = layer(does, (INPUTS, UNITS));
+    results.extend(layer(does.with_output(dropout(0.4)), (INPUTS, UNITS)));
     results
 }
 

@@ -3,7 +3,9 @@
 
 use Granularity::{Element, Unit, UnitExact};
 use fused_dropout::elementwise::{GaussianDropout, gaussian_dropout_forward};
-use fused_dropout::layer::{DenseArgs, DenseLayer, KeptUnits, Side, dense_forward, gather_units};
+use fused_dropout::layer::{
+    BlockShape, DenseArgs, DenseLayer, KeptBlocks, KeptUnits, Side, dense_forward, gather_units,
+};
 use fused_dropout::mask::RateSchedule;
 use fused_dropout::nn::{
     Combination, Granularity, Mlp, MlpSpec, Noise, Optimiser, Prediction, StepRate,
@@ -31,6 +33,9 @@ fn residual() -> MlpSpec {
     spec.sizes = vec![20, 24, 24, 24, 5];
     spec.with_residual(&[false, true, true])
 }
+
+/// Blocks that fill neither groups nor layers.
+const BLOCK: Granularity = Granularity::Block { rows: 7, units: 5 };
 
 /// The rate of step 0 is 0.
 const CURRICULUM: StepRate = StepRate::Scheduled(RateSchedule::Curriculum { gamma: 0.3 });
@@ -80,6 +85,12 @@ fn specs() -> Vec<MlpSpec> {
         with_noises(residual(), &[Gaussian, Dropout, Gaussian]).with_input_rate(0.0),
         with_granularities(residual(), &[Element, Element, Element, Unit])
             .with_residual(&[false, true]),
+        // Groups that do not end where rows are cut.
+        of_units(spec(), BLOCK),
+        with_granularities(spec(), &[Element, BLOCK, Unit]).with_activation(Activation::Gelu),
+        with_granularities(classical(), &[BLOCK, UnitExact, BLOCK]).with_schedule(StepRate::Drawn),
+        with_granularities(mixed([Gaussian, Dropout, Gaussian]), &[Element, BLOCK]),
+        of_units(residual(), BLOCK),
     ]
 }
 
@@ -95,11 +106,12 @@ fn predict(mlp: &Mlp, x: MatRef<'_>, steps: std::ops::Range<u32>) -> Prediction 
 enum Drawn {
     Elements(KeyedDropout),
     Units(KeptUnits),
+    Blocks(KeptBlocks),
     Gaussian(GaussianDropout, MaskKey),
 }
 
 impl Drawn {
-    fn new(spec: &MlpSpec, l: usize, step: u32) -> Self {
+    fn new(spec: &MlpSpec, l: usize, step: u32, rows: usize) -> Self {
         let key = MaskKey::new(spec.seed, l as u32, step).unwrap();
         let (rate, schedule) = match l {
             0 => (spec.input_rate, spec.input_schedule),
@@ -115,6 +127,10 @@ impl Drawn {
             Element => Drawn::Elements(dropout),
             Unit => Drawn::Units(KeptUnits::bernoulli(spec.sizes[l], &dropout).unwrap()),
             UnitExact => Drawn::Units(KeptUnits::exact(spec.sizes[l], &dropout).unwrap()),
+            Granularity::Block { rows: g, units } => {
+                let shape = BlockShape::new(*g, *units).unwrap();
+                Drawn::Blocks(KeptBlocks::draw((rows, spec.sizes[l]), shape, &dropout).unwrap())
+            }
             other => panic!("{other:?}"),
         }
     }
@@ -123,6 +139,7 @@ impl Drawn {
         match self {
             Drawn::Elements(dropout) => Side::Elements(*dropout),
             Drawn::Units(kept) => Side::Units(kept),
+            Drawn::Blocks(kept) => Side::Blocks(kept),
             Drawn::Gaussian(..) => Side::Whole,
         }
     }
@@ -143,18 +160,25 @@ impl Drawn {
 /// The logits of one pass: nothing is shared, and masks are made where outputs are.
 fn separate_pass(mlp: &Mlp, x: MatRef<'_>, step: u32) -> Vec<f32> {
     let (spec, rows, count) = (mlp.spec(), x.rows(), mlp.layers().len());
-    let drawn: Vec<_> = (0..count).map(|l| Drawn::new(spec, l, step)).collect();
+    let drawn: Vec<_> = (0..count).map(|l| Drawn::new(spec, l, step, rows)).collect();
     let mut values = match &drawn[0] {
         Drawn::Units(kept) => {
             let mut gathered = vec![9.0; rows * kept.len()];
             gather_units(x, kept, matrix_mut(&mut gathered, rows, kept.len())).unwrap();
             gathered
         }
+        Drawn::Blocks(kept) => (0..rows * x.cols())
+            .map(|i| match kept.mask().get(i / x.cols(), i % x.cols()) {
+                Some(true) => x.get(i / x.cols(), i % x.cols()).unwrap() * kept.scale(),
+                _ => 0.0,
+            })
+            .collect(),
         other => other.noisy(x),
     };
     for (l, layer) in mlp.layers().iter().enumerate() {
         let input = match drawn[l].side() {
             Side::Elements(_) if l > 0 => Side::Whole,
+            Side::Blocks(_) if l > 0 && spec.residual.get(l - 1) == Some(&true) => Side::Whole,
             side => side,
         };
         let output = drawn.get(l + 1).map_or(Side::Whole, Drawn::side);

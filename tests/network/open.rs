@@ -34,7 +34,7 @@ fn spec() -> MlpSpec {
 }
 
 /// Networks of every kind of noise and granularity.
-fn specs() -> [MlpSpec; 6] {
+fn specs() -> [MlpSpec; 8] {
     [
         spec(),
         spec().with_activation(Activation::Gelu).with_noise(Noise::Gaussian),
@@ -47,6 +47,10 @@ fn specs() -> [MlpSpec; 6] {
             .with_activations(&[Activation::Silu, Activation::Relu, Activation::Tanh])
             .with_rates(&[0.1, 0.0, 0.4, 0.6]),
         spec().with_activation(Activation::Tanh).with_residual(&[false, true, true]),
+        spec().with_granularity(Granularity::Block { rows: 5, units: 8 }),
+        spec()
+            .with_residual(&[false, true, true])
+            .with_granularity(Granularity::Block { rows: 4, units: 3 }),
     ]
 }
 

@@ -3,7 +3,8 @@
 
 use fused_dropout::layer::{
     BlockDeal, BlockSelection, BlockShape, DenseArgs, DenseLayer, DenseUpdate, Gradients,
-    KeptBlocks, KeptUnits, OutputGradient, PackedWeight, Parameters, Side, dense_backward, dense_forward, dense_update,
+    KeptBlocks, KeptUnits, OutputGradient, PackedWeight, Parameters, Side, dense_backward,
+    dense_forward, dense_update,
 };
 use fused_dropout::update::SgdStep;
 use fused_dropout::{

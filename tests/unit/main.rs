@@ -1,6 +1,7 @@
 //! Unit dropout: which units are kept, and the thinned layer against the masked one, that of the
 //! reference and that of the fast functions: the same bits, a zero's sign aside.
 
+mod block_masks;
 mod case;
 #[path = "../common/mod.rs"]
 mod common;

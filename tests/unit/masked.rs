@@ -21,7 +21,9 @@ fn drops_like_elements() -> impl Strategy<Value = Drop> {
 fn dropout(drop: Drop) -> KeyedDropout {
     match drop {
         Drop::Elements(rate) => elements(rate, 2),
-        Drop::Bernoulli(rate) | Drop::Exact(rate) | Drop::Blocks(_, rate) => Dropout::new(rate).unwrap().with_key(key(8)),
+        Drop::Bernoulli(rate) | Drop::Exact(rate) | Drop::Blocks(_, rate) => {
+            Dropout::new(rate).unwrap().with_key(key(8))
+        }
         Drop::List => Dropout::new(1.0 / 3.0).unwrap().with_key(key(8)),
     }
 }

@@ -144,6 +144,7 @@ fn compared(plan: &Plan, chosen: Vec<Setting>) -> Vec<Setting> {
     settings.insert(SEARCHES.len(), like_dropout("dropout", |spec| spec));
     settings.push(like_dropout("Gaussian dropout", |spec| spec.with_noise(Noise::Gaussian)));
     settings.push(like_dropout("unit dropout", |spec| spec.with_granularity(Granularity::Unit)));
+    settings.push(like_dropout("block dropout", |spec| spec.with_granularity(Granularity::BLOCK)));
     settings
 }
 

@@ -63,13 +63,14 @@ pub(crate) struct Options {
     pub(crate) hidden_rate: f64,
 
     /// What one decision of dropout of hidden units covers: element, unit (for the whole mini-batch,
-    /// which then passes through a thinned network) or unit-exact (the same, with a fixed number of
-    /// units); inputs are dropped by element
+    /// which then passes through a thinned network), unit-exact (the same, with a fixed number of
+    /// units) or block (16 units for 16 examples); inputs are dropped by element
     #[arg(long, value_name = "NAME", default_value = "element", value_parser = granularity)]
     pub(crate) granularity: Granularity,
 
     /// Compare regularisers instead, each over all seeds: none, L2, L1, max-norm, dropout, dropout
-    /// with max-norm, Gaussian dropout and unit dropout, as table 9 of Srivastava et al. 2014 does
+    /// with max-norm, Gaussian dropout, unit dropout and block dropout, as table 9 of Srivastava et
+    /// al. 2014 does
     #[arg(long, conflicts_with_all = ["granularity", "mc", "output"])]
     pub(crate) compare: bool,
 
@@ -214,7 +215,8 @@ fn granularity(text: &str) -> Result<Granularity, String> {
         "element" => Ok(Granularity::Element),
         "unit" => Ok(Granularity::Unit),
         "unit-exact" => Ok(Granularity::UnitExact),
-        _ => Err("expected element, unit or unit-exact".into()),
+        "block" => Ok(Granularity::BLOCK),
+        _ => Err("expected element, unit, unit-exact or block".into()),
     }
 }
 

@@ -19,6 +19,7 @@ pub(crate) fn heading(plan: &Plan, data: &Data) -> String {
     let granularity = match spec.granularity.last() {
         Some(Granularity::Unit) => ", whole hidden units for a mini-batch",
         Some(Granularity::UnitExact) => ", a fixed number of hidden units for a mini-batch",
+        Some(Granularity::Block { .. }) => ", blocks of hidden units for groups of examples",
         _ => "",
     };
     let [height, width] = data.shape;

@@ -159,13 +159,15 @@ fn whole_units_can_be_dropped() {
     let folder = folder("granularity");
     let arguments = ["--seeds", "1", "--epochs", "2", "--layers", "40", "--granularity"];
     let table = |name| succeed(&folder, &[&arguments[..], &[name]].concat());
-    let [element, unit, exact] = ["element", "unit", "unit-exact"].map(table);
+    let [element, unit, exact, block] = ["element", "unit", "unit-exact", "block"].map(table);
     assert_eq!(element, succeed(&folder, &arguments[..6]));
     assert!(unit.contains("inverted scaling, whole hidden units for a mini-batch\n"), "{unit}");
     assert!(
         exact.contains("inverted scaling, a fixed number of hidden units for a mini-batch\n"),
         "{exact}"
     );
+    let heading = "inverted scaling, blocks of hidden units for groups of examples\n";
+    assert!(block.contains(heading), "{block}");
 }
 
 #[test]
@@ -423,7 +425,7 @@ fn regularisers_are_compared() {
         let value = row[name.len()..].split_whitespace().next().unwrap();
         assert!(tried.contains(&(value, least)), "{row}\n{search}");
     }
-    for name in ["none  ", "dropout  ", "Gaussian dropout  ", "unit dropout  "] {
+    for name in ["none  ", "dropout  ", "Gaussian dropout  ", "unit dropout  ", "block dropout  "] {
         let rows = table.lines().filter(|line| line.starts_with(name)).count();
         assert_eq!(rows, 1, "{name}:\n{text}");
     }

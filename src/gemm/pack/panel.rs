@@ -77,6 +77,37 @@ impl Kernel for PackA {
     }
 }
 
+/// Packs one panel of A, whose elements have been computed.
+pub(in crate::gemm) struct PackPanel {
+    strip: Strip,
+    out: *mut f32,
+}
+
+impl PackPanel {
+    /// The panel of `width` rows of A from `first` on, with the steps to the next row and column.
+    ///
+    /// # Safety
+    ///
+    /// The elements, `width` x `k`, are valid for reads, and `out` for writes of as many floats.
+    pub(in crate::gemm) unsafe fn new(
+        (first, outer_step, k_step): (*const f32, usize, usize),
+        (width, k): (usize, usize),
+        out: *mut f32,
+    ) -> Self {
+        Self { strip: Strip { first, outer_step, k_step, width, k }, out }
+    }
+}
+
+impl Kernel for PackPanel {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<I: Isa>(self, isa: I) {
+        // SAFETY: `PackPanel::new`.
+        unsafe { pack(isa, self.strip, self.out, self.strip.width) };
+    }
+}
+
 /// Packs a part of B as panels of `nr` columns, one after the other, the last filled with zeros.
 pub(in crate::gemm) struct PackB {
     operand: Operand,

@@ -18,7 +18,7 @@
 
 use super::super::blocking::panels;
 use super::super::epilogue::{End, Ends, Store};
-use super::super::pack::{AheadRows, PackA, PackAhead, PackB};
+use super::super::pack::{AheadRows, PackAhead, PackB, PackPanel};
 use super::super::scratch::{self, Scratch};
 use super::super::tile::{Area, Sums};
 use super::super::{GROUP, Operand, ProductArgs, Start};
@@ -130,7 +130,8 @@ impl<I: Isa> SpanNest<'_, I> {
         work: &mut Work<'_>,
     ) -> Result<()> {
         let row_spans = spans(self.pattern.rows, (block.row, block.row + block.rows));
-        let (first, count) = row_spans.fold((usize::MAX, 0), |(first, n), s| (first.min(s.span), n + 1));
+        let (first, count) =
+            row_spans.fold((usize::MAX, 0), |(first, n), s| (first.min(s.span), n + 1));
         let mut filled = None;
         let (these, others) = packed_b.split_at_mut(packed_b.len() / 2);
         let (mut to, mut other) = (these.as_mut_ptr(), others.as_mut_ptr());
@@ -162,7 +163,8 @@ impl<I: Isa> SpanNest<'_, I> {
         let half = caches().level_2 / 8 / self.product.k.max(1);
         let group = self.pattern.rows.map_or(1, |starts| starts[1] as usize).min(half.max(1));
         let mc = (half / group * group).max(16).min(self.part.rows);
-        let nc = if self.product.end.overwrites() { 2 * Self::NR } else { (half / 2).max(Self::NR) };
+        let nc =
+            if self.product.end.overwrites() { 2 * Self::NR } else { (half / 2).max(Self::NR) };
         (mc, nc)
     }
 
@@ -196,11 +198,16 @@ impl<I: Isa> SpanNest<'_, I> {
         if self.product.k == 0 {
             return;
         }
+        let k = self.product.k;
+        let part = Part { row: block.row, rows: block.rows, col: 0, cols: k };
+        // SAFETY: the part lies in A, and the buffer has room for it.
+        let (first, outer_step, k_step) =
+            unsafe { self.product.a.elements(self.isa, part, buffer) };
         for PanelOfA { piece, at } in self.panels_of_a(block, packed) {
-            let part = Part { row: piece.first, rows: piece.len, col: 0, cols: self.product.k };
-            // SAFETY: the part lies in A; the buffer has room for it, and the panels for theirs.
+            let first = first.wrapping_add((piece.first - block.row) * outer_step);
+            // SAFETY: the panel's elements are some of the part's; there is room for all panels.
             let pack = unsafe {
-                PackA::new(self.product.a, part, buffer, (at.cast_mut(), piece.len))
+                PackPanel::new((first, outer_step, k_step), (piece.len, k), at.cast_mut())
             };
             self.isa.vectorize(pack);
         }
@@ -259,7 +266,8 @@ impl<I: Isa> SpanNest<'_, I> {
         list: &[PanelOfB],
         work: &mut Work<'_>,
     ) -> Result<()> {
-        let (Some(first), Some(last), Some(end)) = (list.first(), list.last(), self.ends.memory) else {
+        let (Some(first), Some(last), Some(end)) = (list.first(), list.last(), self.ends.memory)
+        else {
             return Ok(());
         };
         let mut filled = None;
