@@ -60,6 +60,29 @@
 //! One subset for a whole mini-batch makes gradients noisy: a network can train worse than without
 //! dropout, or diverge.
 //!
+//! # Block dropout
+//!
+//! Between dropout of elements, which saves no work, and unit dropout, whose one subset for a mini-batch
+//! makes gradients noisy: one decision for a block of units and a group of examples
+//! ([`KeptBlocks`]). With [`Side::Blocks`] on either side, the products compute what is kept:
+//!
+//! | | computes | from |
+//! |---|---|---|
+//! | x · W | for each group of examples its kept blocks of units | its kept blocks of inputs |
+//! | dz · Wᵀ | for each group its kept blocks of inputs | its kept blocks of units |
+//! | xᵀ · dz | all weights | for each block of them the groups that keep both its inputs and its units |
+//!
+//! At rate 0.5 on both sides that is a quarter of the work, on one side a half. All matrices are whole,
+//! with +0.0 where an element is dropped, also in z and dx; what is dropped of x is not read. All weights
+//! are updated: with momentum those without a gradient move on.
+//!
+//! **The masked layer is the meaning.** The results are those of the layer with the mask
+//! [`KeptBlocks::mask`] on its elements, bit for bit, a zero's sign aside. Only a factor that is infinite
+//! or NaN makes a difference, where the other one is dropped: their product is not computed.
+//!
+//! Relatives on GPUs are "Approximate random dropout" (arXiv 1805.08939, 2018), with regular patterns of
+//! units, and SparseDrop (arXiv 2411.01238, 2024), with blocks of a product's operand.
+//!
 //! # DropConnect
 //!
 //! Weight dropout (Wan, Zeiler, Zhang, LeCun and Fergus 2013, "Regularization of neural networks using

@@ -64,7 +64,7 @@ pub(crate) struct Options {
 
     /// What one decision of dropout of hidden units covers: element, unit (for the whole mini-batch,
     /// which then passes through a thinned network), unit-exact (the same, with a fixed number of
-    /// units) or block (16 units for 16 examples); inputs are dropped by element
+    /// units) or block (32 units for 16 examples); inputs are dropped by element
     #[arg(long, value_name = "NAME", default_value = "element", value_parser = granularity)]
     pub(crate) granularity: Granularity,
 
