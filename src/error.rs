@@ -1,6 +1,10 @@
 //! What can be wrong with an argument: one variant for each pair of things that can disagree.
 
+mod words;
+
 use crate::Level;
+pub(crate) use words::as_written;
+use words::{range, step_of, unit_mask};
 
 /// A result whose error is [`Error`].
 pub type Result<T> = std::result::Result<T, Error>;
@@ -404,38 +408,6 @@ pub enum Error {
         /// The best level of this machine.
         best: Level,
     },
-}
-
-/// `count` rows, say, from `first` on, in words.
-fn range(what: &str, first: u64, count: u64) -> String {
-    match count {
-        0 => format!("no {what}s from {first} on"),
-        1 => format!("{what} {first}"),
-        _ => format!("{what}s {first} to {}", u128::from(first) + u128::from(count) - 1),
-    }
-}
-
-/// The step that gradients are of, in words.
-fn step_of(step: Option<u32>) -> String {
-    step.map_or("no step yet".to_owned(), |step| format!("step {step}"))
-}
-
-/// What a mask of units is, and what was asked for.
-fn unit_mask(row0: u64, rows: usize) -> String {
-    if rows > 1 {
-        format!("a mask of units is one row, but {rows} rows were asked for")
-    } else {
-        format!("a mask of units is row 0, but the key's origin is row {row0}")
-    }
-}
-
-/// A number as the caller wrote it: the f64 of the shortest decimal that is `x`, where the f64 of `x`
-/// itself shows what its rounding added (0.1 is 0.10000000149 then).
-pub(crate) fn as_written(x: f32) -> f64 {
-    match x.to_string().parse() {
-        Ok(shortest) => shortest,
-        Err(_) => unreachable!("every f32 is shown as a decimal, NaN or inf, which are read back"),
-    }
 }
 
 /// `Ok` when the two sizes are equal, else an error that names both.
