@@ -273,10 +273,10 @@ pub enum Error {
         classes: usize,
     },
 
-    /// A mask was given or asked for where whole units are dropped.
+    /// A mask was given or asked for where whole units or blocks of them are dropped.
     #[error(
-        "a mask is given or asked for, but the layer's output drops whole units: it has kept units \
-         and no mask of elements"
+        "a mask is given or asked for, but the layer's output drops whole units or blocks of them: \
+         it has kept units or blocks, and no mask of elements"
     )]
     MaskOfUnits,
 

@@ -13,7 +13,8 @@ use crate::view::MatMut;
 
 /// `y = [residual +] (keep ? act(x~ · W~ + b) · scale : 0)`, storing z on request; the mask is made,
 /// stored or given as [`MaskSource`] says. Where units are dropped, `y = [residual +] act(x · W[I, J] +
-/// b[J]) · scale`, and there is no mask to store or to give.
+/// b[J]) · scale`, and there is no mask to store or to give; nor is there where blocks are dropped, of
+/// which z is +0.0.
 ///
 /// y, z and a residual with rows that are not contiguous (transposed views) cost a copy.
 ///

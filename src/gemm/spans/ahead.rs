@@ -1,5 +1,5 @@
-//! Packing ahead, for tiles whose chains skip steps: the tiles of one panel of B copy or prefetch the
-//! next one, as far as they get.
+//! Packing ahead, for tiles whose chains skip steps: the tiles of one panel of B copy the next one, as far
+//! as they get. How many steps they have is known only as they go, so no tile has a share of its own.
 
 use super::super::Operand;
 use super::super::microkernel::StepHook;
@@ -17,10 +17,10 @@ const ROWS: usize = 2;
 pub(super) struct Ahead {
     from: *const f32,
     from_step: usize,
-    /// Where rows are copied to, `width` floats each; they are only prefetched where it is null.
+    /// Where rows are copied to, `width` floats each.
     to: *mut f32,
     width: usize,
-    /// Rows, or lines of 16 floats, that are left, and that are done.
+    /// Rows that are left, and that are done.
     left: usize,
     done: usize,
 }
@@ -36,7 +36,7 @@ impl Ahead {
         done: 0,
     };
 
-    /// For the panel of `part`, which has `width` columns and goes to `to`.
+    /// The panel of `part`, which has `width` columns and goes to `to`: nothing where it is not just copied.
     ///
     /// # Safety
     ///
