@@ -132,6 +132,8 @@ pub(crate) fn collect<T>(len: usize, items: impl IntoIterator<Item = T>) -> Resu
 pub(crate) enum Slot {
     /// Panels of a product, and the mask bits of its block.
     Panels,
+    /// Mask bits of outputs that a product leaves by rows.
+    Bits,
     /// What a pass of a layer needs for itself.
     Layer,
     /// y or dx by rows, where the caller's is not.

@@ -18,6 +18,7 @@
 mod block;
 mod blocking;
 pub(crate) mod epilogue;
+mod in_place;
 mod microkernel;
 mod nest;
 mod pack;
@@ -32,7 +33,7 @@ pub(crate) use spans::{BitMatrix, Pattern};
 use crate::Level;
 use crate::error::Result;
 use crate::mask::Bits;
-use crate::threads::{Grid, try_for_each};
+use crate::threads::{Grid, Part, try_for_each};
 use crate::view::Target;
 use epilogue::{End, Store};
 
@@ -45,6 +46,16 @@ pub(crate) enum Start {
     Bias(*const f32),
     /// From the partial sums that are there already.
     Partial,
+}
+
+impl Start {
+    /// The same from column `col` on.
+    fn at(self, col: usize) -> Self {
+        match self {
+            Start::Bias(bias) => Start::Bias(bias.wrapping_add(col)),
+            start => start,
+        }
+    }
 }
 
 /// What a [`Product`] is made of.
@@ -61,6 +72,17 @@ pub(crate) struct ProductArgs {
     pub(crate) end: End,
     /// The mask of the epilogue.
     pub(crate) bits: Bits,
+}
+
+impl ProductArgs {
+    /// Whether an epilogue that takes sums from C would leave them as they are: without activation, dropout
+    /// and anything else to write.
+    fn is_done(&self) -> bool {
+        match self.end {
+            End::Activate(end) => end.is_identity(self.partial) && self.bits.keep_all(),
+            _ => false,
+        }
+    }
 }
 
 /// A product and what becomes of it.
@@ -114,6 +136,12 @@ impl<'a> Product<'a> {
     pub(crate) fn run(self, level: Level) -> Result<()> {
         if self.args.m == 0 || self.args.n == 0 {
             return Ok(());
+        }
+        let ProductArgs { m, n, k, .. } = self.args;
+        let whole = Part { row: 0, rows: m, col: 0, cols: n };
+        if m.saturating_mul(n).saturating_mul(k.max(1)) < 2 * TASK {
+            // SAFETY: the only part of C.
+            return level.vectorize(unsafe { block::Block::new(&self, whole) });
         }
         let threads = crate::threads::count();
         let grid = match &self.pattern {

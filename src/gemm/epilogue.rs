@@ -76,6 +76,8 @@ pub(super) trait Epilogue: Copy + Send + Sync {
     /// Whether the work on a vector is one long chain of operations: two vectors are worked on side
     /// by side then, with sums from memory, and no copy of it stands in a register tile.
     const LONG: bool = false;
+    /// Whether the work on a vector is so short that sums from memory are worked on a word of mask bits at a time.
+    const SHORT: bool = false;
 
     /// Prefetches what [`Epilogue::finish`] will read and is far from what it reads before. Outputs
     /// that are only written need nothing.
@@ -175,30 +177,43 @@ impl<'a, E: Epilogue> FinishArea<'a, E> {
         Self { epilogue, area, sums, step }
     }
 
-    /// The rows, a vector of `isa` at a time.
+    /// The rows, a vector of `isa` at a time, or where that is worth it a word of mask bits.
     #[inline(always)]
     fn rows<I: Isa>(&self, isa: I) {
-        let Self { epilogue, sums, step, .. } = *self;
-        let (epilogue, Area { part, bits, shift }) = (*epilogue, *self.area);
-        for r in 0..part.rows {
-            let mut words = bits.words.wrapping_add(r * bits.stride);
-            let mut shift = shift;
+        let Part { rows, cols, .. } = self.area.part;
+        let whole = if E::SHORT && self.area.shift == 0 { cols / 32 * 32 } else { 0 };
+        for r in 0..rows {
             let mut col = 0;
-            while col < part.cols {
-                let cols = I::LANES.min(part.cols - col);
-                let place = Place { row: part.row + r, col: part.col + col, cols };
-                // SAFETY: `FinishArea::new`; bits follow each other from `shift` on.
-                unsafe {
-                    let keep = isa.word(if E::MASKED { *words >> shift } else { 0 });
-                    let sum = load(isa, sums.add(r * step + col), cols);
-                    epilogue.finish::<I, 1>(isa, place, [sum], keep);
+            while col < whole {
+                match I::LANES {
+                    16 => self.vectors::<I, 2>(isa, (r, col), 32),
+                    8 => self.vectors::<I, 4>(isa, (r, col), 32),
+                    _ => self.vectors::<I, 8>(isa, (r, col), 32),
                 }
-                col += I::LANES;
-                shift += I::LANES;
-                if shift == 32 {
-                    (words, shift) = (words.wrapping_add(1), 0);
-                }
+                col += 32;
             }
+            while col < cols {
+                self.vectors::<I, 1>(isa, (r, col), I::LANES.min(cols - col));
+                col += I::LANES;
+            }
+        }
+    }
+
+    /// `V` vectors, of whose columns `cols` are in the area, from a place in it on.
+    #[inline(always)]
+    fn vectors<I: Isa, const V: usize>(&self, isa: I, (r, col): (usize, usize), cols: usize) {
+        let Self { epilogue, sums, step, .. } = *self;
+        let Area { part, bits, shift } = *self.area;
+        let (place, bit) = (Place { row: part.row + r, col: part.col + col, cols }, shift + col);
+        let mut of_place = [isa.splat(0.0); V];
+        // SAFETY: `FinishArea::new`; bits follow each other from `shift` on.
+        unsafe {
+            let word = if E::MASKED { *bits.words.add(r * bits.stride + bit / 32) } else { 0 };
+            for (v, sum) in of_place.iter_mut().enumerate() {
+                let (at, n) = (r * step + col + v * I::LANES, place.vector::<I, V>(isa, v).1);
+                *sum = load(isa, sums.add(at), n);
+            }
+            epilogue.finish::<I, V>(isa, place, of_place, isa.word(word >> (bit % 32)));
         }
     }
 }

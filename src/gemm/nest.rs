@@ -30,8 +30,8 @@
 //!    group at a time, and loops 2 and 1 are exchanged within the group: rows of the weights and of
 //!    their state are read in long pieces, where down the rows each line is in another page and
 //!    mostly in the same set of the caches as the one above.
-//! 6. Rows too few to pay for packing B take another way altogether ([`Skinny`]): B is read in
-//!    place, and the epilogue takes its sums from C.
+//! 6. Rows or columns too few to pay for packing take another way altogether, [`Skinny`] or
+//!    [`in_place`](super::in_place): both factors are read in place, and the epilogue takes sums from C.
 //!
 //! The nest is compiled once for each instruction set, and needs no vector instructions itself:
 //! packing, mask bits, tiles and epilogues are kernels that it calls.
@@ -40,13 +40,13 @@ use super::blocking::{Depth, balanced, block_sizes, column_block};
 use super::epilogue::{Ends, Pipeline, RowOfTiles};
 use super::pack::{PackA, PackAhead, PackB, padded};
 use super::scratch::{self, Scratch};
-use super::skinny::{SKINNY_ROWS, SMALL, SMALL_ROWS, Skinny};
+use super::skinny::{SKINNY_ROWS, Skinny};
 use super::tile::{Area, Sums};
 use super::{GROUP, Operand, ProductArgs};
 use crate::buffers::grow;
 use crate::error::Result;
 use crate::isa::{Isa, caches, is_fallback};
-use crate::mask::{TILE_WORDS, Tile};
+use crate::mask::Tile;
 use crate::threads::Part;
 
 /// A block on one instruction set, with the ends of its tiles.
@@ -98,16 +98,17 @@ impl PanelsOfB {
 
 impl<I: Isa> Nest<'_, I> {
     /// Columns of a panel of B.
-    const NR: usize = I::NV * I::LANES;
+    pub(super) const NR: usize = I::NV * I::LANES;
 
     #[inline(never)]
     pub(super) fn run(&self) -> Result<()> {
         let b = &self.product.b;
+        if !is_fallback::<I>() && self.is_in_place() {
+            return self.in_place();
+        }
         let mut scratch = scratch::take();
-        let small = self.product.k.saturating_mul(self.part.cols) <= SMALL;
-        let most = if small && b.is_copied() { SMALL_ROWS } else { SKINNY_ROWS };
         let overwrites = self.product.end.overwrites();
-        let skinny = self.part.rows <= most && self.product.k > 0 && overwrites;
+        let skinny = self.part.rows <= SKINNY_ROWS && self.product.k > 0 && overwrites;
         let masked = b.masked_rows().is_some() && !is_fallback::<I>();
         if skinny && (b.is_copied() || masked) {
             self.skinny(&mut scratch)
@@ -159,7 +160,7 @@ impl<I: Isa> Nest<'_, I> {
     }
 
     /// KC and MC.
-    fn block_sizes(&self) -> (usize, usize) {
+    pub(super) fn block_sizes(&self) -> (usize, usize) {
         let (rows, k, mr) = (self.part.rows, self.product.k, I::MR);
         // Panels packed before know nothing of the rows they meet.
         let shallow = self.product.b.panels().is_none().then_some(rows);
@@ -252,7 +253,7 @@ impl<I: Isa> Nest<'_, I> {
     /// columns begin at a multiple of 32 and end at one or with the block, and `scratch` has room
     /// for its bits.
     #[inline(never)]
-    unsafe fn mask_bits(&self, part: Part, scratch: &mut [u32]) -> Tile {
+    pub(super) unsafe fn mask_bits(&self, part: Part, scratch: &mut [u32]) -> Tile {
         // SAFETY: the caller's promise; the mask has the shape of C.
         unsafe { self.product.bits.tile(self.isa, part, scratch) }
     }
@@ -406,7 +407,7 @@ impl<I: Isa> Nest<'_, I> {
 
     /// Rows too few to pay for packing B: sums grow in C, from which the epilogue takes them.
     fn skinny(&self, scratch: &mut Scratch) -> Result<()> {
-        let Self { isa, product, part: Part { row, rows, col, cols }, .. } = *self;
+        let Self { isa, product, part: Part { row, rows, .. }, .. } = *self;
         let a = Part { row, rows, col: 0, cols: product.k };
         let computed = if product.a.is_computed() { rows * product.k } else { 0 };
         let buffer = scratch.operand.grow(computed)?.as_mut_ptr();
@@ -414,17 +415,7 @@ impl<I: Isa> Nest<'_, I> {
         unsafe {
             let a = product.a.elements(isa, a, buffer);
             isa.vectorize(Skinny::new(product, self.part, a));
-            let Some(end) = self.ends.memory else { return Ok(()) };
-            let most = 32 * (TILE_WORDS / rows);
-            grow(&mut scratch.bits, rows * most.min(cols).div_ceil(32))?;
-            for c in (0..cols).step_by(most) {
-                let part = Part { row, rows, col: col + c, cols: most.min(cols - c) };
-                let bits = self.mask_bits(part, &mut scratch.bits);
-                let sums = product.partial.in_row(row, part.col, part.cols).cast_const();
-                let area = Area { part, bits, shift: 0 };
-                end.finish(isa, &area, sums, product.partial.row_step);
-            }
         }
-        Ok(())
+        self.finish(self.part)
     }
 }

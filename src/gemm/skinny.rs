@@ -3,9 +3,6 @@
 //! Packing reads and writes every element of B once; with up to [`SKINNY_ROWS`] rows each element
 //! is used no more often than that. Instead a few rows of B at a time are streamed along C, whose
 //! sums wait in memory, for the most part in the level-1 cache.
-//!
-//! Where B itself lies in the level-1 cache ([`SMALL`]), packing does not pay for more rows either,
-//! and sums need not wait: a tile goes through all of k.
 
 use super::blocking::panels;
 use super::pack::MaskedOperand;
@@ -18,10 +15,6 @@ use crate::threads::Part;
 pub(super) const SKINNY_ROWS: usize = 4;
 /// Rows of B that are streamed together: the hardware prefetchers follow so many.
 const STREAMS: usize = 8;
-/// AlignedBuffer of a B that is small: half of a level-1 cache of 32 KiB.
-pub(super) const SMALL: usize = 4096;
-/// Up to so many rows a small B is read in place.
-pub(super) const SMALL_ROWS: usize = 16;
 
 /// `c = a · b` from where sums start, for few rows; rows of B and C are contiguous. B may be
 /// masked: its dropout is applied to what is loaded.
@@ -120,9 +113,8 @@ impl Skinny {
     #[inline(always)]
     unsafe fn rows<I: Isa, const R: usize, const V: usize>(&self, isa: I, row: usize) {
         let none = RowBits { words: std::ptr::null(), stride: 0, scale: 1.0 };
-        let deep = if self.k * self.cols <= SMALL { self.k.max(1) } else { STREAMS };
-        for p in (0..self.k).step_by(deep) {
-            let steps = Steps { row, p, depth: deep.min(self.k - p) };
+        for p in (0..self.k).step_by(STREAMS) {
+            let steps = Steps { row, p, depth: STREAMS.min(self.k - p) };
             // SAFETY: the caller's promise.
             unsafe { self.streams::<I, R, V, false>(isa, steps, (0, self.cols), none) };
         }
@@ -177,14 +169,7 @@ impl Skinny {
         let mut at = 0;
         // SAFETY: the caller's promise; `at + n <= cols`.
         unsafe {
-            // Sums that start and end here may be made twice: the last tile overlaps the one
-            // before.
-            let whole = steps.depth == self.k && !matches!(self.start, Start::Partial);
-            let overlaps = !MASKED && whole && width <= cols;
-            while at + width <= cols || (overlaps && at < cols) {
-                if !MASKED {
-                    at = at.min(cols - width);
-                }
+            while at + width <= cols {
                 self.tile::<I, R, V, MASKED>(isa, steps, (first, at), width, bits);
                 at += width;
             }

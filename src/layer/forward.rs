@@ -50,7 +50,7 @@ pub fn dense_forward<'m>(
     if shape.batch == 0 || shape.units == 0 {
         return Ok(());
     }
-    run(args, level, shape, y, z, mask, &mut LayerBuffers::take())
+    run(args, level, shape, y, z, mask)
 }
 
 fn run(
@@ -60,22 +60,28 @@ fn run(
     y: MatMut<'_>,
     z: Option<MatMut<'_>>,
     mask: MaskSource<'_>,
-    buffers: &mut LayerBuffers,
 ) -> Result<()> {
-    let LayerBuffers { index, masked, kept: [kept_bias, ..], .. } = buffers;
+    // Buffers are for kept units and blocks alone.
+    let layer = &args.layer;
+    let mut buffers = layer.skips().then(LayerBuffers::take);
     let residual = args.residual.map(|r| Rows::new(Slot::Residual, r)).transpose()?;
     let (mut y, mut z) = {
         let z = z.map(|z| RowsMut::new(Slot::PreActivation, z)).transpose()?;
         (RowsMut::new(Slot::Output, y)?, z)
     };
-    let b = match args.packed {
-        Some(packed) => packed.operand(args.w.source()),
-        None => weights(&args.layer, args.w, level, index, masked)?,
+    let b = match (args.packed, buffers.as_deref_mut()) {
+        (Some(packed), _) => packed.operand(args.w.source()),
+        (None, None) => Operand::masked(args.w.source(), &layer.weight_dropout),
+        (None, Some(LayerBuffers { index, masked, .. })) => {
+            weights(layer, args.w, level, index, masked)?
+        }
     };
-    let start = match (args.bias, args.layer.output.list()) {
-        (Some(bias), Some(list)) => Start::Bias(product::pick(bias, list, kept_bias)?.as_ptr()),
-        (Some(bias), None) => Start::Bias(bias.as_ptr()),
-        (None, _) => Start::Zero,
+    let start = match (args.bias, layer.output.list(), buffers.as_deref_mut()) {
+        (Some(bias), Some(list), Some(LayerBuffers { kept: [kept_bias, ..], .. })) => {
+            Start::Bias(product::pick(bias, list, kept_bias)?.as_ptr())
+        }
+        (Some(bias), ..) => Start::Bias(bias.as_ptr()),
+        (None, ..) => Start::Zero,
     };
     let target = y.target()?;
     let of_output = ProductArgs {

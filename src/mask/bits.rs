@@ -101,6 +101,11 @@ impl Bits {
         Bits::Stored(Tile { words: tile.words.wrapping_sub(before), ..tile })
     }
 
+    /// Whether everything is kept, and nothing is to be stored.
+    pub(crate) fn keep_all(&self) -> bool {
+        matches!(self, Bits::Made(Generator::Uniform(true), None))
+    }
+
     /// Where the word with the bit of (row, col) is, if the bits are in memory and only read.
     #[inline(always)]
     pub(crate) fn in_memory(self, row: usize, col: usize) -> Option<Tile> {

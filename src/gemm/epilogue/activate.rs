@@ -18,6 +18,17 @@ pub(crate) struct Activate {
     pub(crate) residual: Option<Source>,
 }
 
+impl Activate {
+    /// Whether elements that are kept stay what they are, where sums are in `sums`.
+    pub(in crate::gemm) fn is_identity(&self, sums: Target) -> bool {
+        matches!(self.activation, Activation::Identity)
+            && self.scale == 1.0
+            && self.z.is_none()
+            && self.residual.is_none()
+            && self.y.source().same_as(sums.source())
+    }
+}
+
 /// [`Activate`] with its activation as a type.
 #[derive(Clone, Copy)]
 struct Activated<F> {
@@ -31,6 +42,7 @@ struct Activated<F> {
 impl<F: Function> Epilogue for Activated<F> {
     const MASKED: bool = true;
     const LONG: bool = F::LONG;
+    const SHORT: bool = !F::LONG;
 
     #[inline(always)]
     unsafe fn finish<I: Isa, const V: usize>(
