@@ -98,10 +98,11 @@ fn table(options: &Options, threads: usize) {
     for sizes in NETWORKS {
         for (adam, optimiser) in [(false, "momentum"), (true, "AdamW")] {
             for level in options.fast_levels() {
-                let candidate = |(rate, granularity, _): (f64, Granularity, &str)| {
-                    Step::new(&sizes, rate, granularity, adam).candidate(level)
+                let candidate = |(rate, granularity, name): (f64, Granularity, &str)| {
+                    Step::new(&sizes, rate, granularity, adam).candidate(level).named(name)
                 };
-                let times = options.measure(STEPS.map(candidate).into());
+                let group = format!("step/{sizes:?}/{optimiser}");
+                let times = options.measure(&group, STEPS.map(candidate).into());
                 for (i, (.., name)) in STEPS.into_iter().enumerate() {
                     table.row(vec![
                         sizes.map(|n| n.to_string()).join("-"),
@@ -170,8 +171,9 @@ fn deals(options: &Options, threads: usize) {
     ];
     for n in [1024, 2048] {
         for level in options.fast_levels() {
-            let candidates = rows.map(|(deal, _)| Candidate::at(level, layer_step(n, deal)).warm());
-            let times = options.measure(candidates.into());
+            let candidates = rows
+                .map(|(deal, name)| Candidate::at(level, layer_step(n, deal)).warm().named(name));
+            let times = options.measure(&format!("deal/{n}"), candidates.into());
             for (i, (_, name)) in rows.into_iter().enumerate() {
                 table.row(vec![
                     format!("{BATCH} x {n} x {n}"),

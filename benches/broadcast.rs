@@ -108,12 +108,13 @@ fn broadcast_table(options: &Options, threads: usize) {
     for (name, shape) in options.cases(&shapes, 4) {
         for rate in RATES {
             let tensor = RefCell::new(Tensor::new(options, *shape, rate));
-            let mut candidates = vec![Candidate::new(|| tensor.borrow_mut().copy())];
+            let mut candidates = vec![Candidate::new(|| tensor.borrow_mut().copy()).named("copy")];
             for level in &options.levels {
-                candidates.push(Candidate::at(*level, || tensor.borrow_mut().forward()));
-                candidates.push(Candidate::at(*level, || tensor.borrow_mut().in_place()));
+                let forward = Candidate::at(*level, || tensor.borrow_mut().forward());
+                let in_place = Candidate::at(*level, || tensor.borrow_mut().in_place());
+                candidates.extend([forward.named("forward"), in_place.named("in place")]);
             }
-            let times = options.measure(candidates);
+            let times = options.measure(&format!("{name}/{rate}"), candidates);
             for (l, level) in options.levels.iter().enumerate() {
                 let ns = |i| format!("{:.4}", times.min(i) * 1e9 / shape.len() as f64);
                 let mut row = vec![(*name).to_owned(), rate.to_string(), level.to_string(), ns(0)];
@@ -189,13 +190,15 @@ fn rates_table(options: &Options, threads: usize) {
     let mut table = Table::new(header);
     for rate in RATES {
         let layer = RefCell::new(Layer::new(options, rate));
-        let mut candidates = vec![Candidate::new(|| layer.borrow_mut().copy())];
+        let mut candidates = vec![Candidate::new(|| layer.borrow_mut().copy()).named("copy")];
         for level in &options.levels {
-            candidates.push(Candidate::at(*level, || layer.borrow_mut().plain()));
-            candidates.push(Candidate::at(*level, || layer.borrow_mut().forward(0)));
-            candidates.push(Candidate::at(*level, || layer.borrow_mut().forward(1)));
+            candidates.extend([
+                Candidate::at(*level, || layer.borrow_mut().plain()).named("one rate"),
+                Candidate::at(*level, || layer.borrow_mut().forward(0)).named("a row"),
+                Candidate::at(*level, || layer.borrow_mut().forward(1)).named("a column"),
+            ]);
         }
-        let times = options.measure(candidates);
+        let times = options.measure(&format!("rates/{rate}"), candidates);
         for (l, level) in options.levels.iter().enumerate() {
             let ns = |i| format!("{:.4}", times.min(i) * 1e9 / (ROWS * COLS) as f64);
             let one = 1 + 3 * l;

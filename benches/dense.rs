@@ -5,6 +5,7 @@
 //!     -- --table [--quick] [--level avx2] [--threads 1]
 //!     -- --table --scaling     one thread against two
 //!     -- --table --weights     with a dropout of the weights (DropConnect)
+//!     -- --table --sweep [rows] [--picture FILE.svg]     along rows, units, k, width and batch, or one of them
 //!     --features openblas -- --table
 //! ```
 //!
@@ -12,7 +13,11 @@
 //! follows `OPENBLAS_CORETYPE` and the like, which should be unset. The peers are bare products:
 //! they add no bias, apply no activation and drop nothing. matrixmultiply is measured on one thread.
 
+#[path = "dense/peers.rs"]
+mod peers;
 mod support;
+#[path = "dense/sweep.rs"]
+mod sweep;
 
 use std::cell::RefCell;
 use std::sync::Mutex;
@@ -23,6 +28,7 @@ use fused_dropout::layer::{DenseArgs, DenseLayer, dense_forward};
 use fused_dropout::{
     Activation, Dropout, KeyedDropout, Level, MaskKey, MaskSource, MatRef, reference, testing,
 };
+use peers::{Peer, peers};
 use support::scaling::Scaling;
 use support::{Candidate, Options, Table, assert_same, matrix, matrix_mut, peak};
 
@@ -53,7 +59,11 @@ fn main() {
     if support::flag("--scaling") {
         scaling(&Options::new());
     } else {
-        let table = if support::flag("--weights") { weights } else { table };
+        let table = match ["--sweep", "--weights"].map(support::flag) {
+            [true, _] => sweep::table,
+            [_, true] => weights,
+            _ => table,
+        };
         support::main(table, groups);
     }
 }
@@ -158,113 +168,33 @@ fn near(left: &[f32], right: &[f32], k: usize) -> bool {
     left.iter().zip(right).all(|(a, b)| (a - b).abs() <= bound)
 }
 
-/// Somebody else's product.
-struct Peer {
-    name: &'static str,
-    run: fn(&Case, &mut [f32]),
-    settle: std::time::Duration,
+/// The peak of a level, and what these layers take there.
+fn ours<'a>(
+    case: &'a Case,
+    y: &'a RefCell<Vec<f32>>,
+    level: Level,
+    layers: &[(&'static str, Activation, f64)],
+) -> Vec<Candidate<'a>> {
+    let peak = Candidate::new(move || peak::run(peak::yardstick(level))).named("peak").of(level);
+    let layers = layers.iter().enumerate().map(|(layer, (name, ..))| {
+        Candidate::at(level, move || case.run(layer, &mut y.borrow_mut())).named(*name)
+    });
+    [peak.baseline()].into_iter().chain(layers).collect()
 }
 
-/// The peers that can use this number of threads.
-fn peers(threads: usize) -> Vec<Peer> {
-    let settle = std::time::Duration::ZERO;
-    let mut peers = vec![Peer { name: "gemm", run: run_gemm, settle }];
-    if threads == 1 {
-        peers.push(Peer { name: "matrixmultiply", run: run_matrixmultiply, settle });
-    }
-    #[cfg(feature = "openblas")]
-    peers.push(openblas::peer(threads));
-    peers
-}
-
-fn run_gemm(case: &Case, y: &mut [f32]) {
-    let (m, k, n) = case.shape;
-    let threads = rayon::current_num_threads();
-    let parallelism =
-        if threads == 1 { gemm::Parallelism::None } else { gemm::Parallelism::Rayon(threads) };
-    let (rows, inner) = (n as isize, k as isize);
-    assert!(y.len() >= m * n && case.x.len() >= m * k && case.w.len() >= k * n);
-    // SAFETY: the slices hold m x n, m x k and k x n elements, row after row, as the strides say.
-    unsafe {
-        gemm::gemm(
-            m,
-            n,
-            k,
-            y.as_mut_ptr(),
-            1,
-            rows,
-            false,
-            case.x.as_ptr(),
-            1,
-            inner,
-            case.w.as_ptr(),
-            1,
-            rows,
-            0.0,
-            1.0,
-            false,
-            false,
-            false,
-            parallelism,
-        );
-    }
-}
-
-fn run_matrixmultiply(case: &Case, y: &mut [f32]) {
-    let (m, k, n) = case.shape;
-    support::plain::product((m, k, n), (&case.x, k, 1), (&case.w, n, 1), y);
-}
-
-#[cfg(feature = "openblas")]
-mod openblas {
-    //! The system's OpenBLAS.
-
-    use std::ffi::c_int;
-    use std::time::Duration;
-
-    #[link(name = "openblas")]
-    unsafe extern "C" {
-        fn openblas_set_num_threads(threads: c_int);
-        fn cblas_sgemm(
-            order: c_int,
-            transpose_a: c_int,
-            transpose_b: c_int,
-            m: c_int,
-            n: c_int,
-            k: c_int,
-            alpha: f32,
-            a: *const f32,
-            lda: c_int,
-            b: *const f32,
-            ldb: c_int,
-            beta: f32,
-            c: *mut f32,
-            ldc: c_int,
-        );
-    }
-
-    /// Its second thread spins for 2^26 ticks of the clock after a call: the pause lets them pass.
-    pub(super) fn peer(threads: usize) -> super::Peer {
-        // SAFETY: sets a number; no product runs.
-        unsafe { openblas_set_num_threads(threads as c_int) };
-        let settle = Duration::from_millis(if threads == 1 { 0 } else { 50 });
-        super::Peer { name: "OpenBLAS", run, settle }
-    }
-
-    fn run(case: &super::Case, y: &mut [f32]) {
-        const ROW_MAJOR: c_int = 101;
-        const NO_TRANSPOSE: c_int = 111;
-        let (m, k, n) = case.shape;
-        assert!(y.len() >= m * n && case.x.len() >= m * k && case.w.len() >= k * n);
-        let (a, b) = (case.x.as_ptr(), case.w.as_ptr());
-        let [m, k, n] = [m, k, n].map(|size| size as c_int);
-        // SAFETY: the slices hold m x k, k x n and m x n elements, row after row, and the sizes of
-        // the benches fit an int.
-        unsafe {
-            let (order, plain) = (ROW_MAJOR, NO_TRANSPOSE);
-            cblas_sgemm(order, plain, plain, m, n, k, 1.0, a, k, b, n, 0.0, y.as_mut_ptr(), n);
-        }
-    }
+/// The peak that the peers are compared with, and the peers.
+fn theirs<'a>(
+    case: &'a Case,
+    y: &'a RefCell<Vec<f32>>,
+    best: Level,
+    peers: &'a [Peer],
+) -> Vec<Candidate<'a>> {
+    let peak = Candidate::new(move || peak::run(best)).named("peak").of(best);
+    let peers = peers.iter().map(|peer| {
+        let run = || (peer.run)(case, &mut y.borrow_mut());
+        Candidate::new(run).settle(peer.settle).named(peer.name)
+    });
+    [peak.baseline()].into_iter().chain(peers).collect()
 }
 
 fn table(options: &Options, threads: usize) {
@@ -287,18 +217,11 @@ fn table(options: &Options, threads: usize) {
         // For each level its peak and its layers; then the peak that the peers are compared with.
         let mut candidates = Vec::new();
         for &level in &levels {
-            candidates.push(Candidate::new(move || peak::run(peak::yardstick(level))));
-            for layer in 0..LAYERS.len() {
-                candidates.push(Candidate::at(level, move || case.run(layer, &mut y.borrow_mut())));
-            }
+            candidates.extend(ours(case, y, level, &LAYERS));
         }
         let first_peer = candidates.len() + 1;
-        candidates.push(Candidate::new(|| peak::run(best)));
-        for peer in &peers {
-            let run = || (peer.run)(case, &mut y.borrow_mut());
-            candidates.push(Candidate::new(run).settle(peer.settle));
-        }
-        let times = options.measure(candidates);
+        candidates.extend(theirs(case, y, best, &peers));
+        let times = options.measure(&case.name(), candidates);
         let percent = |share: f64| format!("{:.1}%", 100.0 * share);
         for (l, &level) in levels.iter().enumerate() {
             let peak_of = l * (1 + LAYERS.len());
@@ -372,12 +295,13 @@ fn weights(options: &Options, threads: usize) {
             .expect("an available level");
             assert_same(&case.name(), &got, &expected);
 
-            let mut candidates =
-                vec![Candidate::at(level, move || case.run(0, &mut y.borrow_mut()))];
+            let bare = Candidate::at(level, move || case.run(0, &mut y.borrow_mut()));
+            let mut candidates = vec![bare.named("bare")];
             for rate in RATES {
-                candidates.push(Candidate::at(level, move || run(rate, &mut y.borrow_mut())));
+                let dropped = Candidate::at(level, move || run(rate, &mut y.borrow_mut()));
+                candidates.push(dropped.named(format!("rate {rate}")));
             }
-            let times = options.measure(candidates);
+            let times = options.measure(&format!("weights/{}", case.name()), candidates);
             let mut row = vec![case.name(), level.to_string()];
             row.push(format!("{:.3}", times.min(0) * 1e3));
             row.extend((1..=RATES.len()).map(|i| format!("{:.3}", times.ratio(i, 0))));

@@ -139,15 +139,17 @@ fn dropout_table(options: &Options, threads: usize) {
             let flat = RefCell::new(Flat::new(options, rate, len));
             let flat = &flat;
             let mut random = Xoshiro256PlusPlus::seed_from_u64(1);
-            let mut candidates = vec![Candidate::new(|| flat.borrow_mut().copy())];
+            let mut candidates = vec![Candidate::new(|| flat.borrow_mut().copy()).named("copy")];
             for level in &options.levels {
-                for (_, pass) in PASSES {
-                    candidates.push(Candidate::at(*level, move || pass(&mut flat.borrow_mut())));
+                for (name, pass) in PASSES {
+                    let run = move || pass(&mut flat.borrow_mut());
+                    candidates.push(Candidate::at(*level, run).named(name));
                 }
             }
-            candidates.push(Candidate::new(|| flat.borrow_mut().plain(&mut random)));
+            let scalar = Candidate::new(|| flat.borrow_mut().plain(&mut random));
+            candidates.push(scalar.named("scalar"));
             let last = candidates.len() - 1;
-            let times = options.measure(candidates);
+            let times = options.measure(&format!("dropout/{}/{rate}", size_name(len)), candidates);
             for (l, level) in options.levels.iter().enumerate() {
                 let ns = |i| format!("{:.4}", times.min(i) * 1e9 / len as f64);
                 let mut row = vec![size_name(len), rate.to_string(), level.to_string(), ns(0)];
@@ -186,11 +188,14 @@ fn width_table(options: &Options, threads: usize) {
                     }
                 };
                 for level in &options.levels {
-                    let times = options.measure(vec![
-                        Candidate::at(*level, forward(cols)),
-                        Candidate::at(*level, forward(4096)),
-                        Candidate::new(|| support::copy_past_caches(x, &mut y.borrow_mut())),
-                    ]);
+                    let copy = || support::copy_past_caches(x, &mut y.borrow_mut());
+                    let candidates = vec![
+                        Candidate::at(*level, forward(cols)).named("forward"),
+                        Candidate::at(*level, forward(4096)).named("4096 columns"),
+                        Candidate::new(copy).named("copy past the caches"),
+                    ];
+                    let group = format!("width/{}/{cols}/{rate}", size_name(len));
+                    let times = options.measure(&group, candidates);
                     // The last row of a width that does not divide the length is left out.
                     let done = (len / cols * cols) as f64;
                     table.row(vec![
@@ -331,17 +336,19 @@ fn layer_table(options: &Options, threads: usize, activation: Activation) {
         let layer = RefCell::new(Layer::new(options, activation, rate));
         let layer = &layer;
         let mut random = Xoshiro256PlusPlus::seed_from_u64(1);
-        let mut candidates = vec![Candidate::new(|| layer.borrow_mut().copy())];
+        let mut candidates = vec![Candidate::new(|| layer.borrow_mut().copy()).named("copy")];
         for level in &options.levels {
-            for (_, pass) in LAYER_PASSES {
-                candidates.push(Candidate::at(*level, move || pass(&mut layer.borrow_mut())));
+            for (name, pass) in LAYER_PASSES {
+                let run = move || pass(&mut layer.borrow_mut());
+                candidates.push(Candidate::at(*level, run).named(name));
             }
         }
         let last = candidates.len();
         if relu {
-            candidates.push(Candidate::new(|| layer.borrow_mut().plain(&mut random)));
+            let scalar = Candidate::new(|| layer.borrow_mut().plain(&mut random));
+            candidates.push(scalar.named("scalar"));
         }
-        let times = options.measure(candidates);
+        let times = options.measure(&format!("layer/{activation}/{rate}"), candidates);
         for (l, level) in options.levels.iter().enumerate() {
             let ns = |i| format!("{:.4}", times.min(i) * 1e9 / (ROWS * COLS) as f64);
             let mut row = vec![rate.to_string(), level.to_string(), ns(0)];

@@ -31,7 +31,7 @@ const SPIN: Duration = Duration::from_micros(50);
 
 fn main() {
     let options = Options::new();
-    if support::flag("--table") {
+    if support::wants_table() {
         calls(&options);
         layers(&options);
     } else {
@@ -155,11 +155,11 @@ fn executors() -> [(&'static str, Executor); 3] {
 
 fn calls(options: &Options) {
     let executors = executors();
-    let mut candidates = vec![Candidate::new(small_call)];
-    for (_, executor) in &executors {
-        candidates.push(Candidate::new(|| executor.run(small_call)));
+    let mut candidates = vec![Candidate::new(small_call).named("default")];
+    for (name, executor) in &executors {
+        candidates.push(Candidate::new(|| executor.run(small_call)).named(*name));
     }
-    let times = options.measure(candidates);
+    let times = options.measure("call", candidates);
     let mut table = Table::new(["", "ns a call", "/ default"]);
     let names = ["default"].into_iter().chain(executors.iter().map(|(name, _)| *name));
     for (i, name) in names.enumerate() {
@@ -194,10 +194,10 @@ fn layers(options: &Options) {
             two.run(|| forward(level, &by_two));
             let results = [&by_rayon, &by_two].map(|y| y.lock().expect("no call panicked").clone());
             assert_same("rayon and a pool", &results[0], &results[1]);
-            let times = options.measure(vec![
-                Candidate::on(&pool, || forward(level, &by_rayon)).settle(SETTLE),
-                Candidate::new(|| two.run(|| forward(level, &by_two))).settle(SETTLE),
-            ]);
+            let by_rayon = Candidate::on(&pool, || forward(level, &by_rayon)).named("rayon");
+            let by_two = Candidate::new(|| two.run(|| forward(level, &by_two))).named("own pool");
+            let candidates = [by_rayon, by_two].map(|c| c.of(level).settle(SETTLE));
+            let times = options.measure(&format!("{m}x{k}x{n}"), candidates.into());
             let time = |i| format!("{:.0}", times.min(i) * 1e6);
             let ratio = format!("{:.3}", times.ratio(0, 1));
             table.row(vec![format!("{m}x{k}x{n}"), level.to_string(), time(0), time(1), ratio]);

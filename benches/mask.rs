@@ -77,13 +77,14 @@ fn table(options: &Options, threads: usize) {
                     Candidate::at(*level, || {
                         mask.borrow_mut().fill(&dropout).expect("a valid key");
                     })
+                    .named("fill")
                 })
                 .collect();
-            candidates.push(Candidate::new(|| black_box(&mut to).copy_from_slice(&from)));
-            candidates
-                .push(Candidate::new(|| plain::mask(&mut random, dropout.dropout(), &mut words)));
+            let copy = Candidate::new(|| black_box(&mut to).copy_from_slice(&from));
+            let plain = Candidate::new(|| plain::mask(&mut random, dropout.dropout(), &mut words));
+            candidates.extend([copy.named("copy"), plain.named("xoshiro")]);
             let count = candidates.len();
-            let times = options.measure(candidates);
+            let times = options.measure(&format!("{}/{rate}", size_name(len)), candidates);
             let mut row = vec![size_name(len), rate.to_string()];
             row.extend((0..count).map(|i| format!("{:.4}", times.min(i) * 1e9 / len as f64)));
             row.extend((0..count - 2).map(|i| format!("{:.2}", times.ratio(i, count - 2))));

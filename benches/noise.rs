@@ -175,11 +175,12 @@ fn passes_table(options: &Options, threads: usize, (rows, cols): (usize, usize),
     for level in &options.levels {
         let data = RefCell::new(Data::new(rows, cols));
         let data = &data;
-        let mut candidates = vec![Candidate::new(|| data.borrow_mut().copy())];
-        for (_, pass) in passes {
-            candidates.push(Candidate::at(*level, move || pass(&mut data.borrow_mut())));
+        let mut candidates = vec![Candidate::new(|| data.borrow_mut().copy()).named("copy")];
+        for (name, pass) in passes {
+            let run = move || pass(&mut data.borrow_mut());
+            candidates.push(Candidate::at(*level, run).named(*name));
         }
-        let times = options.measure(candidates);
+        let times = options.measure(&format!("{rows}x{cols}"), candidates);
         let ns = |i| format!("{:.3}", times.min(i) * 1e9 / (rows * cols) as f64);
         let mut row = vec![level.to_string(), ns(0)];
         for i in 1..=passes.len() {

@@ -174,14 +174,16 @@ fn table(options: &Options, threads: usize) {
         check(&options.levels, activation);
     }
     for &level in &levels {
-        candidates.push(Candidate::new(move || peak::run(peak::yardstick(level))));
+        let peak = Candidate::new(move || peak::run(peak::yardstick(level)));
+        candidates.push(peak.named("peak").of(level).baseline());
         for activation in ACTIVATIONS {
             for rates in [RATES, (0.0, 0.0)] {
                 let mut ours = Ours::new(activation, rates);
                 let step = move || {
                     ours.step();
                 };
-                candidates.push(Candidate::at(level, step).warm());
+                let name = format!("{activation}, rates {} and {}", rates.0, rates.1);
+                candidates.push(Candidate::at(level, step).warm().named(name));
             }
         }
     }
@@ -190,8 +192,8 @@ fn table(options: &Options, threads: usize) {
     let step = move || {
         step.step();
     };
-    candidates.push(Candidate::new(step).warm());
-    let times = options.measure(candidates);
+    candidates.push(Candidate::new(step).warm().named("plain"));
+    let times = options.measure("step", candidates);
     let us = |i| format!("{:.0}", times.min(i) * 1e6);
     for (a, activation) in ACTIVATIONS.iter().enumerate() {
         for (l, &level) in levels.iter().enumerate() {
@@ -229,15 +231,16 @@ fn gradients_table(options: &Options, threads: usize) {
         let lock = || layer.lock().expect("no panic");
         for level in options.fast_levels() {
             lock().check(level);
-            let times = options.measure(vec![
-                Candidate::new(|| peak::run(peak::yardstick(level))),
-                Candidate::at(level, || lock().backward()).warm(),
-                Candidate::at(level, || {
-                    lock().forward();
-                    lock().backward();
-                })
-                .warm(),
-            ]);
+            let both = || {
+                lock().forward();
+                lock().backward();
+            };
+            let candidates = vec![
+                Candidate::new(|| peak::run(peak::yardstick(level))).named("peak").of(level),
+                Candidate::at(level, || lock().backward()).warm().named("backward"),
+                Candidate::at(level, both).warm().named("forward and backward"),
+            ];
+            let times = options.measure(&format!("gradients/{m}x{k}x{n}"), candidates);
             let mut row = vec![format!("{m}x{k}x{n}"), level.to_string()];
             for (i, products) in [(1, 2.0), (2, 3.0)] {
                 let work = products * 2.0 * (m * k * n) as f64;
@@ -324,10 +327,12 @@ fn monte_carlo_table(options: &Options, threads: usize) {
             });
             let [shared, separate] = both.expect("an available level");
             assert!(shared == separate || !level.has_fma(), "passes differ");
-            let times = options.measure(vec![
-                Candidate::at(level, || drop(lock().separate())),
-                Candidate::at(level, || drop(lock().shared())),
-            ]);
+            let candidates = vec![
+                Candidate::at(level, || drop(lock().separate())).named("separate"),
+                Candidate::at(level, || drop(lock().shared())).named("shared"),
+            ];
+            let group = format!("monte carlo/{rows}, input rate {}", rates.0);
+            let times = options.measure(&group, candidates);
             let ms = |i| format!("{:.2}", times.min(i) * 1e3);
             let row = [rows.to_string(), rates.0.to_string(), level.to_string(), ms(0), ms(1)];
             table.row(row.into_iter().chain([format!("{:.3}", times.ratio(1, 0))]).collect());
@@ -364,10 +369,12 @@ fn optimisers_table(options: &Options, threads: usize) {
             });
             let losses = losses.expect("an available level");
             assert!(losses.iter().all(|(a, b)| a.to_bits() == b.to_bits()), "{name}: {losses:?}");
-            candidates.push(Candidate::at(level, move || _ = fused.step_by(&optimiser)).warm());
-            candidates.push(Candidate::at(level, move || _ = open.open_step_by(&optimiser)).warm());
+            let fused = Candidate::at(level, move || _ = fused.step_by(&optimiser));
+            let open = Candidate::at(level, move || _ = open.open_step_by(&optimiser));
+            candidates.push(fused.warm().named(format!("{name}, fused")));
+            candidates.push(open.warm().named(format!("{name}, in memory")));
         }
-        let times = options.measure(candidates);
+        let times = options.measure("optimisers", candidates);
         for (i, (name, _)) in optimisers().iter().enumerate() {
             let (fused, open) = (2 * i, 2 * i + 1);
             let us = |i| format!("{:.0}", times.min(i) * 1e6);

@@ -115,13 +115,15 @@ fn table(options: &Options, threads: usize) {
         network.check(&options.levels);
         for level in options.fast_levels() {
             // Dropout of elements, then units, then an exact number of units, at each rate.
-            let mut candidates = vec![network.step(0.5, Granularity::Element).candidate(level)];
+            let elements = network.step(0.5, Granularity::Element).candidate(level);
+            let mut candidates = vec![elements.named("elements, 0.5")];
             for granularity in [Granularity::Unit, Granularity::UnitExact] {
                 for rate in RATES {
-                    candidates.push(network.step(rate, granularity).candidate(level));
+                    let step = network.step(rate, granularity).candidate(level);
+                    candidates.push(step.named(format!("{granularity:?}, {rate}")));
                 }
             }
-            let times = options.measure(candidates);
+            let times = options.measure(&network.name(), candidates);
             let us = |i| format!("{:.0}", times.min(i) * 1e6);
             let ratio = |i| times.ratio(i, 0);
             let (name, input) = (network.name(), network.input_rate.to_string());

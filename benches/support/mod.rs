@@ -8,6 +8,8 @@
 //!     --quick                   fewer cases and rounds
 //!     --level avx2 --threads 1  only these (also FUSED_DROPOUT_LEVEL=avx2)
 //!     --scaling                 one thread against two instead (dense, train_step)
+//!     --json FILE               the table, and what was measured for it as JSON (see [`record`])
+//! benches/compare.py OLD NEW    two such files beside each other
 //! ```
 //!
 //! A table compares candidates that take turns: A B C, A B C, ... A machine that slows down slows
@@ -21,6 +23,7 @@ pub(crate) mod layer;
 pub(crate) mod peak;
 pub(crate) mod plain;
 pub(crate) mod plain_network;
+mod record;
 pub(crate) mod scaling;
 
 use std::hint::black_box;
@@ -68,10 +71,13 @@ impl Options {
         if self.quick { &cases[..quick.min(cases.len())] } else { cases }
     }
 
-    /// Measures as long as the options say.
-    pub(crate) fn measure(&self, candidates: Vec<Candidate<'_>>) -> Timings {
+    /// Measures as long as the options say, and records it under the name of the group.
+    pub(crate) fn measure(&self, group: &str, candidates: Vec<Candidate<'_>>) -> Timings {
         let (least, time) = if self.quick { (5, 0.15) } else { (11, 1.0) };
-        measure(candidates, least, Duration::from_secs_f64(time))
+        let labels: Vec<_> = candidates.iter().map(|candidate| candidate.label.clone()).collect();
+        let timings = measure(candidates, least, Duration::from_secs_f64(time));
+        record::group(group, &labels, &timings);
+        timings
     }
 }
 
@@ -85,14 +91,19 @@ pub(crate) fn value_of(name: &str) -> Option<String> {
     std::env::args().skip_while(|arg| arg != name).nth(1)
 }
 
-/// The main function of a bench: `table` with `--table`, else the criterion `groups`; once for each
+/// Whether the command line asks for tables, not for criterion.
+pub(crate) fn wants_table() -> bool {
+    flag("--table") || flag("--json")
+}
+
+/// The main function of a bench: `table` with `--table` or `--json`, else the criterion `groups`; once for each
 /// number of threads, inside a pool of that size. All that a case needs is made on a thread of the
 /// pool, so that an operation starts where a trainer's would.
 pub(crate) fn main(table: fn(&Options, usize), groups: fn(&mut Criterion, &Options, usize)) {
     let options = Options::new();
     for &threads in &options.threads {
         pool(threads).install(|| {
-            if flag("--table") {
+            if wants_table() {
                 table(&options, threads);
             } else {
                 let mut criterion = Criterion::default()
@@ -112,8 +123,25 @@ pub(crate) fn pool(threads: usize) -> rayon::ThreadPool {
     rayon::ThreadPoolBuilder::new().num_threads(threads).build().expect("a thread pool")
 }
 
+/// What the record of a candidate says of it beside its times.
+#[derive(Clone)]
+struct Label {
+    name: String,
+    level: Option<Level>,
+    threads: usize,
+    /// Whether it is what those after it are compared with.
+    baseline: bool,
+}
+
+impl Label {
+    fn on(threads: usize) -> Self {
+        Self { name: String::new(), level: None, threads, baseline: false }
+    }
+}
+
 /// One of the things that are compared.
 pub(crate) struct Candidate<'a> {
+    label: Label,
     /// Calls it so many times.
     run: Box<dyn FnMut(u32) + 'a>,
     /// How long its threads keep spinning after a call, in the way of the next candidate.
@@ -125,18 +153,38 @@ pub(crate) struct Candidate<'a> {
 impl<'a> Candidate<'a> {
     pub(crate) fn new(mut run: impl FnMut() + 'a) -> Self {
         let run = move |times| (0..times).for_each(|_| run());
-        Self { run: Box::new(run), settle: Duration::ZERO, warm_up: 0 }
+        let label = Label::on(rayon::current_num_threads());
+        Self { label, run: Box::new(run), settle: Duration::ZERO, warm_up: 0 }
     }
 
     /// The same on the threads of a pool.
     pub(crate) fn on(pool: &'a rayon::ThreadPool, run: impl Fn() + Sync + 'a) -> Self {
         let run = move |times| pool.install(|| (0..times).for_each(|_| run()));
-        Self { run: Box::new(run), settle: Duration::ZERO, warm_up: 0 }
+        let label = Label::on(pool.current_num_threads());
+        Self { label, run: Box::new(run), settle: Duration::ZERO, warm_up: 0 }
     }
 
     /// The same with a level forced.
     pub(crate) fn at(level: Level, mut run: impl FnMut() + 'a) -> Self {
-        Self::new(move || testing::at_level(level, &mut run).expect("an available level"))
+        Self::new(move || testing::at_level(level, &mut run).expect("an available level")).of(level)
+    }
+
+    /// The same, measured at this level, which `run` forces itself.
+    pub(crate) fn of(mut self, level: Level) -> Self {
+        self.label.level = Some(level);
+        self
+    }
+
+    /// The same with a name for the record.
+    pub(crate) fn named(mut self, name: impl Into<String>) -> Self {
+        self.label.name = name.into();
+        self
+    }
+
+    /// The same as what the candidates after it are compared with in the record, in place of the first.
+    pub(crate) fn baseline(mut self) -> Self {
+        self.label.baseline = true;
+        self
     }
 
     /// With a call before each sample that is not counted: for what is called again and again, and finds its

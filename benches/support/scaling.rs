@@ -33,9 +33,10 @@ impl<'a> Scaling<'a> {
         let run = || testing::at_level(level, &run).expect("an available level");
         // Peak and job on one thread, then on two.
         let candidates = self.pools.iter().flat_map(|pool| {
-            [Candidate::on(pool, || peak::run(yardstick)), Candidate::on(pool, run)]
+            let peak = Candidate::on(pool, || peak::run(yardstick)).named("peak").of(level);
+            [peak.baseline(), Candidate::on(pool, run).named("run").of(level)]
         });
-        let times = self.options.measure(candidates.collect());
+        let times = self.options.measure(&format!("scaling/{name}"), candidates.collect());
         let mut row = vec![name, level.to_string()];
         for (pool, i) in self.pools.iter().zip([1, 3]) {
             let share = pool.install(|| peak::share(yardstick, work, times.ratio(i, i - 1)));
