@@ -1,10 +1,12 @@
 //! Which blocks of units are kept for which groups of examples.
 
-use super::selection::{below, generator, rounded_share, select, shuffle_first};
+use super::selection::{
+    below, bernoulli_scales, exact_scales, generator, rounded_share, select, shuffle_first,
+};
 use crate::buffers;
 use crate::error::{Error, Result};
 use crate::gemm::BitMatrix;
-use crate::mask::{Dropout, KeyedDropout, Mask, Scaling};
+use crate::mask::{KeyedDropout, Mask};
 
 /// What one decision of block dropout covers, how blocks are selected, and which units are in a block.
 ///
@@ -186,7 +188,7 @@ impl KeptBlocks {
     ///
     /// # Errors
     ///
-    /// As for [`KeptBlocks::draw`]; where the memory is short, nothing is kept after it.
+    /// As for [`KeptBlocks::draw`]; where memory is short, these are blocks of no rows after it.
     pub fn redraw(&mut self, rows: usize, dropout: &KeyedDropout) -> Result<()> {
         let key = dropout.key();
         if key.col0() != 0 {
@@ -198,9 +200,22 @@ impl KeptBlocks {
             let (value, expected) = (count as f64, "at most 2^32 - 1");
             u32::try_from(count).map_err(|_| Error::Parameter { name, value, expected })?;
         }
-        self.cut_rows(rows, key.row0())?;
+        let drawn = self.draw_all(rows, dropout);
+        if drawn.is_err() {
+            // Lists that were drawn in part do not fit each other.
+            *self = Self::empty(self.units, self.shape)?;
+        }
+        drawn
+    }
+
+    /// [`KeptBlocks::redraw`] for an address that has been checked.
+    fn draw_all(&mut self, rows: usize, dropout: &KeyedDropout) -> Result<()> {
+        self.cut_rows(rows, dropout.key().row0())?;
         self.decide(dropout)?;
-        self.set_scale(dropout.dropout());
+        (self.scale, self.unscale, self.keep) = match self.shape.selection {
+            BlockSelection::Exact => exact_scales(dropout.dropout(), self.blocks()),
+            BlockSelection::Bernoulli => bernoulli_scales(dropout.dropout()),
+        };
         self.deal(dropout)?;
         self.spread(rows)
     }
@@ -247,23 +262,6 @@ impl KeptBlocks {
             }
         }
         Ok(())
-    }
-
-    fn set_scale(&mut self, dropout: &Dropout) {
-        let blocks = self.blocks();
-        let (scale, unscale, keep) = match self.shape.selection {
-            BlockSelection::Bernoulli => (dropout.scale_f64(), dropout.unscale(), dropout.keep()),
-            BlockSelection::Exact => {
-                let count = rounded_share(dropout, blocks);
-                let keep = if blocks == 0 { 1.0 } else { count as f64 / blocks as f64 };
-                match (dropout.scaling(), count) {
-                    (Scaling::Classical, _) => (1.0, 1.0, keep),
-                    (Scaling::Inverted, 0) => (0.0, 0.0, keep),
-                    (Scaling::Inverted, _) => (blocks as f64 / count as f64, keep, keep),
-                }
-            }
-        };
-        (self.scale, self.unscale, self.keep) = (scale, unscale, keep);
     }
 
     /// The block of each unit, and spans of units in the same one.

@@ -1,9 +1,9 @@
 //! Which units of a layer are kept for a mini-batch.
 
-use super::selection::{rounded_share, select};
+use super::selection::{bernoulli_scales, exact_scales, rounded_share, select};
 use crate::buffers;
 use crate::error::{Error, Result, as_written};
-use crate::mask::{KeyedDropout, Mask, MaskKey, Scaling};
+use crate::mask::{KeyedDropout, Mask, MaskKey};
 
 /// The units of a layer that are kept for a mini-batch, ascending, and the scale of their outputs.
 ///
@@ -171,8 +171,7 @@ impl KeptUnits {
             }
         }
         let dropout = dropout.dropout();
-        (self.scale, self.unscale) = (dropout.scale_f64(), dropout.unscale());
-        self.keep = dropout.keep();
+        (self.scale, self.unscale, self.keep) = bernoulli_scales(dropout);
         Ok(())
     }
 
@@ -189,13 +188,7 @@ impl KeptUnits {
         if count < units {
             select(&mut self.indices, count, key, 0);
         }
-        let keep = share(count, units);
-        (self.scale, self.unscale) = match (dropout.scaling(), count) {
-            (Scaling::Classical, _) => (1.0, 1.0),
-            (Scaling::Inverted, 0) => (0.0, 0.0),
-            (Scaling::Inverted, _) => (units as f64 / count as f64, keep),
-        };
-        self.keep = keep;
+        (self.scale, self.unscale, self.keep) = exact_scales(dropout, units);
         Ok(())
     }
 

@@ -37,9 +37,10 @@ pub(super) fn weight_gradient<'a>(layer: &DenseLayer<'a>) -> Option<Pattern<'a>>
     })
 }
 
-/// Where groups of examples start: on both sides at the same. Blocks of no units have none, and leave
-/// nothing out.
+/// Where groups of examples start: on both sides at the same. Blocks of no units or of no rows have none,
+/// and leave nothing out.
 fn groups<'a>(input: Option<&'a KeptBlocks>, output: Option<&'a KeptBlocks>) -> Option<&'a [u32]> {
-    let kept = [input, output].into_iter().flatten().find(|kept| kept.units() > 0)?;
+    let kept =
+        [input, output].into_iter().flatten().find(|kept| kept.units() > 0 && kept.rows() > 0)?;
     Some(kept.group_starts())
 }

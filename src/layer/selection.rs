@@ -4,13 +4,29 @@
 use rand_xoshiro::Xoshiro256PlusPlus;
 use rand_xoshiro::rand_core::{Rng, SeedableRng};
 
-use crate::mask::{Dropout, MaskKey};
+use crate::mask::{Dropout, MaskKey, Scaling};
 use crate::philox::philox4x32_10;
 
 /// `floor((T · n + 2^31) / 2^32)`: how many of `n` an exact selection keeps, halves up.
 pub(super) fn rounded_share(dropout: &Dropout, n: usize) -> usize {
     // At most `n`, since T is at most 2^32.
     ((u128::from(dropout.threshold()) * n as u128 + (1 << 31)) >> 32) as usize
+}
+
+/// The factor of what an exact selection of `n` keeps, what undoes it, and the share that is kept.
+pub(super) fn exact_scales(dropout: &Dropout, n: usize) -> (f64, f64, f64) {
+    let count = rounded_share(dropout, n);
+    let keep = if n == 0 { 1.0 } else { count as f64 / n as f64 };
+    match (dropout.scaling(), count) {
+        (Scaling::Classical, _) => (1.0, 1.0, keep),
+        (Scaling::Inverted, 0) => (0.0, 0.0, keep),
+        (Scaling::Inverted, _) => (n as f64 / count as f64, keep, keep),
+    }
+}
+
+/// The same where each is kept with the same probability.
+pub(super) fn bernoulli_scales(dropout: &Dropout) -> (f64, f64, f64) {
+    (dropout.scale_f64(), dropout.unscale(), dropout.keep())
 }
 
 /// Leaves `count` of the list, chosen at random, ascending: the choice of row `row`.
