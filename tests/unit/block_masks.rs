@@ -216,12 +216,12 @@ fn layers_refuse_blocks_that_do_not_fit() {
         (kept(6, 10, 3), kept(5, 10, 3), kept(6, 9, 3), kept(6, 8, 2));
     run(layer.with_output(&fits), None, MaskSource::Key).unwrap();
     for (layer, expected) in [
-        (layer.with_output(&rows), "the rows in groups of blocks must be the rows of x"),
+        (layer.with_output(&rows), "rows in groups of blocks"),
         (layer.with_output(&units), "units in blocks"),
         (layer.with_input(&groups).with_output(&fits), "covers 2 examples and one of its output 3"),
     ] {
         let error = run(layer, None, MaskSource::Key).unwrap_err().to_string();
-        assert!(error.contains(expected) || expected.starts_with("the rows"), "{error}");
+        assert!(error.contains(expected), "{error}");
     }
     let mut mask = Mask::new(6, 10).unwrap();
     let error = run(layer.with_output(&fits), None, MaskSource::Store(&mut mask)).unwrap_err();

@@ -268,7 +268,7 @@ impl<I: Isa> SpanNest<'_, I> {
     ) -> Result<()> {
         let (Some(first), Some(last), Some(end)) = (list.first(), list.last(), self.ends.memory)
         else {
-            return Ok(());
+            unreachable!("an update has panels of B and an end for sums in memory");
         };
         let mut filled = None;
         let col = first.piece.first;
